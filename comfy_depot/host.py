@@ -1,0 +1,50 @@
+"""The port through which the depot speaks to whatever runs it.
+
+The depot imports neither the executor nor the server; `main.py` hands it four callables. The command line uses
+`Host()`, which knows no node and sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Executing:
+    """The node that runs now on the calling thread or task."""
+
+    prompt_id: str
+    node_id: str
+    tenant: str | None = None
+
+
+def _no_node() -> Executing | None:
+    return None
+
+
+def _report_nothing(done: int, total: int) -> None:
+    """Nobody watches."""
+
+
+def _never_interrupted() -> None:
+    """Nobody interrupts."""
+
+
+def _send_nothing(event: str, data: Mapping[str, Any]) -> None:
+    """Nobody listens."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """What the depot may ask of its host. Each callable may be called from any thread."""
+
+    current_node: Callable[[], Executing | None] = _no_node
+    """The node that asks for a file, or None outside the execution of a node."""
+    report: Callable[[int, int], None] = _report_nothing
+    """Progress of the current node, in bytes: `report(done, total)`."""
+    raise_if_interrupted: Callable[[], None] = _never_interrupted
+    """Raises what the host raises when the user cancels the prompt."""
+    send: Callable[[str, Mapping[str, Any]], None] = _send_nothing
+    """An event to every websocket client: `send("depot", payload)`."""

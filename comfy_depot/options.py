@@ -1,0 +1,89 @@
+"""The depot's options: one dataclass, the same for `main.py` and `python -m comfy_depot`.
+
+Sizes and rates are written with a unit ("200G", "5M"); one unit step is 1024.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the depot may do and where. Every field has an option of the same name (see `add_arguments`)."""
+
+    model_manifests: Path = Path("model_manifests")
+    depot_dir: Path = Path("depot")
+    depot_connections: int = 8
+    depot_rate: int = 0
+    depot_reserve: int = 1 << 30
+    depot_allow_hosts: tuple[str, ...] = ()
+    allow_pickle: bool = False
+    depot_off: bool = False
+
+
+def parse_size(text: str) -> int:
+    """Bytes from "200G", "1.5M", "4096" (an optional trailing B or iB is accepted)."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a size. Write a number and a unit, such as 500M or 200G.")
+    return int(float(found.group(1)) * _UNITS[found.group(2).upper()])
+
+
+def parse_connections(text: str) -> int:
+    """The number of connections to one file, 1 to 16 (aria2 takes no more to one server)."""
+    if not text.isdigit() or not 1 <= int(text) <= 16:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of connections. Write 1 to 16.")
+    return int(text)
+
+
+def parse_hosts(text: str) -> tuple[str, ...]:
+    """Host names from "a.example,b.example"."""
+    return tuple(host.strip().lower() for host in text.split(",") if host.strip())
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the depot's options, as a group of their own, to `parser`."""
+    group = parser.add_argument_group("depot", "models that are fetched when a workflow needs them")
+    add = group.add_argument
+    add("--model-manifests", type=Path, metavar="DIR",
+        help="folder of the manifests (default: model_manifests/ under the base directory, else beside main.py)")
+    add("--depot-dir", type=Path, metavar="DIR", help="the depot's state (default: depot/ under the base directory)")
+    add("--depot-connections", type=parse_connections, default=Options.depot_connections, metavar="N",
+        help="connections to one file, 1-16 (default: 8)")
+    add("--depot-rate", type=parse_size, default=0, metavar="BYTES",
+        help="limit of all downloads together per second, such as 50M (default: no limit)")
+    add("--depot-reserve", type=parse_size, default=Options.depot_reserve, metavar="BYTES",
+        help="free space to leave on the disk (default: 1G)")
+    add("--depot-allow-hosts", type=parse_hosts, default=(), metavar="HOST,...",
+        help="hosts that may be reached although their address is private or loopback, such as a mirror of your own")
+    add("--allow-pickle", action="store_true", help="also fetch formats that can hold code (.ckpt, .pt, .bin, .pth)")
+    add("--depot-off", action="store_true", help="no manifest, no download, no access log")
+
+
+def from_args(args: argparse.Namespace, *, base_directory: Path | None = None) -> Options:
+    """Options from a parsed command line; what was not given is placed under `base_directory`.
+
+    Manifests are looked for under the base directory first and beside the program otherwise, so that
+    `--base-directory` alone moves a whole installation and a fresh folder still has the shipped manifests.
+    """
+    program = Path(__file__).resolve().parent.parent
+    base = (base_directory or program).resolve()
+    manifests = getattr(args, "model_manifests", None)
+    if manifests is None:
+        manifests = base / "model_manifests" if (base / "model_manifests").is_dir() else program / "model_manifests"
+    return Options(
+        model_manifests=Path(manifests).resolve(),
+        depot_dir=Path(getattr(args, "depot_dir", None) or base / "depot").resolve(),
+        depot_connections=getattr(args, "depot_connections", Options.depot_connections),
+        depot_rate=getattr(args, "depot_rate", 0),
+        depot_reserve=getattr(args, "depot_reserve", Options.depot_reserve),
+        depot_allow_hosts=tuple(getattr(args, "depot_allow_hosts", ())),
+        allow_pickle=bool(getattr(args, "allow_pickle", False)),
+        depot_off=bool(getattr(args, "depot_off", False)),
+    )
