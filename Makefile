@@ -1,0 +1,47 @@
+# Every target sets itself up: a bare Python 3.10-3.13 and the package registries are enough.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+ARGS ?=
+
+.PHONY: run test test-browser test-all demo lint types docs bench clean
+
+run: $(VENV)/.installed
+	$(BIN)/python main.py $(ARGS)
+
+demo: $(VENV)/.installed
+	$(BIN)/python scripts/demo.py $(ARGS)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+test-browser: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m browser $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest tests/docs $(ARGS)
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/executor_chain.py
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/download_speed.py
+
+$(VENV)/.installed: requirements.txt scripts/check_python.py
+	$(PYTHON) scripts/check_python.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) .demo
