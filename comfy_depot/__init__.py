@@ -6,8 +6,7 @@ Importing this package loads nothing but the standard library; the depot itself 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # the name that type checkers know; importing `typing` would cost 10 ms
 if TYPE_CHECKING:
     from comfy_depot.depot import Depot
     from comfy_depot.host import Host

@@ -1,0 +1,97 @@
+"""What the core files call of the depot: one line each, and this page is all of them.
+
+Each hook steps aside until `comfy_depot.start()` arms it. This module imports nothing but the standard library
+and loads in a few milliseconds, so any file may import it.
+
+| hook                  | stands on                             | does                                           |
+|-----------------------|---------------------------------------|------------------------------------------------|
+| `adds_manifest_names` | `folder_paths.recursive_search`       | names of manifests join the files on disk      |
+| `keeps_lists_fresh`   | `folder_paths.cached_filename_list_`  | a changed manifest makes a cached list old     |
+| `fetches_in_nodes`    | `folder_paths.get_full_path`          | a running node gets it, fetched if missing     |
+| `explains_missing`    | `folder_paths.get_full_path_or_raise` | what is missing says where it could come from  |
+| `add_routes`          | `server.PromptServer.add_routes`      | `/depot/...`                                   |
+"""
+
+from __future__ import annotations
+
+import functools
+
+TYPE_CHECKING = False  # the name that type checkers know; importing `typing` would cost 10 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    F = TypeVar("F", bound=Callable[..., Any])
+
+_depot: Any = None
+"""The started depot (`comfy_depot.depot.Depot`), or None while every hook steps aside."""
+
+
+def arm(depot: Any) -> None:
+    """Let the hooks work for `depot`; called by `comfy_depot.start`."""
+    global _depot
+    _depot = depot
+
+
+def disarm() -> None:
+    """Let every hook step aside again."""
+    arm(None)
+
+
+def armed() -> Any:
+    """The depot that the hooks work for, or None."""
+    return _depot
+
+
+def adds_manifest_names(function: F) -> F:
+    """Around `recursive_search(directory, ...)`: manifest names join the files on disk."""
+
+    @functools.wraps(function)
+    def with_manifest_names(directory: str, *args: Any, **kwargs: Any) -> Any:
+        found = function(directory, *args, **kwargs)
+        return found if _depot is None else _depot.add_names(directory, found)
+
+    return with_manifest_names  # type: ignore[return-value]
+
+
+def keeps_lists_fresh(function: F) -> F:
+    """Around `cached_filename_list_(folder_name, ...)`: None once a manifest has changed since then."""
+
+    @functools.wraps(function)
+    def unless_outdated(*args: Any, **kwargs: Any) -> Any:
+        listed = function(*args, **kwargs)
+        return listed if _depot is None or listed is None or _depot.is_fresh(listed[2]) else None
+
+    return unless_outdated  # type: ignore[return-value]
+
+
+def fetches_in_nodes(function: F) -> F:
+    """Around `get_full_path(folder_name, filename, ...)`: fetch and log inside a running node only."""
+
+    @functools.wraps(function)
+    def with_fetch(folder_name: str, filename: str, *args: Any, **kwargs: Any) -> Any:
+        path = function(folder_name, filename, *args, **kwargs)
+        return path if _depot is None else _depot.path_in_node(folder_name, filename, path)
+
+    return with_fetch  # type: ignore[return-value]
+
+
+def explains_missing(function: F) -> F:
+    """Around `get_full_path_or_raise(folder_name, filename, ...)`: a better error, and the other accesses logged."""
+
+    @functools.wraps(function)
+    def with_explanation(folder_name: str, filename: str, *args: Any, **kwargs: Any) -> Any:
+        if _depot is None:
+            return function(folder_name, filename, *args, **kwargs)
+        with _depot.explaining(folder_name, filename):
+            path = function(folder_name, filename, *args, **kwargs)
+            _depot.note_plain_access(folder_name, filename, path)
+            return path
+
+    return with_explanation  # type: ignore[return-value]
+
+
+def add_routes(routes: Any) -> None:
+    """Add `/depot/...` to an aiohttp route table; without a started depot there are none."""
+    if _depot is not None:
+        _depot.add_routes(routes)

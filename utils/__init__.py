@@ -1,0 +1,1 @@
+"""Small modules outside the packages, under the names that node packs import."""
