@@ -1,0 +1,114 @@
+"""Where the depot keeps things on disk.  Nobody else joins path strings.
+
+    models/checkpoints/
+    ├── sd15.safetensors                         a finished, verified file under its final name
+    └── .depot/                                  hidden, on the same file system, never listed
+        ├── sd15.safetensors.5f1c0e2a.part        the partial (a sparse file while it grows)
+        ├── sd15.safetensors.5f1c0e2a.part.aria2  what aria2 is told about the partial
+        ├── sd15.safetensors.5f1c0e2a.json        the record: validators of the source and the journal of pieces
+        ├── sd15.safetensors.5f1c0e2a.lock        one writer at a time over all processes
+        └── sd15.safetensors.5f1c0e2a.bad         the last copy that failed verification
+    <state folder>/
+    └── aria2-XXXX/                              private folder of one daemon, gone with it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+from comfy_depot.errors import UnsafeName
+
+HIDDEN = ".depot"
+LONGEST_PART = 200  # bytes: file systems allow 255, and the partial's name adds a digest and an ending
+LONGEST_NAME = 1024
+FORBIDDEN = frozenset('<>:"|?*\\')
+DEVICES = frozenset(
+    ["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in "0123456789")]
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """All paths that belong to one destination file."""
+
+    file: Path
+    partial: Path
+    control: Path
+    record: Path
+    lock: Path
+    quarantine: Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The depot's tree on disk; `state_dir` holds what belongs to no single model folder."""
+
+    state_dir: Path
+
+    def place(self, destination: Path) -> Place:
+        """The paths of a destination file; nothing is created."""
+        file = Path(destination).absolute()
+        digest = hashlib.sha256(file.name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        stem = file.parent / HIDDEN / f"{file.name}.{digest}"
+        return Place(
+            file=file,
+            partial=stem.with_name(stem.name + ".part"),
+            control=stem.with_name(stem.name + ".part.aria2"),
+            record=stem.with_name(stem.name + ".json"),
+            lock=stem.with_name(stem.name + ".lock"),
+            quarantine=stem.with_name(stem.name + ".bad"),
+        )
+
+
+def safe_name(name: str) -> str:
+    """Return `name` ("/" for subfolders) when it can only mean a file below its folder, else raise UnsafeName.
+
+    Every name that comes from a manifest, a peer or a prompt passes here.
+    """
+    if not isinstance(name, str) or not name:
+        raise UnsafeName("A model name is empty or no text. Write a file name such as 'sd15.safetensors'.")
+    if len(name) > LONGEST_NAME:
+        raise UnsafeName(f"A model name has {len(name)} characters. Keep it at or below {LONGEST_NAME}.")
+    for part in name.split("/"):
+        reason = _reason_against(part)
+        if reason:
+            raise UnsafeName(
+                f"The model name {name!r} is refused: {reason}. "
+                "Write a relative name with '/' between folders, such as 'sd15/model.safetensors'."
+            )
+    return name
+
+
+def destination(folder: Path, name: str) -> Path:
+    """Path of `name` below `folder`, with links followed; raises UnsafeName when it would lie elsewhere."""
+    root = Path(folder).resolve()
+    file = (root / safe_name(name)).parent.resolve() / name.rsplit("/", 1)[-1]
+    if root != file.parent and root not in file.parents:
+        raise UnsafeName(
+            f"The model name {name!r} leads out of {root} through a link. Remove the link or use another folder."
+        )
+    if "custom_nodes" in file.parts:
+        raise UnsafeName(f"{file} lies inside custom_nodes, where code is run. Choose a model folder instead.")
+    return file
+
+
+def _reason_against(part: str) -> str:
+    """Why one component of a name is refused; empty when it is fine."""
+    if part == "":
+        return "it is absolute or has an empty component"
+    if part.startswith("."):
+        return "a component starts with a dot (hidden files and '..' are not models)"
+    if part[-1] in ". " or part[0] == " ":
+        return "a component starts or ends with a blank or ends with a dot"
+    if FORBIDDEN.intersection(part):
+        return f"it holds one of the characters {' '.join(sorted(FORBIDDEN))}"
+    if any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") for c in part):
+        return "it holds control or invisible characters"
+    if part.split(".")[0].strip().lower() in DEVICES:
+        return "a component is the name of a device on Windows"
+    if len(part.encode("utf-8")) > LONGEST_PART:
+        return f"a component is longer than {LONGEST_PART} bytes"
+    return ""
