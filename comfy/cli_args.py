@@ -1,7 +1,8 @@
 """Command line of the server, as data: groups of options, one line each.
 
-`args` is a module-level mutable namespace because node packs read it at import time (`from comfy.cli_args import args`).
-It holds the defaults until `parse()` fills it in place; importing this module reads no command line.
+`args` is a module-level mutable namespace because node packs read it at import time (`from comfy.cli_args
+import args`). It holds the defaults until `parse()` fills it in place; importing this module reads no command
+line.
 """
 from __future__ import annotations
 
@@ -60,44 +61,66 @@ def _value(kind: Callable, default, metavar: str, help_text: str, **more) -> dic
 
 
 SERVER = {
-    "--listen": _value(str, "127.0.0.1", "IP", "address to listen on; several with commas; alone: every address",
-                       nargs="?", const="0.0.0.0,::"),
+    "--listen": _value(
+        str,
+        "127.0.0.1",
+        "IP",
+        "address to listen on; several with commas; alone: every address",
+        nargs="?",
+        const="0.0.0.0,::",
+    ),
     "--port": _value(int, 8188, "PORT", "port of the web page and the API"),
     "--tls-keyfile": _value(str, None, "FILE", "private key for https; needs --tls-certfile"),
     "--tls-certfile": _value(str, None, "FILE", "certificate for https; needs --tls-keyfile"),
-    "--enable-cors-header": _value(str, None, "ORIGIN", "let pages of this origin call the API; alone: any origin",
-                                   nargs="?", const="*"),
+    "--enable-cors-header": _value(
+        str, None, "ORIGIN", "let pages of this origin call the API; alone: any origin", nargs="?", const="*"
+    ),
     "--max-upload-size": _value(float, 100, "MB", "largest accepted request body"),
     "--enable-compress-response-body": _flag("compress answers with gzip when the client accepts it"),
     "--auto-launch": _flag("open the web page in a browser after the start"),
     "--disable-auto-launch": _flag("do not open a browser"),
     "--multi-user": _flag("keep settings and files per user"),
-    "--front-end-version": _value(str, "comfyanonymous/ComfyUI@latest", "OWNER/REPO@VERSION",
-                                  "accepted for launch scripts; the installed frontend package is served"),
-    "--front-end-root": _value(_existing_directory, None, "DIR", "serve the web page from this folder instead"),
-    "--feature-flag": _value(str, [], "KEY[=VALUE]", "set a flag that clients read from /features", action="append"),
+    "--front-end-version": _value(
+        str,
+        "comfyanonymous/ComfyUI@latest",
+        "OWNER/REPO@VERSION",
+        "accepted for launch scripts; the installed frontend package is served",
+    ),
+    "--front-end-root": _value(
+        _existing_directory, None, "DIR", "serve the web page from this folder instead"
+    ),
+    "--feature-flag": _value(
+        str, [], "KEY[=VALUE]", "set a flag that clients read from /features", action="append"
+    ),
     "--list-feature-flags": _flag("print the known feature flags as JSON and leave"),
     "--comfy-api-base": _value(str, "https://api.comfy.org", "URL", "base address of paid API nodes"),
     "--dont-print-server": _flag("do not print progress of the server"),
-    "--verbose": _value(str, "INFO", "LEVEL", "log level: DEBUG, INFO, WARNING, ERROR", nargs="?", const="DEBUG"),
+    "--verbose": _value(
+        str, "INFO", "LEVEL", "log level: DEBUG, INFO, WARNING, ERROR", nargs="?", const="DEBUG"
+    ),
     "--log-stdout": _flag("log to the standard output instead of the standard error"),
     "--quick-test-for-ci": _flag("load everything, then leave"),
 }
 FOLDERS = {
-    "--base-directory": _value(_existing_directory, None, "DIR", "folder that holds models, input, output, custom_nodes"),
+    "--base-directory": _value(
+        _existing_directory, None, "DIR", "folder that holds models, input, output, custom_nodes"
+    ),
     "--models-directory": _value(_existing_directory, None, "DIR", "folder of the models"),
     "--output-directory": _value(str, None, "DIR", "folder for saved files"),
     "--input-directory": _value(str, None, "DIR", "folder for uploaded files"),
     "--temp-directory": _value(str, None, "DIR", "a folder `temp` in here is emptied at each start"),
     "--user-directory": _value(_existing_directory, None, "DIR", "folder for settings and workflows"),
-    "--extra-model-paths-config": _value(str, None, "FILE", "YAML file with further model folders", nargs="+",
-                                         action="append"),
+    "--extra-model-paths-config": _value(
+        str, None, "FILE", "YAML file with further model folders", nargs="+", action="append"
+    ),
     "--database-url": _value(str, None, "URL", "accepted for launch scripts"),
 }
 NODES = {
     "--disable-all-custom-nodes": _flag("load no node pack"),
     "--whitelist-custom-nodes": _value(str, [], "NAME", "packs to load all the same", nargs="+"),
-    "--disable-api-nodes": _flag("load no nodes that call paid services, and forbid the page to reach the internet"),
+    "--disable-api-nodes": _flag(
+        "load no nodes that call paid services, and forbid the page to reach the internet"
+    ),
     "--disable-metadata": _flag("write no prompt and workflow into saved files"),
     "--enable-manager": _flag("load the manager package"),
     "--disable-manager-ui": _flag("hide the manager's pages"),
@@ -117,16 +140,25 @@ DEVICES = {
     "--oneapi-device-selector": _value(str, None, "SELECTOR", "value for ONEAPI_DEVICE_SELECTOR"),
     "--reserve-vram": _value(float, None, "GB", "GPU memory to leave to other programs"),
     "--vram-headroom": _value(float, 0, "GB", "GPU memory to keep free on top of the estimate"),
-    "--async-offload": _value(int, None, "STREAMS", "copy weights on streams of their own", nargs="?", const=2),
+    "--async-offload": _value(
+        int, None, "STREAMS", "copy weights on streams of their own", nargs="?", const=2
+    ),
     "--disable-async-offload": _flag("copy weights on the compute stream"),
     "--disable-smart-memory": _flag("move models out of the GPU after each use"),
     "--disable-pinned-memory": _flag("do not page-lock host memory"),
     "--disable-mmap": _flag("read model files into memory instead of mapping them"),
     "--mmap-torch-files": _flag("map .ckpt and .pt files"),
     "--deterministic": _flag("prefer deterministic algorithms"),
-    "--default-hashing-function": _value(str, "sha256", "NAME", "hash that tells equal uploads: md5, sha1, sha256, sha512",
-                                         choices=["md5", "sha1", "sha256", "sha512"]),
-    "--fast": _value(_enum_type(PerformanceFeature), None, "FEATURE", "optimisations that may cost quality", nargs="*"),
+    "--default-hashing-function": _value(
+        str,
+        "sha256",
+        "NAME",
+        "hash that tells equal uploads: md5, sha1, sha256, sha512",
+        choices=["md5", "sha1", "sha256", "sha512"],
+    ),
+    "--fast": _value(
+        _enum_type(PerformanceFeature), None, "FEATURE", "optimisations that may cost quality", nargs="*"
+    ),
     "--cpu-vae": _flag("run the VAE on the CPU"),
     "--force-channels-last": _flag("channels-last weights"),
     "--force-non-blocking": _flag("non-blocking copies everywhere"),
@@ -153,24 +185,32 @@ EXCLUSIVE = {
         "--force-fp16": _flag("fp16 everywhere"),
     },
     "diffusion model precision": {
-        "--fp32-unet": _flag("diffusion model in fp32"), "--fp64-unet": _flag("diffusion model in fp64"),
-        "--bf16-unet": _flag("diffusion model in bf16"), "--fp16-unet": _flag("diffusion model in fp16"),
-        "--fp8_e4m3fn-unet": _flag("weights in fp8 e4m3fn"), "--fp8_e5m2-unet": _flag("weights in fp8 e5m2"),
+        "--fp32-unet": _flag("diffusion model in fp32"),
+        "--fp64-unet": _flag("diffusion model in fp64"),
+        "--bf16-unet": _flag("diffusion model in bf16"),
+        "--fp16-unet": _flag("diffusion model in fp16"),
+        "--fp8_e4m3fn-unet": _flag("weights in fp8 e4m3fn"),
+        "--fp8_e5m2-unet": _flag("weights in fp8 e5m2"),
         "--fp8_e8m0fnu-unet": _flag("weights in fp8 e8m0fnu"),
     },
     "VAE precision": {
-        "--fp16-vae": _flag("VAE in fp16"), "--fp32-vae": _flag("VAE in fp32"), "--bf16-vae": _flag("VAE in bf16"),
+        "--fp16-vae": _flag("VAE in fp16"),
+        "--fp32-vae": _flag("VAE in fp32"),
+        "--bf16-vae": _flag("VAE in bf16"),
     },
     "text encoder precision": {
-        "--fp8_e4m3fn-text-enc": _flag("weights in fp8 e4m3fn"), "--fp8_e5m2-text-enc": _flag("weights in fp8 e5m2"),
-        "--fp16-text-enc": _flag("text encoder in fp16"), "--fp32-text-enc": _flag("text encoder in fp32"),
+        "--fp8_e4m3fn-text-enc": _flag("weights in fp8 e4m3fn"),
+        "--fp8_e5m2-text-enc": _flag("weights in fp8 e5m2"),
+        "--fp16-text-enc": _flag("text encoder in fp16"),
+        "--fp32-text-enc": _flag("text encoder in fp32"),
         "--bf16-text-enc": _flag("text encoder in bf16"),
     },
     "attention": {
         "--use-split-cross-attention": _flag("attention in slices"),
         "--use-quad-cross-attention": _flag("sub-quadratic attention"),
         "--use-pytorch-cross-attention": _flag("torch's scaled dot product attention"),
-        "--use-sage-attention": _flag("sage attention"), "--use-flash-attention": _flag("flash attention"),
+        "--use-sage-attention": _flag("sage attention"),
+        "--use-flash-attention": _flag("flash attention"),
         "--use-ck-attention": _flag("composable-kernel attention"),
     },
     "upcast": {
@@ -178,14 +218,25 @@ EXCLUSIVE = {
         "--dont-upcast-attention": _flag("never attention in fp32"),
     },
     "malloc": {
-        "--cuda-malloc": _flag("cudaMallocAsync"), "--disable-cuda-malloc": _flag("torch's own allocator"),
+        "--cuda-malloc": _flag("cudaMallocAsync"),
+        "--disable-cuda-malloc": _flag("torch's own allocator"),
     },
 }
 # Options of launch scripts that change nothing here: accepted, and said once at the start.
 WITHOUT_EFFECT = (
-    "--normalvram", "--disable-ipex-optimize", "--high-ram", "--fast-disk", "--disable-cuda-graphs", "--debug-hang",
-    "--disable-nvml-pressure", "--enable-dynamic-vram", "--disable-dynamic-vram", "--enable-triton-backend",
-    "--disable-triton-backend", "--fp16-intermediates", "--windows-standalone-build",
+    "--normalvram",
+    "--disable-ipex-optimize",
+    "--high-ram",
+    "--fast-disk",
+    "--disable-cuda-graphs",
+    "--debug-hang",
+    "--disable-nvml-pressure",
+    "--enable-dynamic-vram",
+    "--disable-dynamic-vram",
+    "--enable-triton-backend",
+    "--disable-triton-backend",
+    "--fp16-intermediates",
+    "--windows-standalone-build",
 )
 
 

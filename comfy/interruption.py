@@ -1,4 +1,6 @@
-"""The wish to stop the running prompt, as a flag that long work asks about. Torch-free, so that anyone may import it."""
+"""The wish to stop the running prompt, as a flag that long work asks about. Torch-free, so that anyone may
+import it.
+"""
 from __future__ import annotations
 
 import threading
@@ -7,7 +9,8 @@ _interrupt = threading.Event()
 
 
 class InterruptProcessingException(BaseException):
-    """The user stopped the prompt. Not an Exception, so that `except Exception` in a node cannot swallow it."""
+    """The user stopped the prompt. Not an Exception, so that `except Exception` in a node cannot swallow it.
+    """
 
 
 def interrupt_current_processing(value: bool = True) -> None:

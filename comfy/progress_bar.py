@@ -11,7 +11,8 @@ PROGRESS_BAR_HOOK: ProgressHook | None = None
 
 
 def set_progress_bar_global_hook(function: ProgressHook | None) -> None:
-    """Install `function(value, total, preview, node_id=None)`; it is taken by bars that are made afterwards."""
+    """Install `function(value, total, preview, node_id=None)`; it is taken by bars that are made afterwards.
+    """
     global PROGRESS_BAR_HOOK
     PROGRESS_BAR_HOOK = function
 

@@ -1,0 +1,1 @@
+"""Execution of node graphs: pure, without a server and without torch."""

@@ -1,0 +1,139 @@
+"""Node packs are entered by ComfyUI's conventions, and a broken one stops nothing."""
+
+import logging
+import sys
+
+import pytest
+
+from comfy_execution import node_packs
+from comfy_execution.node_packs import Registry, describe, find_packs, load_pack, load_packs
+
+PACK = """
+class Hello:
+    RETURN_TYPES = ("STRING",)
+    FUNCTION = "run"
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+    def run(self):
+        return ("hello",)
+NODE_CLASS_MAPPINGS = {"Hello": Hello}
+NODE_DISPLAY_NAME_MAPPINGS = {"Hello": "Say hello"}
+WEB_DIRECTORY = "./js"
+"""
+
+
+@pytest.fixture
+def registry():
+    return Registry(classes={}, display_names={}, protected=frozenset({"LoadImage"}))
+
+
+def write_pack(folder, name, source, **files):
+    pack = folder / name
+    pack.mkdir()
+    (pack / "__init__.py").write_text(source)
+    for file, text in files.items():
+        (pack / file.replace("__", ".")).write_text(text)
+    return pack
+
+
+def test_a_folder_with_mappings_becomes_nodes_with_their_module_and_web_directory(tmp_path, registry):
+    pack = write_pack(tmp_path, "greeter", PACK)
+    (pack / "js").mkdir()
+    report = load_pack(str(pack), registry)
+    assert report.is_loaded and report.node_names == ("Hello",)
+    assert registry.classes["Hello"]().run() == ("hello",)
+    assert registry.classes["Hello"].RELATIVE_PYTHON_MODULE == "custom_nodes.greeter"
+    assert registry.display_names == {"Hello": "Say hello"}
+    assert registry.web_directories == {"greeter": str((pack / "js").resolve())}
+    assert registry.module_directories == {"greeter": str(pack)}
+
+
+def test_a_single_file_is_a_pack(tmp_path, registry):
+    (tmp_path / "one_file.py").write_text(PACK)
+    assert load_pack(str(tmp_path / "one_file.py"), registry).node_names == ("Hello",)
+    assert registry.classes["Hello"].RELATIVE_PYTHON_MODULE == "custom_nodes.one_file"
+
+
+def test_relative_imports_work_inside_a_pack_whose_folder_name_has_a_dot(tmp_path, registry):
+    write_pack(tmp_path, "v1.2", "from .parts import NODE_CLASS_MAPPINGS\n", parts__py=PACK)
+    report = load_pack(str(tmp_path / "v1.2"), registry)
+    assert report.error is None
+    assert any(name.endswith("v1_x_2.parts") for name in sys.modules)
+
+
+def test_a_pack_that_raises_is_reported_and_the_next_one_loads(tmp_path, registry, caplog):
+    write_pack(tmp_path, "a_broken", "import a_module_that_is_nowhere\n")
+    write_pack(tmp_path, "b_good", PACK)
+    with caplog.at_level(logging.ERROR):
+        broken, good = load_packs([str(tmp_path)], registry)
+    assert broken.error == "ModuleNotFoundError: No module named 'a_module_that_is_nowhere'"
+    assert good.is_loaded and "Hello" in registry.classes
+    assert "a_broken could not be loaded and is skipped" in caplog.text
+    assert "(IMPORT FAILED)" in describe([broken, good]) and str(tmp_path / "a_broken") in describe([broken])
+
+
+def test_a_pack_that_exits_the_interpreter_is_skipped(tmp_path, registry):
+    report = load_pack(str(write_pack(tmp_path, "quitter", "import sys; sys.exit(3)\n")), registry)
+    assert report.error == "SystemExit: 3"
+
+
+@pytest.mark.parametrize("source, reason", [
+    ("x = 1\n", "it has no NODE_CLASS_MAPPINGS"),
+    ("def comfy_entrypoint(): ...\n", "V3 node API"),
+])
+def test_a_module_without_nodes_is_refused_with_the_reason(tmp_path, registry, source, reason):
+    assert reason in load_pack(str(write_pack(tmp_path, "empty", source)), registry).error
+
+
+def test_a_folder_without_init_is_refused(tmp_path, registry):
+    (tmp_path / "just_files").mkdir()
+    assert not load_pack(str(tmp_path / "just_files"), registry).is_loaded
+
+
+def test_a_pack_cannot_replace_a_built_in_node(tmp_path, registry, caplog):
+    registry.classes["LoadImage"] = "the built-in one"
+    load_pack(str(write_pack(tmp_path, "thief", PACK.replace('"Hello"', '"LoadImage"'))), registry)
+    assert registry.classes["LoadImage"] == "the built-in one"
+    assert "may not replace the built-in node LoadImage" in caplog.text
+
+
+def test_disabled_hidden_and_cache_entries_are_no_packs(tmp_path):
+    for name in ("off.disabled", "__pycache__", ".git", "good"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "notes.txt").write_text("")
+    (tmp_path / "file.py").write_text("")
+    assert [node_packs.pack_name(path) for path in find_packs(str(tmp_path))] == ["file", "good"]
+    assert find_packs(str(tmp_path / "missing")) == []
+
+
+def test_disabling_all_packs_leaves_those_on_the_whitelist(tmp_path, registry):
+    write_pack(tmp_path, "one", PACK)
+    write_pack(tmp_path, "two", PACK.replace('"Hello"', '"Other"'))
+    reports = load_packs([str(tmp_path)], registry, disabled=True, allowed=["two"])
+    assert [report.name for report in reports] == ["two"] and set(registry.classes) == {"Other"}
+
+
+def test_the_web_directory_may_come_from_pyproject(tmp_path, registry):
+    pack = write_pack(tmp_path, "modern", PACK.replace('WEB_DIRECTORY = "./js"', ""),
+                      pyproject__toml='[project]\nname = "x"\n[tool.comfy]\nPublisherId = "me"\nweb = "web"\n')
+    (pack / "web").mkdir()
+    load_pack(str(pack), registry)
+    assert registry.web_directories == {"modern": str((pack / "web").resolve())}
+
+
+def test_a_web_directory_outside_the_pack_is_not_served(tmp_path, registry):
+    pack = write_pack(tmp_path, "escape", PACK.replace("./js", "../.."))
+    load_pack(str(pack), registry)
+    assert registry.web_directories == {}
+
+
+def test_prestartup_scripts_run_and_a_failing_one_is_skipped(tmp_path, caplog):
+    write_pack(tmp_path, "a", "", prestartup_script__py="raise ValueError('no')\n")
+    marker = tmp_path / "ran"
+    write_pack(tmp_path, "b", "", prestartup_script__py=f"open({str(marker)!r}, 'w').close()\n")
+    node_packs.run_prestartup_scripts([str(tmp_path)])
+    assert marker.exists() and "is skipped" in caplog.text
+    marker.unlink()
+    node_packs.run_prestartup_scripts([str(tmp_path)], disabled=True)
+    assert not marker.exists()
