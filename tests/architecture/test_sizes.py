@@ -13,7 +13,8 @@ LONGEST_SAMPLER = 80
 LONGEST_FILE = 500
 LONGEST_COMPATIBILITY_FILE = 900
 COMPATIBILITY = ["model_management", "samplers", "sd", "utils", "model_patcher"]
-CORE = ["folder_paths.py", "execution.py", "server.py", "nodes.py", *(f"comfy/{name}.py" for name in COMPATIBILITY)]
+CORE = ["folder_paths.py", "execution.py", "server.py", "nodes.py"]
+CORE += [f"comfy/{name}.py" for name in COMPATIBILITY]
 HOOK_LINE = re.compile(r"^\s*@?(depot|fleet)\.[a-z_]+")
 
 

@@ -1,0 +1,208 @@
+"""Start ComfyUI Depot: read the settings, start the depot, load the nodes, serve. The only file that wires
+the rooms.
+
+Nothing heavy is imported here: the server answers first; torch and the model zoo are loaded by the first
+prompt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+import webbrowser
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import comfy_depot
+import comfy_depot.options
+import folder_paths
+from comfy import cli_args, interruption
+from comfy.progress_bar import ProgressBar
+
+log = logging.getLogger(__name__)
+STARTED = time.perf_counter()
+
+
+class StartRefused(Exception):
+    """The server cannot start; the message says why and what to do."""
+
+
+def apply_device_settings(args: argparse.Namespace) -> None:
+    """Set the environment that GPU libraries read when they are imported; they must not be loaded yet."""
+    if args.cuda_device is not None:
+        for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES"):
+            os.environ[name] = args.cuda_device
+    if args.oneapi_device_selector is not None:
+        os.environ["ONEAPI_DEVICE_SELECTOR"] = args.oneapi_device_selector
+    if args.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def addresses(args: argparse.Namespace) -> list[tuple[str, int]]:
+    """(host, port) pairs to listen on."""
+    return [(host.strip(), args.port) for host in args.listen.split(",")]
+
+
+def refuse_used_ports(wanted: Sequence[tuple[str, int]]) -> None:
+    """Fail before anything slow is loaded when an address is taken."""
+    for host, port in wanted:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                raise StartRefused(cannot_listen(host, port, error)) from error
+
+
+def cannot_listen(host: str, port: int, error: OSError) -> str:
+    """The sentence for an address that cannot be listened on."""
+    if error.errno == errno.EADDRINUSE:
+        return (f"Port {port} on {host} is in use by another program. "
+                f"Stop that program, or choose another port: --port {port + 1}")
+    return f"Cannot listen on {host} port {port}: {error.strerror or error}. Check --listen and --port."
+
+
+def empty_temp_folder() -> None:
+    """Remove what earlier runs left in the temp folder."""
+    shutil.rmtree(folder_paths.get_temp_directory(), ignore_errors=True)
+
+
+def depot_host(server):
+    """What the depot may ask of this process (see `comfy_depot.host`)."""
+    from comfy_depot.host import Executing, Host
+    from comfy_execution.utils import get_executing_context
+
+    def current_node():
+        context = get_executing_context()
+        return None if context is None else Executing(context.prompt_id, context.node_id)
+
+    return Host(
+        current_node=current_node,
+        report=lambda done, total: ProgressBar(total).update_absolute(done),
+        raise_if_interrupted=interruption.throw_exception_if_processing_interrupted,
+        send=server.send_sync,
+    )
+
+
+async def load_nodes(args: argparse.Namespace) -> None:
+    """Core nodes, the topics of comfy_extras, and the packs in custom_nodes/."""
+    import nodes
+
+    await nodes.init_extra_nodes(
+        init_custom_nodes=not args.disable_all_custom_nodes or bool(args.whitelist_custom_nodes),
+        init_api_nodes=False,
+    )
+
+
+async def start_server(args: argparse.Namespace):
+    """Everything up to the first answer; returns the listening server."""
+    import server as server_module
+
+    server = server_module.PromptServer(asyncio.get_running_loop())
+    options = comfy_depot.options.from_args(args, base_directory=Path(folder_paths.base_path))
+    comfy_depot.start(options, depot_host(server))
+    await load_nodes(args)
+    server.add_routes()
+    await server.setup()
+    try:
+        await server.start_multi_address(addresses(args), verbose=False)
+    except OSError as error:
+        raise StartRefused(cannot_listen(args.listen, args.port, error)) from error
+    return server
+
+
+def announce(args: argparse.Namespace) -> None:
+    """Say where the web page is, and open it when asked."""
+    host = addresses(args)[0][0]
+    host = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    address = f"{'https' if args.tls_keyfile else 'http'}://{host}:{args.port}"
+    log.info(
+        "ComfyUI Depot answers after %.1f s. To see the GUI go to: %s", time.perf_counter() - STARTED, address
+    )
+    if args.auto_launch:
+        webbrowser.open(address)
+
+
+async def serve(args: argparse.Namespace) -> None:
+    """Serve until the process is told to stop."""
+    from app import progress_messages, worker
+
+    server = await start_server(args)
+    progress_messages.install(server)
+    worker.start(server)
+    announce(args)
+    if args.quick_test_for_ci:
+        return
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Windows has no handlers in the loop; Ctrl-C raises there
+        with contextlib.suppress(NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    publisher = asyncio.create_task(server.publish_loop())
+    await asyncio.wait([publisher, asyncio.create_task(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
+    log.info("Stopping.")
+    interruption.interrupt_current_processing()
+
+
+@contextlib.contextmanager
+def cleaning_up() -> Iterator[None]:
+    """On the way out: stop downloads, write what the access log still holds, empty the temp folder."""
+    try:
+        yield
+    finally:
+        comfy_depot.stop()
+        empty_temp_folder()
+
+
+def prepare(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line and set folders, log and environment from it."""
+    from app import logger
+    from comfy_execution import node_packs
+    from utils import extra_config
+
+    args = cli_args.parse(argv, extend=[comfy_depot.options.add_arguments])
+    logger.setup_logger(log_level=args.verbose, use_stdout=args.log_stdout)
+    for name in cli_args.options_without_effect(args):
+        log.info("%s is accepted and has no effect here.", name)
+    apply_device_settings(args)
+    folder_paths.apply_arguments(args)
+    extra_config.load_configured(args)
+    refuse_used_ports(addresses(args))
+    empty_temp_folder()
+    folder_paths.create_working_folders()
+    node_packs.run_prestartup_scripts(
+        folder_paths.get_folder_paths("custom_nodes"),
+        disabled=args.disable_all_custom_nodes, allowed=args.whitelist_custom_nodes)
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the server; returns the exit code."""
+    try:
+        args = prepare(argv)
+        with cleaning_up():
+            asyncio.run(serve(args))
+    except StartRefused as refusal:
+        log.error("%s", refusal)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    # The worker thread may sit in a long computation; what must be written has been written by now.
+    code = main()
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)
