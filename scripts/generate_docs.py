@@ -34,8 +34,6 @@ def options_page() -> str:
     lines = ["# Options of `python main.py`", "", "Written by `scripts/generate_docs.py` from the parser."]
     for group in parser._action_groups:
         rows = option_rows(group)
-        for inner in group._mutually_exclusive_groups if hasattr(group, "_mutually_exclusive_groups") else ():
-            rows += [row for row in option_rows(inner) if row not in rows]
         if rows and group.title:
             lines += [
                 "",
