@@ -1,0 +1,18 @@
+"""What can be wrong with a model file. The message stands on the node that asked for it.
+
+ModelFileError(RuntimeError)
+├── UnreadableModelFile       the bytes are no model file, or only a part of one
+└── UnknownArchitecture       a good file, but of no family that is known here
+"""
+
+
+class ModelFileError(RuntimeError):
+    """A model file that cannot be used; `str()` says which file, what is wrong and what to do."""
+
+
+class UnreadableModelFile(ModelFileError):
+    """The file cannot be read as what its name says it is."""
+
+
+class UnknownArchitecture(ModelFileError):
+    """The file was read, but its tensors fit no known family."""

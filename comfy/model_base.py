@@ -1,0 +1,286 @@
+"""A diffusion model as the samplers see it: `apply_model(x, sigma, ...) -> denoised`.
+
+The network is the zoo's, wrapped by its family so that it takes (x, timesteps, context, ...); the prediction
+type is `comfy.model_sampling`'s. What a family needs beyond that, it adds in a subclass.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from enum import Enum
+
+import torch
+
+import comfy.conds
+import comfy.model_management
+import comfy.model_sampling
+import comfy.patcher_extension
+import comfy.utils
+
+
+class ModelType(Enum):
+    """What the network predicts."""
+
+    EPS = 1
+    V_PREDICTION = 2
+    V_PREDICTION_EDM = 3
+    STABLE_CASCADE = 4
+    EDM = 5
+    FLOW = 6
+    V_PREDICTION_CONTINUOUS = 7
+    FLUX = 8
+    IMG_TO_IMG = 9
+    FLOW_COSMOS = 10
+
+
+# Per type: (what the output means, how time runs), by name, so that a pack may replace either.
+_SAMPLING = {
+    ModelType.EPS: ("EPS", "ModelSamplingDiscrete"),
+    ModelType.V_PREDICTION: ("V_PREDICTION", "ModelSamplingDiscrete"),
+    ModelType.V_PREDICTION_EDM: ("V_PREDICTION", "ModelSamplingContinuousEDM"),
+    ModelType.STABLE_CASCADE: ("EPS", "StableCascadeSampling"),
+    ModelType.EDM: ("EDM", "ModelSamplingContinuousEDM"),
+    ModelType.FLOW: ("CONST", "ModelSamplingDiscreteFlow"),
+    ModelType.V_PREDICTION_CONTINUOUS: ("V_PREDICTION", "ModelSamplingContinuousV"),
+    ModelType.FLUX: ("CONST", "ModelSamplingFlux"),
+    ModelType.IMG_TO_IMG: ("IMG_TO_IMG", "ModelSamplingDiscrete"),
+    ModelType.FLOW_COSMOS: ("COSMOS_RFLOW", "ModelSamplingCosmosRFlow"),
+}
+
+
+def model_sampling(model_config, model_type: ModelType):
+    """The sampling object of a model: one class made of a schedule and a prediction type."""
+    prediction, schedule = _SAMPLING[model_type]
+    bases = (getattr(comfy.model_sampling, schedule), getattr(comfy.model_sampling, prediction))
+    return type("ModelSampling", bases, {})(model_config)
+
+
+def convert_tensor(extra, dtype, device):
+    """Conditioning goes to the model's dtype, but whole numbers stay whole."""
+    whole = extra.dtype in (torch.int, torch.long)
+    return comfy.model_management.cast_to_device(extra, device, None if whole else dtype)
+
+
+def _convert(value, dtype, device):
+    if hasattr(value, "dtype"):
+        return convert_tensor(value, dtype, device)
+    return [_convert(item, dtype, device) for item in value] if isinstance(value, list) else value
+
+
+class BaseModel(torch.nn.Module):
+    """`unet_model(**model_config.unet_config, device=..., operations=None)` builds the network."""
+
+    def __init__(self, model_config, model_type=ModelType.EPS, device=None, unet_model=None):
+        super().__init__()
+        unet_config = model_config.unet_config
+        self.model_config = model_config
+        self.model_type = model_type
+        self.latent_format = model_config.latent_format
+        self.manual_cast_dtype = model_config.manual_cast_dtype
+        self.device = device
+        self.current_patcher = None
+        if unet_model is not None and not unet_config.get("disable_unet_model_creation", False):
+            operations = model_config.custom_operations
+            self.diffusion_model = unet_model(**unet_config, device=device, operations=operations).eval()
+            logging.info(
+                "%s: weights %s, computing in %s.", type(model_config).__name__, self.get_dtype(),
+                self.manual_cast_dtype or self.get_dtype(),
+            )  # fmt: skip
+        self.model_sampling = model_sampling(model_config, model_type)
+        self.adm_channels = unet_config.get("adm_in_channels") or 0
+        self.concat_keys = ()
+        self.memory_usage_factor = model_config.memory_usage_factor
+        self.memory_usage_factor_conds = ()
+        self.memory_usage_shape_process = {}
+
+    def get_dtype(self):
+        """The dtype of the weights."""
+        return self.diffusion_model.dtype
+
+    def get_dtype_inference(self):
+        """The dtype that the network computes in."""
+        return self.manual_cast_dtype or self.get_dtype()
+
+    # --- one evaluation ---
+
+    def apply_model(
+        self,
+        x,
+        t,
+        c_concat=None,
+        c_crossattn=None,
+        control=None,
+        transformer_options={},
+        **kwargs,  # noqa: B006
+    ):
+        """Denoise x (B, C, H, W) at sigma t (B,); through the wrappers that packs registered."""
+        wrappers = comfy.patcher_extension.get_all_wrappers(
+            comfy.patcher_extension.WrappersMP.APPLY_MODEL, transformer_options
+        )
+        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(
+            self._apply_model, self, wrappers
+        )
+        return executor.execute(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+
+    def _apply_model(
+        self,
+        x,
+        t,
+        c_concat=None,
+        c_crossattn=None,
+        control=None,
+        transformer_options={},
+        **kwargs,  # noqa: B006
+    ):
+        sigma = t
+        xc = self.model_sampling.calculate_input(sigma, x)
+        if c_concat is not None:
+            xc = torch.cat([xc, comfy.model_management.cast_to_device(c_concat, xc.device, xc.dtype)], dim=1)
+        dtype = self.get_dtype_inference()
+        xc = xc.to(dtype)
+        context = None
+        if c_crossattn is not None:
+            context = comfy.model_management.cast_to_device(c_crossattn, xc.device, dtype)
+        extra = {name: _convert(value, dtype, xc.device) for name, value in kwargs.items()}
+        timestep = self.process_timestep(self.model_sampling.timestep(sigma).float(), x=x, **extra)
+        if "latent_shapes" in extra:
+            xc = comfy.utils.unpack_latents(xc, extra.pop("latent_shapes"))
+        output = self.diffusion_model(
+            xc, timestep, context=context, control=control, transformer_options=transformer_options, **extra
+        )
+        if not torch.is_tensor(output):
+            output, _ = comfy.utils.pack_latents(output)
+        return self.model_sampling.calculate_denoised(sigma, output.float(), x)
+
+    def process_timestep(self, timestep, **kwargs):
+        return timestep
+
+    # --- conditioning ---
+
+    def encode_adm(self, **kwargs):
+        """The vector conditioning of families that have one (`y` of the network)."""
+        return
+
+    def extra_conds(self, **kwargs) -> dict:
+        """From the entries of a CONDITIONING to the arguments of `apply_model`."""
+        out = {}
+        concat = kwargs.get("noise_concat")
+        if concat is None:
+            concat = self.concat_cond(**kwargs)
+        if concat is not None:
+            out["c_concat"] = comfy.conds.CONDNoiseShape(concat)
+        adm = self.encode_adm(**kwargs)
+        if adm is not None:
+            out["y"] = comfy.conds.CONDRegular(adm)
+        for source, target in (
+            ("cross_attn", "c_crossattn"),
+            ("cross_attn_controlnet", "crossattn_controlnet"),
+        ):
+            if kwargs.get(source) is not None:
+                out[target] = comfy.conds.CONDCrossAttn(kwargs[source])
+        return out
+
+    def extra_conds_shapes(self, **kwargs) -> dict:
+        return {}
+
+    def concat_cond(self, **kwargs):
+        """The channels that inpainting models get besides the noise: `self.concat_keys` names them."""
+        if not self.concat_keys:
+            return None
+        noise, device = kwargs["noise"], kwargs["device"]
+        image = self._concat_image(kwargs, noise)
+        mask = kwargs.get("concat_mask", kwargs.get("denoise_mask"))
+        if mask is not None:
+            mask = self._concat_mask(mask, noise)
+        channels = [self._concat_channel(key, image, mask, noise) for key in self.concat_keys]
+        return torch.cat([channel.to(device) for channel in channels], dim=1)
+
+    def _concat_image(self, kwargs, noise):
+        image = kwargs.get("concat_latent_image")
+        image = kwargs.get("latent_image") if image is None else self.process_latent_in(image)
+        if image is None:
+            return None
+        if image.shape[1:] != noise.shape[1:]:
+            image = comfy.utils.common_upscale(image, noise.shape[-1], noise.shape[-2], "bilinear", "center")
+            if noise.ndim == 5:
+                missing = max(0, noise.shape[-3] - image.shape[-3])
+                image = torch.nn.functional.pad(image, (0, 0, 0, 0, 0, missing))[:, :, : noise.shape[-3]]
+        return comfy.utils.resize_to_batch_size(image, noise.shape[0])
+
+    def _concat_mask(self, mask, noise):
+        if mask.ndim == noise.ndim:
+            mask = mask[:, :1]
+        mask = mask.reshape((-1, 1) + tuple(mask.shape[-(noise.ndim - 2) :]))
+        if mask.shape[-2:] != noise.shape[-2:]:
+            mask = comfy.utils.common_upscale(mask, noise.shape[-1], noise.shape[-2], "bilinear", "center")
+        return comfy.utils.resize_to_batch_size(mask.round(), noise.shape[0])
+
+    def _concat_channel(self, key: str, image, mask, noise):
+        if key == "concat_image":
+            return torch.zeros_like(noise) if image is None else image
+        if key == "masked_image":
+            return self.blank_inpaint_image_like(noise) if mask is None or image is None else image
+        if mask is None:
+            mask = torch.ones_like(noise)[:, :1]
+        return 1.0 - mask if key == "mask_inverted" else mask
+
+    def blank_inpaint_image_like(self, latent_image):
+        """A gray picture (0 in pixel space), as SD1's VAE encodes it."""
+        gray = torch.tensor(
+            [0.8223, -0.6876, 0.6364, 0.1380], device=latent_image.device, dtype=latent_image.dtype
+        )
+        return gray.reshape(1, 4, *([1] * (latent_image.ndim - 2))).expand_as(latent_image).clone()
+
+    def set_inpaint(self) -> None:
+        """This network takes a mask and the masked image besides the noise."""
+        self.concat_keys = ("mask", "masked_image")
+
+    def scale_latent_inpaint(self, sigma, noise, latent_image, **kwargs):
+        """The latent of the kept region, with the noise of this sigma."""
+        sigma = sigma.reshape([sigma.shape[0]] + [1] * (noise.ndim - 1))
+        return self.model_sampling.noise_scaling(sigma, noise, latent_image)
+
+    # --- latents, memory, saving ---
+
+    def process_latent_in(self, latent):
+        return self.latent_format.process_in(latent)
+
+    def process_latent_out(self, latent):
+        return self.latent_format.process_out(latent)
+
+    def memory_required(self, input_shape, cond_shapes={}) -> float:  # noqa: B006
+        """Bytes that one evaluation needs besides the weights, as an estimate."""
+        shapes = [input_shape]
+        for name in self.memory_usage_factor_conds:
+            process = self.memory_usage_shape_process.get(name, lambda shape: shape)
+            shapes += [process(shape) for shape in cond_shapes.get(name) or ()]
+        area = sum(shape[0] * math.prod(shape[2:]) for shape in shapes)
+        if comfy.model_management.pytorch_attention_flash_attention():
+            size = comfy.model_management.dtype_size(self.get_dtype_inference())
+            return area * size * 0.01 * self.memory_usage_factor * 1024 * 1024
+        return area * 0.15 * self.memory_usage_factor * 1024 * 1024
+
+    def load_model_weights(self, sd, unet_prefix="", assign=True):
+        """Give the network its weights, taking them out of `sd`; every weight must be there."""
+        weights = comfy.utils.state_dict_prefix_replace(sd, {unet_prefix: ""}, filter_keys=True)
+        weights = self.model_config.process_unet_state_dict(weights)
+        self.diffusion_model.load_weights(weights)
+        return self
+
+    def state_dict_for_saving(
+        self, clip_state_dict=None, vae_state_dict=None, clip_vision_state_dict=None
+    ) -> dict:
+        """All weights under the names that a checkpoint file gives them."""
+        config = self.model_config
+        out = config.process_unet_state_dict_for_saving(self.diffusion_model.state_dict())
+        if self.model_type is ModelType.V_PREDICTION:
+            out["v_pred"] = torch.tensor([])
+        for weights, process in (
+            (clip_state_dict, config.process_clip_state_dict_for_saving),
+            (vae_state_dict, config.process_vae_state_dict_for_saving),
+            (clip_vision_state_dict, config.process_clip_vision_state_dict_for_saving),
+        ):
+            if weights is not None:
+                out.update(process(weights))
+        return out

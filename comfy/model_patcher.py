@@ -1,0 +1,389 @@
+"""A model, where it runs, and the patches that this view of it has.
+
+Many patchers can share one model: `clone()` copies the patches, never the weights. Patches are applied when
+the model is brought to its device and undone, from a backup, before another clone's are applied, so the base is
+never left dirty.
+"""
+
+from __future__ import annotations
+
+import collections
+import copy
+import logging
+import uuid
+
+import torch
+
+import comfy.lora
+import comfy.model_management
+import comfy.utils
+from comfy.patcher_extension import CallbacksMP, PatcherInjection, WrappersMP
+from comfy.patcher_registries import (
+    AutoPatcherEjector,
+    OptionSetters,
+    Registries,
+    create_model_options_clone,
+    set_model_options_patch_replace,
+    set_model_options_post_cfg_function,
+    set_model_options_pre_cfg_function,
+)
+from comfy.utils import string_to_seed
+
+__all__ = [
+    "AutoPatcherEjector", "CallbacksMP", "CoreModelPatcher", "ModelPatcher", "PatcherInjection", "WrappersMP",
+    "create_model_options_clone", "get_key_weight", "set_model_options_patch_replace",
+    "set_model_options_post_cfg_function", "set_model_options_pre_cfg_function", "string_to_seed",
+]  # fmt: skip
+
+Backup = collections.namedtuple("Backup", ["weight", "inplace_update"])
+# What all patchers of one model must agree about is kept on the model itself.
+_SHARED_STATE = {
+    "device": None,
+    "model_loaded_weight_memory": 0,
+    "lowvram_patch_counter": 0,
+    "model_lowvram": False,
+    "current_weight_patches_uuid": None,
+    "model_offload_buffer_memory": 0,
+}
+
+
+def get_key_weight(model, key: str):
+    """The weight of that name, and the functions to write and to convert it, where its layer has its own."""
+    owner_name, _, name = key.rpartition(".")
+    owner = comfy.utils.get_attr(model, owner_name) if owner_name else model
+    return getattr(owner, name), getattr(owner, f"set_{name}", None), getattr(owner, f"convert_{name}", None)
+
+
+class ModelPatcher(OptionSetters, Registries):
+    """See the module docstring. `model` is a torch module: a BaseModel, a text encoder or a VAE."""
+
+    def __init__(self, model, load_device, offload_device, size=0, weight_inplace_update=False):
+        self.model = model
+        self.load_device = load_device
+        self.offload_device = offload_device
+        self.size = size
+        self.weight_inplace_update = weight_inplace_update
+        for name, start in _SHARED_STATE.items():
+            if getattr(model, name, None) is None:
+                setattr(model, name, offload_device if name == "device" else start)
+        self.patches: dict[str, list] = {}
+        self.patches_uuid = uuid.uuid4()
+        self.backup: dict[str, Backup] = {}
+        self.object_patches: dict = {}
+        self.object_patches_backup: dict = {}
+        self.weight_wrapper_patches: dict = {}
+        self.model_options: dict = {"transformer_options": {}}
+        self.parent: ModelPatcher | None = None
+        self.force_cast_weights = False
+        self.pinned: set[str] = set()
+        self.attachments: dict = {}
+        self.additional_models: dict[str, list[ModelPatcher]] = {}
+        self.callbacks = CallbacksMP.init_callbacks()
+        self.wrappers = WrappersMP.init_wrappers()
+        self.injections: dict[str, list[PatcherInjection]] = {}
+        self.is_injected = False
+        self.skip_injection = False
+        self.hook_patches: dict = {}
+        self.hook_patches_backup = None
+        self.hook_backup: dict = {}
+        self.cached_hook_patches: dict = {}
+        self.current_hooks = None
+        self.forced_hooks = None
+        self.hook_mode = None
+        self.is_clip = False
+
+    # --- size, identity, clones ---
+
+    def model_size(self) -> int:
+        """Bytes of the weights."""
+        if not self.size:
+            self.size = comfy.model_management.module_size(self.model)
+        return self.size
+
+    def get_ram_usage(self) -> int:
+        return self.model_size()
+
+    def loaded_size(self) -> int:
+        return self.model.model_loaded_weight_memory
+
+    def lowvram_patch_counter(self) -> int:
+        return self.model.lowvram_patch_counter
+
+    def current_loaded_device(self):
+        return self.model.device
+
+    def model_dtype(self):
+        return self.model.get_dtype() if hasattr(self.model, "get_dtype") else None
+
+    def memory_required(self, input_shape):
+        return self.model.memory_required(input_shape=input_shape)
+
+    def clone(self):
+        """Another patcher of the same model, with copies of all that can be registered."""
+        new = self.__class__(
+            self.model, self.load_device, self.offload_device, self.model_size(), self.weight_inplace_update
+        )
+        new.parent = self
+        new.patches = {key: list(patches) for key, patches in self.patches.items()}
+        new.patches_uuid = self.patches_uuid
+        new.object_patches = self.object_patches.copy()
+        new.weight_wrapper_patches = self.weight_wrapper_patches.copy()
+        new.model_options = copy.deepcopy(self.model_options)
+        # The backups belong to the model: whoever patches next must find them.
+        for name in ("backup", "object_patches_backup", "hook_backup", "pinned"):
+            setattr(new, name, getattr(self, name))
+        for name in ("force_cast_weights", "is_injected", "skip_injection", "is_clip", "hook_mode", "current_hooks",
+                     "forced_hooks", "hook_patches_backup"):  # fmt: skip
+            setattr(new, name, getattr(self, name))
+        new.attachments = {
+            key: value.on_model_patcher_clone() if hasattr(value, "on_model_patcher_clone") else value
+            for key, value in self.attachments.items()
+        }
+        new.additional_models = {
+            key: [m.clone() for m in models] for key, models in self.additional_models.items()
+        }
+        new.callbacks = {
+            kind: {k: list(v) for k, v in table.items()} for kind, table in self.callbacks.items()
+        }
+        new.wrappers = {kind: {k: list(v) for k, v in table.items()} for kind, table in self.wrappers.items()}
+        new.injections = {key: list(injections) for key, injections in self.injections.items()}
+        for callback in self.get_all_callbacks(CallbacksMP.ON_CLONE):
+            callback(self, new)
+        return new
+
+    def is_clone(self, other) -> bool:
+        """Do both view the same model?"""
+        return getattr(other, "model", None) is self.model
+
+    def clone_has_same_weights(self, clone) -> bool:
+        """Would loading `clone` leave the weights as they are?"""
+        if not self.is_clone(clone):
+            return False
+        names = ("hook_patches", "attachments", "additional_models", "injections")
+        if any(getattr(self, name).keys() != getattr(clone, name).keys() for name in names):
+            return False
+        return (not self.patches and not clone.patches) or self.patches_uuid == clone.patches_uuid
+
+    # --- patches ---
+
+    def add_object_patch(self, name: str, obj) -> None:
+        """Put `obj` in the place of the attribute `name` (dotted) of the model while this is loaded."""
+        self.object_patches[name] = obj
+
+    def get_model_object(self, name: str):
+        """The attribute `name` as this patcher sees it, whichever patcher is loaded now."""
+        if name in self.object_patches:
+            return self.object_patches[name]
+        if name in self.object_patches_backup:
+            return self.object_patches_backup[name]
+        return comfy.utils.get_attr(self.model, name)
+
+    def set_model_compute_dtype(self, dtype) -> None:
+        self.add_object_patch("manual_cast_dtype", dtype)
+        self.force_cast_weights = self.force_cast_weights or dtype is not None
+        self.patches_uuid = uuid.uuid4()
+
+    def add_weight_wrapper(self, name: str, function) -> None:
+        self.weight_wrapper_patches.setdefault(name, []).append(function)
+        self.patches_uuid = uuid.uuid4()
+
+    def add_patches(self, patches, strength_patch=1.0, strength_model=1.0) -> list:
+        """Add patches by weight name and return the names that the model has.
+
+        A key is a name, or `(name, (dim, start, length))` for a part of a weight, or that with a function.
+        """
+        with self.use_ejected():
+            known = self.model.state_dict().keys()
+        accepted = []
+        for key, value in patches.items():
+            name, offset, function = (key, None, None) if isinstance(key, str) else (*key, None, None)[:3]
+            if name in known:
+                patch = (strength_patch, value, strength_model, offset, function)
+                self.patches[name] = [*self.patches.get(name, []), patch]
+                accepted.append(key)
+        self.patches_uuid = uuid.uuid4()
+        return accepted
+
+    def get_key_patches(self, filter_prefix=None) -> dict:
+        """Per weight: the unpatched weight with its conversion, then this patcher's patches."""
+        found = {}
+        for key in self.model_state_dict(filter_prefix):
+            weight, _, convert = get_key_weight(self.model, key)
+            if key in self.backup:
+                weight = self.backup[key].weight
+            found[key] = [(weight, convert or _unchanged), *self.patches.get(key, [])]
+        return found
+
+    def model_state_dict(self, filter_prefix=None) -> dict:
+        with self.use_ejected():
+            weights = self.model.state_dict()
+        return {
+            key: w for key, w in weights.items() if filter_prefix is None or key.startswith(filter_prefix)
+        }
+
+    def calculate_weight(self, patches, weight, key, intermediate_dtype=torch.float32):
+        return comfy.lora.calculate_weight(patches, weight, key, intermediate_dtype=intermediate_dtype)
+
+    def patch_weight_to_device(self, key, device_to=None, inplace_update=False) -> None:
+        """Replace one weight by its patched version."""
+        if key not in self.patches:
+            return
+        weight, set_weight, convert = get_key_weight(self.model, key)
+        inplace_update = self.weight_inplace_update or inplace_update
+        if key not in self.backup:
+            original = weight.to(device=self.offload_device, copy=inplace_update)
+            self.backup[key] = Backup(original, inplace_update)
+        dtype = comfy.model_management.lora_compute_dtype(device_to)
+        working = comfy.model_management.cast_to(weight, dtype, device_to or weight.device, copy=True)
+        if convert is not None:
+            working = convert(working, inplace=True)
+        patched = comfy.lora.calculate_weight(self.patches[key], working, key)
+        if set_weight is not None:
+            set_weight(patched, inplace_update=inplace_update, seed=string_to_seed(key))
+        elif inplace_update:
+            comfy.utils.copy_to_param(self.model, key, patched.to(weight.dtype))
+        else:
+            comfy.utils.set_attr_param(self.model, key, patched.to(weight.dtype))
+
+    # --- loading ---
+
+    def patch_model(
+        self, device_to=None, lowvram_model_memory=0, load_weights=True, force_patch_weights=False
+    ):
+        """Apply object patches and, with `load_weights`, bring the patched weights to `device_to`."""
+        with self.use_ejected():
+            for name, value in self.object_patches.items():
+                previous = comfy.utils.set_attr(self.model, name, value)
+                self.object_patches_backup.setdefault(name, previous)
+            if load_weights:
+                self.load(
+                    device_to, lowvram_model_memory, force_patch_weights, full_load=lowvram_model_memory == 0
+                )
+        self.inject_model()
+        return self.model
+
+    def load(
+        self, device_to=None, lowvram_model_memory=0, force_patch_weights=False, full_load=False
+    ) -> None:
+        """Move all weights to `device_to` and patch those that have patches."""
+        if device_to is not None:
+            self._move_weights(device_to)
+        for key in self.patches:
+            self.patch_weight_to_device(key, device_to)
+        self.model.current_weight_patches_uuid = self.patches_uuid
+        self.model.model_loaded_weight_memory = self.model_size()
+        for callback in self.get_all_callbacks(CallbacksMP.ON_LOAD):
+            callback(self, device_to, lowvram_model_memory, force_patch_weights, full_load)
+
+    def _move_weights(self, device) -> None:
+        """Move the weights; those in host memory stay there as well, so that moving back copies nothing.
+
+        Weights of a safetensors file are mapped, not read: keeping them costs address space, not memory.
+        """
+        kept = self.model.__dict__.setdefault("weights_in_host_memory", {})
+        for name, tensor in _own_tensors(self.model):
+            if tensor.device == device:
+                continue
+            if tensor.device.type == "cpu":
+                kept[name] = tensor
+            original = kept.get(name)
+            back = device.type == "cpu" and original is not None and original.dtype == tensor.dtype
+            _replace_tensor(self.model, name, original if back else tensor.to(device))
+        if device.type == "cpu":
+            kept.clear()
+        self.model.device = device
+
+    def unpatch_model(self, device_to=None, unpatch_weights=True) -> None:
+        """Undo what `patch_model` did; with `device_to` the weights go there."""
+        self.eject_model()
+        if unpatch_weights:
+            for key, saved in self.backup.items():
+                if saved.inplace_update:
+                    comfy.utils.copy_to_param(self.model, key, saved.weight)
+                else:
+                    comfy.utils.set_attr_param(self.model, key, saved.weight)
+            self.backup.clear()
+            self.model.current_weight_patches_uuid = None
+            if device_to is not None:
+                self._move_weights(torch.device(device_to))
+            self.model.model_loaded_weight_memory = 0
+        for name, value in self.object_patches_backup.items():
+            comfy.utils.set_attr(self.model, name, value)
+        self.object_patches_backup.clear()
+
+    def partially_load(self, device_to, extra_memory=0, force_patch_weights=False) -> int:
+        """Make this patcher the loaded one and return the bytes that came to the device by that.
+
+        Models are loaded whole: `extra_memory` is what upstream's callers pass, and it is not used.
+        """
+        with self.use_ejected(skip_and_inject_on_exit_only=True):
+            loaded_as = self.model.current_weight_patches_uuid
+            other_weights = loaded_as is not None and (loaded_as != self.patches_uuid or force_patch_weights)
+            self.unpatch_model(unpatch_weights=other_weights)
+            self.patch_model(load_weights=False)
+            if self.model.model_loaded_weight_memory > 0 and self.model.device == device_to:
+                return 0
+            try:
+                self.load(device_to, force_patch_weights=force_patch_weights, full_load=True)
+            except BaseException:
+                logging.warning("%s could not be loaded on %s.", type(self.model).__name__, device_to)
+                self.detach()
+                raise
+            return self.model.model_loaded_weight_memory
+
+    def partially_unload(self, device_to, memory_to_free=0, force_patch_weights=False) -> int:
+        """Models are unloaded whole, by `detach`; a part of one is never freed."""
+        return 0
+
+    def detach(self, unpatch_all=True):
+        """Take the model off its device."""
+        self.eject_model()
+        self.model_patches_to(self.offload_device)
+        if unpatch_all:
+            self.unpatch_model(self.offload_device, unpatch_weights=True)
+        for callback in self.get_all_callbacks(CallbacksMP.ON_DETACH):
+            callback(self, unpatch_all)
+        return self.model
+
+    # --- around a run ---
+
+    def pre_run(self) -> None:
+        if hasattr(self.model, "current_patcher"):
+            self.model.current_patcher = self
+        for callback in self.get_all_callbacks(CallbacksMP.ON_PRE_RUN):
+            callback(self)
+
+    def prepare_state(self, timestep) -> None:
+        for callback in self.get_all_callbacks(CallbacksMP.ON_PREPARE_STATE):
+            callback(self, timestep)
+
+    def cleanup(self) -> None:
+        if hasattr(self.model, "current_patcher"):
+            self.model.current_patcher = None
+        for callback in self.get_all_callbacks(CallbacksMP.ON_CLEANUP):
+            callback(self)
+
+
+# The name under which newer packs look for the plain patcher.
+CoreModelPatcher = ModelPatcher
+
+
+def _unchanged(weight, **_options):
+    return weight
+
+
+def _own_tensors(module: torch.nn.Module):
+    """(dotted name, tensor) of every parameter and buffer, also the buffers that are not saved."""
+    for prefix, part in module.named_modules():
+        for name, tensor in (*part._parameters.items(), *part._buffers.items()):
+            if tensor is not None:
+                yield (f"{prefix}.{name}" if prefix else name), tensor
+
+
+def _replace_tensor(model: torch.nn.Module, key: str, tensor: torch.Tensor) -> None:
+    owner_name, _, name = key.rpartition(".")
+    owner = model.get_submodule(owner_name)
+    if name in owner._parameters:
+        owner._parameters[name] = torch.nn.Parameter(tensor, requires_grad=False)
+    else:
+        owner._buffers[name] = tensor
