@@ -77,8 +77,9 @@ def empty_temp_folder() -> None:
     shutil.rmtree(folder_paths.get_temp_directory(), ignore_errors=True)
 
 
-def depot_host(server):
+def depot_host():
     """What the depot may ask of this process (see `comfy_depot.host`)."""
+    import server
     from comfy_depot.host import Executing, Host
     from comfy_execution.utils import get_executing_context
 
@@ -90,7 +91,7 @@ def depot_host(server):
         current_node=current_node,
         report=lambda done, total: ProgressBar(total).update_absolute(done),
         raise_if_interrupted=interruption.throw_exception_if_processing_interrupted,
-        send=server.send_sync,
+        send=lambda event, data: server.PromptServer.instance.send_sync(event, data),
     )
 
 
@@ -108,9 +109,9 @@ async def start_server(args: argparse.Namespace):
     """Everything up to the first answer; returns the listening server."""
     import server as server_module
 
-    server = server_module.PromptServer(asyncio.get_running_loop())
     options = comfy_depot.options.from_args(args, base_directory=Path(folder_paths.base_path))
-    comfy_depot.start(options, depot_host(server))
+    comfy_depot.start(options, depot_host())
+    server = server_module.PromptServer(asyncio.get_running_loop())
     await load_nodes(args)
     server.add_routes()
     await server.setup()
