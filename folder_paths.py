@@ -2,7 +2,7 @@
 
 Node packs read and change this module's globals (`folder_names_and_paths`, `supported_pt_extensions`,
 `models_dir`, ...), so they are plain module globals here too. They are set from `comfy.cli_args.args` at
-import, which holds the defaults then, and once more by `apply_arguments()` when `main` has read the command line.
+import, which holds the defaults then, and again by `apply_arguments()` when `main` has read the command line.
 
 The lines that name `depot.` let a model that is only in a manifest stand in the lists and arrive when a node
 asks for its path.
@@ -265,7 +265,7 @@ def is_dangerous_content_type(content_type: str | None) -> bool:
 
 
 def renders_safely_as_image(content_type: str | None, sec_fetch_dest: str | None) -> bool:
-    """Whether an SVG is asked for by an <img>, where browsers run no script; scripts cannot set the header."""
+    """Whether an SVG is asked for by an <img>, where browsers run no script; no script sets the header."""
     plain = (content_type or "").partition(";")[0].strip().lower()
     return sec_fetch_dest == "image" and plain == "image/svg+xml"
 

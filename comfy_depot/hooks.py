@@ -1,15 +1,15 @@
 """What the core files call of the depot: one line each, and this page is all of them.
 
-Each hook steps aside until `comfy_depot.start()` arms it. This module imports nothing but the standard library
-and loads in a few milliseconds, so any file may import it.
+Each hook steps aside until `comfy_depot.start()` arms it. This module imports nothing but the standard
+library and loads in a few milliseconds, so any file may import it.
 
-| hook                  | stands on                             | does                                           |
-|-----------------------|---------------------------------------|------------------------------------------------|
-| `adds_manifest_names` | `folder_paths.recursive_search`       | names of manifests join the files on disk      |
-| `keeps_lists_fresh`   | `folder_paths.cached_filename_list_`  | a changed manifest makes a cached list old     |
-| `fetches_in_nodes`    | `folder_paths.get_full_path`          | a running node gets it, fetched if missing     |
-| `explains_missing`    | `folder_paths.get_full_path_or_raise` | what is missing says where it could come from  |
-| `add_routes`          | `server.PromptServer.add_routes`      | `/depot/...`                                   |
+| hook                  | stands on                             | does                                       |
+|-----------------------|---------------------------------------|--------------------------------------------|
+| `adds_manifest_names` | `folder_paths.recursive_search`       | names of manifests join the files on disk  |
+| `keeps_lists_fresh`   | `folder_paths.cached_filename_list_`  | a changed manifest makes a cached list old |
+| `fetches_in_nodes`    | `folder_paths.get_full_path`          | a running node gets it, fetched if missing |
+| `explains_missing`    | `folder_paths.get_full_path_or_raise` | what is missing tells where it comes from |
+| `add_routes`          | `server.PromptServer.add_routes`      | `/depot/...`                               |
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def fetches_in_nodes(function: F) -> F:
 
 
 def explains_missing(function: F) -> F:
-    """Around `get_full_path_or_raise(folder_name, filename, ...)`: a better error, and the other accesses logged."""
+    """Around `get_full_path_or_raise(folder_name, filename, ...)`: a better error, and accesses logged."""
 
     @functools.wraps(function)
     def with_explanation(folder_name: str, filename: str, *args: Any, **kwargs: Any) -> Any:

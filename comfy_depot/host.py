@@ -1,7 +1,7 @@
 """The port through which the depot speaks to whatever runs it.
 
-The depot imports neither the executor nor the server; `main.py` hands it four callables. The command line uses
-`Host()`, which knows no node and sends nothing.
+The depot imports neither the executor nor the server; `main.py` hands it four callables. The command line
+uses `Host()`, which knows no node and sends nothing.
 """
 
 from __future__ import annotations

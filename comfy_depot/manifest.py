@@ -1,16 +1,49 @@
-"""What a manifest says: one `Entry` per model that can be fetched.
+"""Read a manifest: JSON in, `Entry` per model and a `Problem` per mistake out.
 
-A manifest is a JSON file of the form `{folder: {filename: url}}`; `model_manifests/README.md` gives the whole
-format, each rule with its reason.
+    {"checkpoints": {"a.safetensors": "https://host/a.safetensors",
+                     "sub/b.safetensors": {"urls": ["https://..."], "size": 123, "sha256": "..."}}}
+
+`model_manifests/README.md` gives the whole format, each rule with its reason, and `schema.json` beside it is
+generated here. A mistake costs its own entry only; the rest of the file works.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from comfy_depot.errors import UnsafeName
+from comfy_depot.json_lines import key_lines
+from comfy_depot.layout import safe_name
+
+LARGEST_MANIFEST = 64 << 20
+"""Bytes. A list of 100,000 models with hashes is a quarter of this."""
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+_FORM = 'The form is {"checkpoints": {"name.safetensors": "https://..."}}.'
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_SECRET_HEADERS = {"authorization", "cookie", "proxy-authorization", "x-api-key", "private-token"}
+_LATER_SCHEMES = {
+    "hf": "https://huggingface.co/REPOSITORY/resolve/REVISION/FILE",
+    "civitai": "https://civitai.com/api/download/models/VERSION",
+    "modelscope": "https://modelscope.cn/models/REPOSITORY/resolve/REVISION/FILE",
+    "s3": "a presigned https:// address",
+    "file": "an address that 'python -m comfy_depot serve FOLDER' serves",
+}
+
+
+Mistake = tuple[tuple[str, ...], str]
+"""(path of keys in the file, what is wrong)"""
 
 
 @dataclass(frozen=True)
@@ -35,3 +68,218 @@ class Entry:
     def key(self) -> str:
         """`folder/name`, the form in which the command line and the log write it."""
         return f"{self.folder}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A mistake in a manifest: which file, which line, what to write instead."""
+
+    file: str
+    line: int | None
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.message}" if self.line else f"{self.file}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one file gave. `is_readable` is false where the file as a whole could not be understood."""
+
+    file: Path
+    entries: tuple[Entry, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    is_readable: bool = True
+
+
+def check_url(url: str) -> str:
+    """The url itself when it can be fetched, else ValueError that says what to write."""
+    if re.search(r"[\x00-\x20\x7f]", url):
+        raise ValueError(f"the url {url!r} holds a space or a control character. Write %20 for a space")
+    try:
+        parts = urlsplit(url)
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError as error:
+        raise ValueError(f"the url '{url}' is malformed ({error}). Write https://host/path") from None
+    scheme = parts.scheme.lower()
+    if scheme in _LATER_SCHEMES:
+        instead = _LATER_SCHEMES[scheme]
+        raise ValueError(f"urls of scheme '{scheme}://' are not supported yet. Write {instead}")
+    if scheme not in ("http", "https") or not has_host:
+        raise ValueError(f"'{url}' is not the url of a file. Write https://host/path")
+    if "@" in parts.netloc:
+        raise ValueError("the url holds a user name or password. Write it as a header, from the environment: "
+                         '"headers": {"Authorization": "Bearer $NAME"}')
+    return url
+
+
+def _check_sha256(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise ValueError(f"'{text}' is not a sha256. Write its 64 hexadecimal digits, or leave the field out")
+    return text.lower()
+
+
+def _check_headers(headers: dict[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name) or re.search(r"[\x00-\x1f\x7f]", value):
+            raise ValueError(f"header {name!r} is malformed. Write a plain name and a value on one line")
+        if name.lower() in _SECRET_HEADERS and not re.search(r"\$\{?[A-Za-z_]", value):
+            raise ValueError(f"header '{name}' holds a secret in plain text. Put it into an environment "
+                             f'variable and write "{name}": "Bearer $NAME"')
+    return headers
+
+
+Url = Annotated[str, AfterValidator(check_url)]
+
+
+class EntryForm(BaseModel):
+    """The object form of an entry."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, title="Model")
+
+    url: Url | None = Field(None, description="Where the file is: https://host/path")
+    urls: Annotated[list[Url], Field(min_length=1)] | None = Field(
+        None, description="The same file in many places.")
+    size: Annotated[int, Field(gt=0)] | None = Field(None, description="Bytes.")
+    sha256: Annotated[str, AfterValidator(_check_sha256)] | None = Field(
+        None, description="64 hexadecimal digits.")
+    headers: Annotated[dict[str, str], AfterValidator(_check_headers)] = Field(
+        default_factory=dict, description="Sent to the url's own host only; $NAME: the environment.")
+    group: str | None = Field(None, description="A word of your own to sort by.")
+    license: str | None = Field(None, description="For people to read.")
+    gated: bool = Field(False, description="The source wants a token or an accepted licence.")
+
+
+class ManifestForm(BaseModel):
+    """A manifest file: folder type, then file name, then url or object."""
+
+    model_config = ConfigDict(extra="allow", title="ComfyUI Depot model manifest")
+    __pydantic_extra__: dict[str, dict[str, str | EntryForm]] = Field(init=False)
+
+    schema_: str | None = Field(None, alias="$schema", description="The schema, for editors.")
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a manifest, which `model_manifests/schema.json` holds."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **ManifestForm.model_json_schema()}
+
+
+def read_manifest(file: Path) -> Reading:
+    """Read one manifest file. Never raises: what is wrong stands in `problems`."""
+    try:
+        if file.stat().st_size > LARGEST_MANIFEST:
+            largest = f"{LARGEST_MANIFEST >> 20} MiB"
+            return _unreadable(file, None, f"larger than {largest}. Split it into several files.")
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        return _unreadable(file, None, f"not UTF-8 at byte {error.start}. Save it as UTF-8.")
+    except OSError as error:
+        return _unreadable(file, None, f"cannot be read ({error.strerror}). Check the file and its rights.")
+    try:
+        content, has_repeated_keys = _parse(text)
+    except json.JSONDecodeError as error:
+        message = f"not JSON: {error.msg} at column {error.colno}. Correct this line. {_FORM}"
+        return _unreadable(file, error.lineno, message)
+    except RecursionError:
+        return _unreadable(file, None, f"nested too deeply. {_FORM}")
+    if not isinstance(content, dict):
+        return _unreadable(file, 1, f"not an object. {_FORM}")
+    repeated = list(_repeated_keys(file, text)) if has_repeated_keys else []
+    return _read_content(file, text, content, repeated)
+
+
+def _parse(text: str) -> tuple[Any, bool]:
+    """The content, and whether some key stands twice in one object."""
+    repeats = []
+
+    def as_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            repeats.append(True)
+        return result
+
+    return json.loads(text, object_pairs_hook=as_dict), bool(repeats)
+
+
+def _unreadable(file: Path, line: int | None, message: str) -> Reading:
+    return Reading(file, problems=(Problem(file.name, line, message),), is_readable=False)
+
+
+def _read_content(file: Path, text: str, content: dict[str, Any], repeated: list[Problem]) -> Reading:
+    entries: list[Entry] = []
+    mistakes: list[Mistake] = []
+    for folder, models in content.items():
+        if folder.startswith("$"):
+            continue
+        if not isinstance(models, dict):
+            mistakes.append(((folder,), f"'{folder}' must hold an object. Write {{file name: url}}."))
+            continue
+        for name, value in models.items():
+            try:
+                entries.append(read_entry(folder, name, value))
+            except ValueError as error:
+                mistakes.append(((folder, name), f"'{name}' in '{folder}': {error}."))
+    problems = [*locate(file.name, text, mistakes), *repeated]
+    problems.sort(key=lambda problem: problem.line or 0)
+    return Reading(file, tuple(entries), tuple(problems))
+
+
+def locate(file: str, text: str, mistakes: list[Mistake]) -> list[Problem]:
+    """Problems with the lines on which the mistakes stand."""
+    lines = dict(key_lines(text)) if mistakes else {}
+    return [Problem(file, lines.get(path), message) for path, message in mistakes]
+
+
+def _repeated_keys(file: Path, text: str) -> Iterator[Problem]:
+    """A folder or a name that stands twice: JSON keeps the last one without a word."""
+    seen: dict[tuple[str, ...], int] = {}
+    for path, line in key_lines(text):
+        if len(path) <= 2 and path in seen:
+            message = f"'{path[-1]}' stands here and on line {seen[path]}; only this counts. Join the two."
+            yield Problem(file.name, line, message)
+        seen[path] = line
+
+
+def read_entry(folder: str, name: str, value: Any) -> Entry:
+    """One entry of a manifest; ValueError says what is wrong and what to write instead."""
+    check_name(name)
+    if isinstance(value, str):
+        return Entry(folder, name, (check_url(value),))
+    if not isinstance(value, dict):
+        raise ValueError('the value is no url and no object. Write "https://..." or {"url": "https://..."}')
+    if "bundle" in value:
+        raise ValueError("bundles are not supported yet. Give the file a url of its own")
+    try:
+        form = EntryForm.model_validate(value)
+    except ValidationError as error:
+        raise ValueError("; ".join(_explain(details) for details in error.errors())) from None
+    if (form.url is None) == (form.urls is None):
+        raise ValueError('one of "url" and "urls" must be there, not both. Write "url": "https://..."')
+    urls = (form.url,) if form.url is not None else tuple(form.urls or ())
+    return Entry(folder, name, urls, form.size, form.sha256, MappingProxyType(form.headers), form.group,
+                 form.license, form.gated)
+
+
+def check_name(name: str) -> None:
+    """ValueError for a file name that is hostile or has no extension."""
+    try:
+        safe_name(name)
+    except UnsafeName as error:
+        raise ValueError(str(error).rstrip(".")) from None
+    if not PurePosixPath(name).suffix.strip("."):
+        raise ValueError("the name has no extension, so nobody can tell what kind of file it is. "
+                         f"Write it as the file is called, such as '{name}.safetensors'")
+
+
+def _explain(details: ErrorDetails) -> str:
+    where = str(details["loc"][0]) if details["loc"] else "the object"
+    if details["type"] == "extra_forbidden":
+        known = list(EntryForm.model_fields)
+        near = difflib.get_close_matches(where, known, n=1)
+        advice = f"'{near[0]}'" if near else f"one of {', '.join(known)}"
+        return f"field '{where}' is not known. Write {advice}"
+    if details["type"] == "value_error":
+        return str(details["msg"]).removeprefix("Value error, ")
+    wanted = {"size": "a whole number of bytes above 0", "urls": "a list of urls", "gated": "true or false",
+              "headers": 'an object such as {"Authorization": "Bearer $NAME"}'}.get(where, "text in quotes")
+    return f"'{where}' must be {wanted}"

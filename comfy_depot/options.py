@@ -31,7 +31,7 @@ def parse_size(text: str) -> int:
     """Bytes from "200G", "1.5M", "4096" (an optional trailing B or iB is accepted)."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
     if found is None:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a size. Write a number and a unit, such as 500M or 200G.")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a size. Write a number and a unit, such as 200G.")
     return int(float(found.group(1)) * _UNITS[found.group(2).upper()])
 
 
@@ -52,8 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("depot", "models that are fetched when a workflow needs them")
     add = group.add_argument
     add("--model-manifests", type=Path, metavar="DIR",
-        help="folder of the manifests (default: model_manifests/ under the base directory, else beside main.py)")
-    add("--depot-dir", type=Path, metavar="DIR", help="the depot's state (default: depot/ under the base directory)")
+        help="folder of the manifests (default: model_manifests/ of the base directory, else beside main.py)")
+    add("--depot-dir", type=Path, metavar="DIR",
+        help="the depot's state (default: depot/ under the base directory)")
     add("--depot-connections", type=parse_connections, default=Options.depot_connections, metavar="N",
         help="connections to one file, 1-16 (default: 8)")
     add("--depot-rate", type=parse_size, default=0, metavar="BYTES",
@@ -61,8 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--depot-reserve", type=parse_size, default=Options.depot_reserve, metavar="BYTES",
         help="free space to leave on the disk (default: 1G)")
     add("--depot-allow-hosts", type=parse_hosts, default=(), metavar="HOST,...",
-        help="hosts that may be reached although their address is private or loopback, such as a mirror of your own")
-    add("--allow-pickle", action="store_true", help="also fetch formats that can hold code (.ckpt, .pt, .bin, .pth)")
+        help="hosts that may be reached although their address is private or loopback: a mirror of your own")
+    add("--allow-pickle", action="store_true", help="also fetch formats that can hold code, as .ckpt")
     add("--depot-off", action="store_true", help="no manifest, no download, no access log")
 
 
@@ -76,7 +77,8 @@ def from_args(args: argparse.Namespace, *, base_directory: Path | None = None) -
     base = (base_directory or program).resolve()
     manifests = getattr(args, "model_manifests", None)
     if manifests is None:
-        manifests = base / "model_manifests" if (base / "model_manifests").is_dir() else program / "model_manifests"
+        of_base = base / "model_manifests"
+        manifests = of_base if of_base.is_dir() else program / "model_manifests"
     return Options(
         model_manifests=Path(manifests).resolve(),
         depot_dir=Path(getattr(args, "depot_dir", None) or base / "depot").resolve(),

@@ -25,12 +25,12 @@ log = logging.getLogger(__name__)
 
 
 def load_extra_path_config(yaml_path: str) -> None:
-    """Add the folders that a yaml file names; ValueError with file and section where it says nothing usable."""
+    """Add the folders that a yaml file names; ValueError with file and section where it is not usable."""
     with open(yaml_path, encoding="utf-8") as stream:
         try:
             sections = yaml.safe_load(stream)
         except yaml.YAMLError as error:
-            raise ValueError(f"{yaml_path} is not YAML: {error}. Correct the line, or remove the file.") from error
+            raise ValueError(f"{yaml_path} is not YAML: {error}. Correct or remove the file.") from error
     if sections is None:
         return
     if not isinstance(sections, Mapping):
@@ -40,12 +40,13 @@ def load_extra_path_config(yaml_path: str) -> None:
         if section is None:
             continue
         if not isinstance(section, Mapping):
-            raise ValueError(f"{yaml_path}: section '{name}' holds no folders. Write 'checkpoints: FOLDER' below it.")
+            advice = "Write 'checkpoints: FOLDER' there"
+            raise ValueError(f"{yaml_path}: section '{name}' holds no folders. {advice}.")
         _add_section(section, here=here, where=f"{yaml_path}: section '{name}'")
 
 
 def load_configured(arguments: argparse.Namespace) -> None:
-    """Load extra_model_paths.yaml of the base folder, where there is one, and the files of the command line."""
+    """Load the base folder's extra_model_paths.yaml, where there is one, and those of the command line."""
     beside = os.path.join(folder_paths.base_path, "extra_model_paths.yaml")
     if os.path.isfile(beside):
         load_extra_path_config(beside)

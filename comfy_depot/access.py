@@ -1,0 +1,152 @@
+"""The access log: which model was used when, by which prompt and node.
+
+SQLite (WAL) in the depot's state folder. Noting an access costs a queue entry; a thread of its own writes.
+`python -m comfy_depot log --csv` prints the rows.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+FILE_NAME = "access.sqlite3"
+SECONDS_BETWEEN_WRITES = 0.25
+SECONDS_TO_RETRY = 5.0
+MOST_WAITING = 100_000
+
+
+@dataclass(frozen=True)
+class Access:
+    """One use of a model file."""
+
+    time: float
+    """Seconds since 1970."""
+    folder: str
+    name: str
+    prompt: str | None
+    node: str | None
+    tenant: str | None
+    bytes: int
+    outcome: str
+    """"hit": it was on the disk. "fetched": it was brought for this."""
+
+
+COLUMNS = tuple(column.name for column in fields(Access))
+_CREATE = """
+CREATE TABLE IF NOT EXISTS access (
+    time REAL NOT NULL, folder TEXT NOT NULL, name TEXT NOT NULL, prompt TEXT, node TEXT, tenant TEXT,
+    bytes INTEGER NOT NULL, outcome TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS access_by_model ON access (folder, name, time);
+"""
+_INSERT = f"INSERT INTO access ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+_SELECT = f"SELECT {', '.join(COLUMNS)} FROM access ORDER BY time DESC, rowid DESC LIMIT ?"
+
+
+def _open(file: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(file, timeout=30)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.executescript(_CREATE)
+    return connection
+
+
+class AccessLog:
+    """Writes accesses in the background. `close()` (also at interpreter exit) writes what is left."""
+
+    def __init__(self, state_directory: Path) -> None:
+        self.file = state_directory / FILE_NAME
+        self._waiting: queue.SimpleQueue[Access | None] = queue.SimpleQueue()
+        self._unwritten: list[Access] = []
+        self._thread = threading.Thread(target=self._write_until_closed, name="depot-access-log", daemon=True)
+        self._is_closed = False
+        self._lock = threading.Lock()
+        self._has_failed = False
+        self._thread.start()
+        atexit.register(self.close)
+
+    def note(self, access: Access) -> None:
+        """Take an access down; it is in the file within half a second."""
+        if not self._is_closed:
+            self._waiting.put(access)
+
+    def flush(self) -> None:
+        """Write everything noted so far, now."""
+        with self._lock:
+            self._write()
+
+    def close(self) -> None:
+        """Write everything and stop; harmless when called twice."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        atexit.unregister(self.close)
+        self._waiting.put(None)
+        self._thread.join(timeout=30)
+        self.flush()
+
+    def _write_until_closed(self) -> None:
+        is_open = True
+        while is_open:
+            first = self._waiting.get()
+            is_open = first is not None and not self._is_closed
+            with self._lock:
+                if first is not None:
+                    self._unwritten.append(first)
+            if is_open:
+                time.sleep(SECONDS_TO_RETRY if self._has_failed else SECONDS_BETWEEN_WRITES)
+            self.flush()
+
+    def _write(self) -> None:
+        while not self._waiting.empty():
+            access = self._waiting.get()
+            if access is None:
+                self._waiting.put(None)
+                break
+            self._unwritten.append(access)
+        if not self._unwritten:
+            return
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with closing(_open(self.file)) as connection, connection:
+                connection.executemany(_INSERT, [astuple(access) for access in self._unwritten])
+        except (sqlite3.Error, OSError) as error:
+            self._keep_for_later(error)
+        else:
+            self._unwritten.clear()
+            self._has_failed = False
+
+    def _keep_for_later(self, error: sqlite3.Error | OSError) -> None:
+        del self._unwritten[:-MOST_WAITING]
+        if not self._has_failed:
+            log.error("The access log %s cannot be written (%s); %d accesses wait in memory. "
+                      "Make room on the disk or correct the rights.", self.file, error, len(self._unwritten))
+        self._has_failed = True
+
+
+def read(state_directory: Path, *, limit: int = -1) -> Iterator[Access]:
+    """The accesses, newest first; nothing when there is no log yet."""
+    file = state_directory / FILE_NAME
+    if not file.exists():
+        return
+    with closing(_open(file)) as connection:
+        for row in connection.execute(_SELECT, (limit,)):
+            yield Access(*row)
+
+
+def count(state_directory: Path) -> int:
+    """How many accesses the log holds."""
+    file = state_directory / FILE_NAME
+    if not file.exists():
+        return 0
+    with closing(_open(file)) as connection:
+        return int(connection.execute("SELECT COUNT(*) FROM access").fetchone()[0])

@@ -1,0 +1,189 @@
+"""The catalogue: every model that the manifests name, in memory, ready for lists and look-ups.
+
+The manifest folder is looked at again at most once a second, and a file that changed is read again. Readers
+get an immutable `Snapshot`, so a list is never half old and half new.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import folder_paths
+from comfy_depot import places
+from comfy_depot.manifest import Entry, Mistake, Problem, Reading, locate, read_manifest
+
+log = logging.getLogger(__name__)
+
+NOT_MANIFESTS = frozenset({"schema.json", "model_versions.json"})
+SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_TO_SETTLE = 2.0
+MOST_LOGGED = 20
+
+_Stamp = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The catalogue at one moment."""
+
+    entries: Mapping[str, Mapping[str, Entry]] = field(default_factory=dict)
+    """{folder type: {name with "/": entry}}"""
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """{folder on disk: names with the separator of this system, sorted}"""
+    problems: tuple[Problem, ...] = ()
+
+
+class Catalogue:
+    """Manifests of one folder, kept current. Every method may be called from any thread."""
+
+    def __init__(self, directory: Path, *, allow_pickle: bool = False) -> None:
+        self.directory = directory
+        self.allow_pickle = allow_pickle
+        self.changed_at = time.perf_counter()
+        """When the answer of some list last became another one (`time.perf_counter()`)."""
+        self._lock = threading.RLock()
+        self._snapshot = Snapshot()
+        self._readings: dict[Path, tuple[_Stamp, Reading]] = {}
+        self._table_seen: object = None
+        self._looked_at = float("-inf")
+
+    def snapshot(self) -> Snapshot:
+        """The catalogue of now (at most a second old)."""
+        with self._lock:
+            if time.perf_counter() - self._looked_at >= SECONDS_BETWEEN_LOOKS:
+                self.refresh()
+            elif self._table_seen != _table_fingerprint():
+                self._assemble()
+            return self._snapshot
+
+    def refresh(self) -> Snapshot:
+        """Look at the manifest folder now, read what changed, and return the catalogue."""
+        with self._lock:
+            self._looked_at = time.perf_counter()
+            stamps = self._stamps()
+            changed = [file for file, stamp in stamps.items() if self._stamp_read(file) != stamp]
+            gone = self._readings.keys() - stamps.keys()
+            for file in gone:
+                del self._readings[file]
+            for file in changed:
+                self._readings[file] = (stamps[file], self._read(file))
+            if changed or gone or self._table_seen != _table_fingerprint():
+                self._assemble()
+            return self._snapshot
+
+    def find(self, folder: str, name: str) -> Entry | None:
+        """The entry of a model; a name may be written with this system's separator or with "/"."""
+        plain = name.replace(os.sep, "/")
+        return self.snapshot().entries.get(folder_paths.map_legacy(folder), {}).get(plain)
+
+    def names_in(self, directory: str) -> tuple[str, ...]:
+        """The names to show in a folder on disk, with this system's separator."""
+        return self.snapshot().names.get(places.same_directory(directory), ())
+
+    def is_fresh(self, listed_at: float) -> bool:
+        """Whether a list made at `listed_at` would be the same now."""
+        self.snapshot()
+        if listed_at < self.changed_at:
+            return False
+        # A list made while the catalogue changed may hold both states; it is made once more afterwards.
+        settled_at = self.changed_at + SECONDS_TO_SETTLE
+        return not listed_at < settled_at <= time.perf_counter()
+
+    def __iter__(self) -> Iterator[Entry]:
+        for models in self.snapshot().entries.values():
+            yield from models.values()
+
+    def _stamps(self) -> dict[Path, _Stamp]:
+        """Each manifest file with what tells that it changed, in the order in which they count."""
+        stamps = {}
+        try:
+            with os.scandir(self.directory) as files:
+                for file in files:
+                    if file.name.endswith(".json") and file.name not in NOT_MANIFESTS and file.is_file():
+                        status = file.stat()
+                        stamps[Path(file.path)] = (status.st_mtime_ns, status.st_size, status.st_ino)
+        except OSError as error:
+            log.debug("No manifests in %s: %s", self.directory, error)
+        return dict(sorted(stamps.items()))
+
+    def _stamp_read(self, file: Path) -> _Stamp | None:
+        return self._readings[file][0] if file in self._readings else None
+
+    def _read(self, file: Path) -> Reading:
+        """Read a file; one that has become unreadable keeps the entries that it had."""
+        reading = read_manifest(file)
+        if not reading.is_readable and file in self._readings:
+            return replace(reading, entries=self._readings[file][1].entries)
+        return reading
+
+    def _assemble(self) -> None:
+        self._table_seen = _table_fingerprint()
+        entries: dict[str, dict[str, Entry]] = {}
+        problems: list[Problem] = []
+        sources: dict[tuple[str, str], str] = {}
+        for file, (_, reading) in sorted(self._readings.items()):
+            mistakes: list[Mistake] = []
+            for written in reading.entries:
+                entry = _canonical(written)
+                first = sources.setdefault((entry.folder, entry.name), file.name)
+                reason = places.why_refused(entry, allow_pickle=self.allow_pickle)
+                if reason is None and entry.name in entries.get(entry.folder, {}):
+                    reason = f"{first} names it already, and the first one counts. Take one of the two out"
+                if reason is None:
+                    entries.setdefault(entry.folder, {})[entry.name] = entry
+                else:
+                    path = (written.folder, written.name)
+                    mistakes.append((path, f"'{written.name}' in '{written.folder}': {reason}."))
+            problems.extend((*reading.problems, *_located(file, mistakes)))
+        self._publish(Snapshot(entries, _names_by_directory(entries), tuple(problems)))
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        known = set(self._snapshot.problems)
+        news = [problem for problem in snapshot.problems if problem not in known]
+        for problem in news[:MOST_LOGGED]:
+            log.warning("Refused in a manifest: %s", problem)
+        if len(news) > MOST_LOGGED:
+            log.warning("%d more mistakes in manifests; python -m comfy_depot verify lists them all.",
+                        len(news) - MOST_LOGGED)
+        if snapshot.names != self._snapshot.names:
+            self.changed_at = time.perf_counter()
+        self._snapshot = snapshot
+
+
+def _table_fingerprint() -> object:
+    return {
+        folder: (tuple(directories), frozenset(extensions))
+        for folder, (directories, extensions) in list(places.table().items())
+    }
+
+
+def _names_by_directory(entries: Mapping[str, Mapping[str, Entry]]) -> dict[str, tuple[str, ...]]:
+    names: dict[str, set[str]] = {}
+    for folder, models in entries.items():
+        directory = places.directory_for(folder)
+        if directory is not None:
+            names.setdefault(places.same_directory(directory), set()).update(models)
+    return {
+        directory: tuple(sorted(name.replace("/", os.sep) for name in found))
+        for directory, found in names.items()
+    }
+
+
+def _canonical(entry: Entry) -> Entry:
+    folder = folder_paths.map_legacy(entry.folder)
+    return entry if folder == entry.folder else replace(entry, folder=folder)
+
+
+def _located(file: Path, mistakes: list[Mistake]) -> list[Problem]:
+    if not mistakes:
+        return []
+    try:
+        return locate(file.name, file.read_text(encoding="utf-8-sig"), mistakes)
+    except (OSError, ValueError, IndexError):  # changed since it was read; the messages name the entries
+        return [Problem(file.name, None, message) for _, message in mistakes]

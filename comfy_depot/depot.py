@@ -1,0 +1,250 @@
+"""The started depot: catalogue, transfers and access log behind the hooks, the routes and the command line.
+
+Who may start a download: a running node (through the hooks), and whoever asks for it by name (`fetch`,
+`start_fetch`: the command line, `POST /depot/fetch`). A list, a validation or a route that looks a path up
+never does, so that opening a page cannot start a 7 GB transfer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import folder_paths
+from comfy.cli_args import args
+from comfy_depot import hooks, layout, places
+from comfy_depot.access import Access, AccessLog
+from comfy_depot.catalog import Catalogue
+from comfy_depot.errors import DepotError, ModelUnavailable
+from comfy_depot.host import Executing, Host
+from comfy_depot.manifest import Entry
+from comfy_depot.options import Options, from_args
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from comfy_depot.transfers import Transfer, Transfers
+
+log = logging.getLogger(__name__)
+
+Found = tuple[list[str], dict[str, float]]
+"""What `folder_paths.recursive_search` returns."""
+
+
+class Depot:
+    """Models from the cloud to the disk. Every method may be called from any thread."""
+
+    def __init__(self, options: Options, host: Host) -> None:
+        self.options = options
+        self.host = host
+        self.catalogue = Catalogue(options.model_manifests, allow_pickle=options.allow_pickle)
+        self.access = AccessLog(options.depot_dir)
+        self._transfers: Transfers | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def transfers(self) -> Transfers:
+        """The downloads. aria2 and what speaks to it are loaded when first needed, not at start."""
+        from comfy_depot.transfers import Transfers
+
+        with self._lock:
+            if self._transfers is None:
+                self._transfers = Transfers(self.options, publish=self.host.send)
+            return self._transfers
+
+    def active_transfers(self) -> list[Transfer]:
+        """The transfers under way; looking does not load what downloads."""
+        return [] if self._transfers is None else self._transfers.active()
+
+    def close(self) -> None:
+        """Stop the downloads (what has arrived stays for a later resume) and write the access log out."""
+        with self._lock:
+            if self._transfers is not None:
+                self._transfers.close()
+                self._transfers = None
+        self.access.close()
+
+    # What the hooks call.
+
+    def add_names(self, directory: str, found: Found) -> Found:
+        """The files of a folder with the manifest's names beside them and the depot's partials taken out."""
+        names, times = found
+        if any(_is_hidden(path) for path in times):
+            names = [name for name in names if not _is_hidden(os.path.dirname(name))]
+            times = {path: changed for path, changed in times.items() if not _is_hidden(path)}
+        more = self.catalogue.names_in(directory)
+        if more:
+            present = set(names)
+            names = [*names, *(name for name in more if name not in present)]
+        return names, times
+
+    def is_fresh(self, listed_at: float) -> bool:
+        """Whether a file list made then still holds what the manifests name."""
+        return self.catalogue.is_fresh(listed_at)
+
+    def path_in_node(self, folder: str, name: str, path: str | None) -> str | None:
+        """The path to give to whoever asked: fetched when a running node asks for a model that is missing."""
+        node = self.host.current_node()
+        if node is None:
+            return path
+        outcome = "hit"
+        if path is None:
+            entry = self.catalogue.find(folder, name)
+            if entry is None:
+                return None
+            path = self._fetch_for_node(entry)
+            outcome = "fetched"
+        self._note(folder, name, path, node, outcome)
+        return path
+
+    def note_plain_access(self, folder: str, name: str, path: str) -> None:
+        """Log a path that was asked for outside a running node: a pack's own thread opens files too."""
+        if self.host.current_node() is None:
+            self._note(folder, name, path, None, "hit")
+
+    @contextlib.contextmanager
+    def explaining(self, folder: str, name: str) -> Iterator[None]:
+        """Say where a missing model could come from."""
+        try:
+            yield
+        except DepotError:
+            raise
+        except FileNotFoundError:
+            raise ModelUnavailable(self.explain_missing(folder, name)) from None
+
+    def add_routes(self, routes: web.RouteTableDef) -> None:
+        """Add `/depot/...`."""
+        from comfy_depot.routes import add_routes
+
+        add_routes(routes, self)
+
+    # What the command line and the routes call.
+
+    def fetch(
+        self, folder: str, name: str, *, on_progress: Callable[[Transfer], None] | None = None,
+        check: Callable[[], None] | None = None,
+    ) -> str:
+        """The path of a model, fetched when it is missing; ModelUnavailable when no manifest names it."""
+        path = self.local_path(folder, name)
+        if path is not None:
+            return path
+        entry = self.entry(folder, name)
+        path = self._wait_for(self._transfer(entry), entry, on_progress=on_progress, check=check)
+        self._note(folder, name, path, None, "fetched")
+        return path
+
+    def start_fetch(self, folder: str, name: str) -> Transfer:
+        """Start a download, or join the one under way, and return at once. A thread waits for its end."""
+        entry = self.entry(folder, name)
+        transfer = self._transfer(entry)
+
+        def wait() -> None:
+            try:
+                path = self._wait_for(transfer, entry, on_progress=None, check=None)
+            except DepotError as error:
+                log.warning("%s was not fetched: %s", entry.key, error)
+            else:
+                self._note(folder, name, path, None, "fetched")
+
+        threading.Thread(target=wait, name=f"depot-fetch-{entry.name}", daemon=True).start()
+        return transfer
+
+    def entry(self, folder: str, name: str) -> Entry:
+        """The manifest's entry of a model; ModelUnavailable says what there is instead."""
+        entry = self.catalogue.find(folder, name)
+        if entry is None:
+            raise ModelUnavailable(self.explain_missing(folder, name))
+        return entry
+
+    def local_path(self, folder: str, name: str) -> str | None:
+        """Where a model stands on the disk, or None. Neither fetches nor logs."""
+        unhooked = getattr(folder_paths.get_full_path, "__wrapped__", folder_paths.get_full_path)
+        path: str | None = unhooked(folder, name)
+        return path
+
+    def explain_missing(self, folder: str, name: str) -> str:
+        """Why there is no path for a name, and what to do."""
+        folder = folder_paths.map_legacy(folder)
+        if folder not in places.table():
+            known = ", ".join(sorted(places.table()))
+            return f"There is no folder type '{folder}'. Known: {known}."
+        entry = self.catalogue.find(folder, name)
+        if entry is not None:
+            return (f"'{entry.key}' is named by a manifest but not on this disk, and only a running node has "
+                    f"it fetched by asking. To fetch it now: python -m comfy_depot fetch {entry.key}")
+        for problem in self.catalogue.snapshot().problems:
+            if f"'{name}' in '{folder}'" in problem.message:
+                return f"'{name}' is not on this disk, and what a manifest says of it is refused. {problem}"
+        names = folder_paths.get_filename_list(folder)
+        near = difflib.get_close_matches(name, names[:5000], n=3)
+        advice = f"Near: {', '.join(near)}. " if near else ""
+        return (f"'{name}' is in no manifest and not in models/{folder}. {advice}"
+                "Add it to a manifest, or see what there is: python -m comfy_depot list")
+
+    def _fetch_for_node(self, entry: Entry) -> str:
+        def report(transfer: Transfer) -> None:
+            self.host.report(transfer.bytes_done, transfer.bytes_total or 0)
+
+        log.info("%s is not on the disk and is fetched now.", entry.key)
+        return self._wait_for(
+            self._transfer(entry), entry, on_progress=report, check=self.host.raise_if_interrupted
+        )
+
+    def _transfer(self, entry: Entry) -> Transfer:
+        directory = places.directory_for(entry.folder)
+        if directory is None:
+            raise ModelUnavailable(f"Folder type '{entry.folder}' has no folder to put '{entry.name}' into. "
+                                   "Add one to extra_model_paths.yaml.")
+        return self.transfers.fetch(entry, layout.destination(Path(directory), entry.name))
+
+    def _wait_for(
+        self, transfer: Transfer, entry: Entry, *, on_progress: Callable[[Transfer], None] | None,
+        check: Callable[[], None] | None,
+    ) -> str:
+        path = transfer.wait(on_progress=on_progress, check=check)
+        return self.local_path(entry.folder, entry.name) or str(path)
+
+    def _note(self, folder: str, name: str, path: str, node: Executing | None, outcome: str) -> None:
+        try:
+            size = os.stat(path).st_size
+        except OSError:  # gone again between the answer and this line
+            size = 0
+        plain = name.replace(os.sep, "/")
+        prompt, node_id, tenant = (node.prompt_id, node.node_id, node.tenant) if node else (None, None, None)
+        self.access.note(Access(
+            time.time(), folder_paths.map_legacy(folder), plain, prompt, node_id, tenant, size, outcome
+        ))
+
+
+def _is_hidden(path: str) -> bool:
+    return layout.HIDDEN in path and layout.HIDDEN in path.split(os.sep)
+
+
+def start(options: Options | None = None, host: Host | None = None) -> Depot | None:
+    """Start the depot and arm the hooks; a depot that was started before is stopped first."""
+    stop()
+    if options is None:
+        options = from_args(args, base_directory=Path(folder_paths.base_path))
+    if options.depot_off:
+        log.info("The depot is off: no manifest is read and no model is fetched.")
+        return None
+    depot = Depot(options, host or Host())
+    hooks.arm(depot)
+    models = sum(1 for _ in depot.catalogue)
+    log.info("The depot knows %d models from the manifests in %s.", models, options.model_manifests)
+    return depot
+
+
+def stop() -> None:
+    """Disarm the hooks and close the started depot, if there is one."""
+    started: Any = hooks.armed()
+    hooks.disarm()
+    if started is not None:
+        started.close()

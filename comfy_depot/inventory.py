@@ -1,0 +1,108 @@
+"""Every model that is known, with its tier: what `list`, `GET /depot/models` and `stats` show."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import folder_paths
+from comfy_depot import access, layout, places
+from comfy_depot.manifest import Entry
+
+if TYPE_CHECKING:
+    from comfy_depot.depot import Depot
+
+TIERS = ("cloud", "downloading", "disk")
+NOT_MODELS = frozenset({"custom_nodes", "datasets", "configs"})
+
+
+@dataclass(frozen=True)
+class Model:
+    """A known model. `size` is the file's size on the disk, else what the manifest says."""
+
+    folder: str
+    name: str
+    tier: str
+    size: int | None = None
+    in_manifest: bool = False
+    source: str | None = None
+    """The host of its first url."""
+    group: str | None = None
+    license: str | None = None
+    gated: bool = False
+
+
+def as_json(model: Model) -> dict[str, Any]:
+    """A model as the routes and `--json` give it."""
+    return asdict(model)
+
+
+def models(depot: Depot, *, folder: str | None = None, tier: str | None = None) -> list[Model]:
+    """Every known model, sorted by folder type and name."""
+    wanted = None if folder is None else folder_paths.map_legacy(folder)
+    entries = depot.catalogue.snapshot().entries
+    coming = {(one.entry.folder, one.entry.name) for one in depot.active_transfers()}
+    found = []
+    for kind in sorted(set(places.table()) | set(entries)):
+        if kind in NOT_MODELS and kind not in entries or wanted not in (None, kind):
+            continue
+        found.extend(_models_of(kind, entries.get(kind, {}).values(), coming))
+    return [model for model in found if tier is None or model.tier == tier]
+
+
+def _models_of(kind: str, entries: Iterable[Entry], coming: set[tuple[str, str]]) -> list[Model]:
+    sizes = dict(_files_on_disk(kind))
+    named = {entry.name: entry for entry in entries}
+    found = []
+    for name in sorted(sizes.keys() | named.keys()):
+        tier = "disk" if name in sizes else "downloading" if (kind, name) in coming else "cloud"
+        entry = named.get(name)
+        if entry is None:
+            found.append(Model(kind, name, tier, sizes[name]))
+        else:
+            size, source = sizes.get(name, entry.size), urlsplit(entry.urls[0]).hostname
+            found.append(Model(
+                kind, name, tier, size, True, source, entry.group, entry.license, entry.gated
+            ))
+    return found
+
+
+def _files_on_disk(kind: str) -> Iterator[tuple[str, int]]:
+    """(name with "/", bytes) of each file of a type, the one that counts last."""
+    directories, extensions = places.table().get(kind, ([], ()))
+    for directory in reversed(list(directories)):
+        for path, subfolders, files in os.walk(directory, followlinks=True):
+            subfolders[:] = [name for name in subfolders if name not in (".git", layout.HIDDEN)]
+            for file in folder_paths.filter_files_extensions(files, extensions):
+                full = os.path.join(path, file)
+                try:
+                    yield os.path.relpath(full, directory).replace(os.sep, "/"), os.stat(full).st_size
+                except OSError:  # gone since the folder was read, or a link to nothing
+                    continue
+
+
+def stats(depot: Depot) -> dict[str, Any]:
+    """Counts and bytes per tier, transfers, accesses, free space of the disk with the models."""
+    tiers: dict[str, dict[str, int]] = {tier: {"models": 0, "bytes": 0} for tier in TIERS}
+    for model in models(depot):
+        tiers[model.tier]["models"] += 1
+        tiers[model.tier]["bytes"] += model.size or 0
+    depot.access.flush()
+    return {
+        "tiers": tiers,
+        "transfers": len(depot.active_transfers()),
+        "accesses": access.count(depot.options.depot_dir),
+        "problems": len(depot.catalogue.snapshot().problems),
+        "bytes_free": _bytes_free(Path(folder_paths.models_dir)),
+    }
+
+
+def _bytes_free(directory: Path) -> int:
+    """Free bytes on the disk of a folder that may not be there yet."""
+    existing = next(path for path in (directory, *directory.parents) if path.exists())
+    return shutil.disk_usage(existing).free
