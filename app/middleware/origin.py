@@ -1,0 +1,100 @@
+"""Which pages may call the server.
+
+A web site that a user visits can make the browser send requests to 127.0.0.1. Such a request says where
+it comes from: Sec-Fetch-Site is "cross-site", or Origin names another host than Host. Both are refused
+unless --enable-cors-header is set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import socket
+import urllib.parse
+
+from aiohttp import web
+
+ALLOWED_METHODS = "POST, GET, DELETE, PUT, OPTIONS, PATCH, HEAD"
+ALLOWED_HEADERS = "Content-Type, Authorization, Comfy-User, Comfy-Usage-Source, Cache-Control"
+
+
+async def is_loopback(host: str | None) -> bool:
+    """Does the host name mean this machine, and only this machine?"""
+    if not host:
+        return False
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        pass
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    return bool(found) and all(
+        ipaddress.ip_address(entry[4][0].partition("%")[0]).is_loopback for entry in found
+    )
+
+
+def same_host(host_header: str, origin_header: str) -> bool:
+    """Do Host and Origin name the same place? Ports count only where both give one."""
+    host = urllib.parse.urlsplit("//" + host_header.lower())
+    origin = urllib.parse.urlsplit(origin_header.lower())
+    if not host.hostname or not origin.hostname:
+        return True
+    try:
+        ports = (host.port, origin.port)
+    except ValueError:
+        return False
+    return host.hostname == origin.hostname and (None in ports or ports[0] == ports[1])
+
+
+async def is_foreign(headers) -> bool:
+    """Was the request made by a page of another site?"""
+    if headers.get("Sec-Fetch-Site") == "cross-site":
+        return True
+    host, origin = headers.get("Host", ""), headers.get("Origin", "")
+    if not host or not origin or same_host(host, origin):
+        return False
+    return await is_loopback(urllib.parse.urlsplit("//" + host.lower()).hostname)
+
+
+def create_origin_only_middleware():
+    """Refuse requests that other sites' pages send to this machine."""
+
+    @web.middleware
+    async def origin_only(request: web.Request, handler) -> web.StreamResponse:
+        if await is_foreign(request.headers):
+            logging.warning(
+                "Refused %s %s: it comes from %s. To allow other pages start with --enable-cors-header.",
+                request.method,
+                request.path,
+                request.headers.get("Origin", "another site"),
+            )
+            return web.Response(status=403)
+        if request.method == "OPTIONS":
+            return web.Response()
+        return await handler(request)
+
+    return origin_only
+
+
+def create_cors_middleware(allowed_origin: str):
+    """Let pages of `allowed_origin` ("*": any) call the server."""
+    headers = {
+        "Access-Control-Allow-Origin": allowed_origin,
+        "Access-Control-Allow-Methods": ALLOWED_METHODS,
+        "Access-Control-Allow-Headers": ALLOWED_HEADERS,
+        "Access-Control-Allow-Credentials": "true",
+    }
+
+    @web.middleware
+    async def cors(request: web.Request, handler) -> web.StreamResponse:
+        response = web.Response() if request.method == "OPTIONS" else await handler(request)
+        if not response.prepared:
+            response.headers.update(headers)
+        return response
+
+    return cors

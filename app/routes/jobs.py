@@ -1,0 +1,90 @@
+"""Queue and history as one list of jobs: /api/jobs, which the web page reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+from comfy_execution.jobs import JobStatus, get_all_jobs, get_job
+
+from app.routes import register
+from app.routes.queue import without_sensitive
+
+SORT_KEYS = ("created_at", "execution_duration")
+SORT_ORDERS = ("asc", "desc")
+
+
+class BadQuery(ValueError):
+    """A query parameter that cannot be followed; the text is for the client."""
+
+
+def status_filter(text: str | None) -> list[str] | None:
+    """The wanted states of a comma-separated text."""
+    wanted = [part.strip().lower() for part in (text or "").split(",") if part.strip()]
+    unknown = [status for status in wanted if status not in JobStatus.ALL]
+    if unknown:
+        raise BadQuery(
+            f"Invalid status value(s): {', '.join(unknown)}. Valid values: {', '.join(JobStatus.ALL)}"
+        )
+    return wanted or None
+
+
+def one_of(name: str, text: str, allowed: tuple[str, ...]) -> str:
+    """A query value that must be one of a few words."""
+    if text.lower() not in allowed:
+        raise BadQuery(f"{name} must be " + " or ".join(f"'{word}'" for word in allowed))
+    return text.lower()
+
+
+def integer(name: str, text: str) -> int:
+    """A query value that must be a whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise BadQuery(f"{name} must be an integer") from None
+
+
+def read_query(query: Any) -> dict[str, Any]:
+    """The arguments of `get_all_jobs` that a query asks for."""
+    limit = integer("limit", query["limit"]) if "limit" in query else None
+    if limit is not None and limit <= 0:
+        raise BadQuery("limit must be a positive integer")
+    return {
+        "status_filter": status_filter(query.get("status")),
+        "workflow_id": query.get("workflow_id"),
+        "sort_by": one_of("sort_by", query.get("sort_by", SORT_KEYS[0]), SORT_KEYS),
+        "sort_order": one_of("sort_order", query.get("sort_order", "desc"), SORT_ORDERS),
+        "limit": limit,
+        "offset": max(0, integer("offset", query.get("offset", "0"))),
+    }
+
+
+async def get_jobs(server: Any, request: web.Request) -> web.Response:
+    try:
+        wish = read_query(request.query)
+    except BadQuery as error:
+        return web.json_response({"error": str(error)}, status=400)
+    running, pending = map(without_sensitive, server.prompt_queue.get_current_queue_volatile())
+    jobs, total = get_all_jobs(running, pending, server.prompt_queue.get_history(), **wish)
+    offset = wish["offset"]
+    pagination = {
+        "offset": offset,
+        "limit": wish["limit"],
+        "total": total,
+        "has_more": offset + len(jobs) < total,
+    }
+    return web.json_response({"jobs": jobs, "pagination": pagination})
+
+
+async def get_one_job(server: Any, request: web.Request) -> web.Response:
+    job_id = request.match_info["job_id"]
+    running, pending = map(without_sensitive, server.prompt_queue.get_current_queue_volatile())
+    job = get_job(job_id, running, pending, server.prompt_queue.get_history(prompt_id=job_id))
+    if job is None:
+        return web.json_response({"error": "Job not found"}, status=404)
+    return web.json_response(job)
+
+
+def add_routes(routes: web.RouteTableDef, server: Any) -> None:
+    """Routes of the jobs; cancelling is with the queue."""
+    register(routes, server, [("GET", "/api/jobs", get_jobs), ("GET", "/api/jobs/{job_id}", get_one_job)])

@@ -1,0 +1,105 @@
+"""Model files: names for scripts (/models), the web page's model library (/experiment/models), headers,
+embeddings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+from aiohttp import web
+
+import folder_paths
+from app.model_manager import as_webp, find_model
+from app.routes import register, whole_number
+from app.safe_paths import inside
+from app.safetensors_header import read_header
+
+METADATA_HEADER_BYTES = 1024 * 1024
+
+
+def known_folder(request: web.Request) -> str:
+    """The route's {folder} under its present name; 404 for an unknown kind of model."""
+    folder = folder_paths.map_legacy(request.match_info["folder"])
+    if folder not in folder_paths.folder_names_and_paths:
+        raise web.HTTPNotFound()
+    return folder
+
+
+async def get_embeddings(server: Any, request: web.Request) -> web.Response:
+    names = folder_paths.get_filename_list("embeddings")
+    return web.json_response([os.path.splitext(name)[0] for name in names])
+
+
+async def get_model_types(server: Any, request: web.Request) -> web.Response:
+    return web.json_response(list(folder_paths.folder_names_and_paths))
+
+
+async def get_models(server: Any, request: web.Request) -> web.Response:
+    return web.json_response(folder_paths.get_filename_list(known_folder(request)))
+
+
+async def get_model_folders(server: Any, request: web.Request) -> web.Response:
+    return web.json_response(server.model_file_manager.folders())
+
+
+async def get_model_files(server: Any, request: web.Request) -> web.Response:
+    files = await asyncio.to_thread(server.model_file_manager.get_model_file_list, known_folder(request))
+    return web.json_response(files)
+
+
+async def get_model_preview(server: Any, request: web.Request) -> web.Response:
+    """Cover picture of a model, from a picture beside it or its header."""
+    folder = known_folder(request)
+    index = whole_number(request.match_info["path_index"], 0)
+    places = folder_paths.get_folder_paths(folder)
+    if not request.match_info["filename"]:
+        raise web.HTTPBadRequest(text="Name a model file.")
+    if not 0 <= index < len(places):
+        raise web.HTTPNotFound()
+    path = find_model(folder, index, request.match_info["filename"])
+    if path is None:
+        raise web.HTTPForbidden()
+    covers = await asyncio.to_thread(server.model_file_manager.get_model_previews, path)
+    if not covers:
+        raise web.HTTPNotFound()
+    if isinstance(covers[0], str) and inside(places[index], covers[0]) is None:
+        raise web.HTTPForbidden()  # a link that leaves the model folder
+    body = await asyncio.to_thread(as_webp, covers[0])
+    if body is None:
+        raise web.HTTPNotFound()
+    return web.Response(body=body, content_type="image/webp")
+
+
+async def get_view_metadata(server: Any, request: web.Request) -> web.Response:
+    """The `__metadata__` of a safetensors file on disk."""
+    filename = request.query.get("filename", "")
+    if not filename.endswith(".safetensors"):
+        raise web.HTTPNotFound()
+    path = folder_paths.get_full_path(request.match_info["folder"], filename)
+    header = (
+        None
+        if path is None
+        else await asyncio.to_thread(read_header, path, bytes_limit=METADATA_HEADER_BYTES)
+    )
+    if header is None or "__metadata__" not in header:
+        raise web.HTTPNotFound()
+    return web.json_response(header["__metadata__"])
+
+
+def add_routes(routes: web.RouteTableDef, server: Any) -> None:
+    """Routes of the models."""
+    register(
+        routes,
+        server,
+        [
+            ("GET", "/embeddings", get_embeddings),
+            ("GET", "/models", get_model_types),
+            ("GET", "/models/{folder}", get_models),
+            ("GET", "/experiment/models", get_model_folders),
+            ("GET", "/experiment/models/preview/{folder}/{path_index}/{filename:.*}", get_model_preview),
+            ("GET", "/experiment/models/{folder}", get_model_files),
+            ("GET", "/view_metadata/{folder}", get_view_metadata),
+        ],
+    )

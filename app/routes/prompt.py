@@ -1,0 +1,104 @@
+"""POST /prompt: check a workflow, give it an id and a place in the queue."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import execution
+from aiohttp import web
+
+from app.routes import register
+
+LONGEST_PROMPT_ID = 200
+
+
+def refusal(kind: str, message: str, details: str = "", **extra_info: Any) -> web.Response:
+    """A 400 answer in the shape of a failed validation."""
+    error = {"type": kind, "message": message, "details": details or message, "extra_info": extra_info}
+    return web.json_response({"error": error, "node_errors": {}}, status=400)
+
+
+def take_number(server: Any, body: Mapping[str, Any]) -> float:
+    """The place in the queue, smaller is sooner: the client's number, else the next one (negative for
+    "front").
+    """
+    if body.get("number") is not None:
+        return float(body["number"])
+    number = -server.number if body.get("front") else server.number
+    server.number += 1
+    return number
+
+
+def is_prompt_id(value: Any) -> bool:
+    """Can a client's id be used? Any readable text can; API clients do not all send UUIDs."""
+    return isinstance(value, str) and 0 < len(value) <= LONGEST_PROMPT_ID and value.isprintable()
+
+
+def completed_extra_data(
+    body: Mapping[str, Any], request: web.Request
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(extra data that may be shown, tokens that may not) of a prompt."""
+    extra_data = dict(body.get("extra_data") or {})
+    if "client_id" in body:
+        extra_data["client_id"] = body["client_id"]
+    if "Comfy-Usage-Source" in request.headers:
+        extra_data.setdefault("comfy_usage_source", request.headers["Comfy-Usage-Source"])
+    sensitive = {key: extra_data.pop(key) for key in execution.SENSITIVE_EXTRA_DATA_KEYS if key in extra_data}
+    extra_data["create_time"] = int(time.time() * 1000)
+    return extra_data, sensitive
+
+
+def body_problem(body: Any) -> web.Response | None:
+    """The refusal of a body that cannot be a prompt at all."""
+    if not isinstance(body, dict):
+        return refusal("invalid_body", "The request's body must be a JSON object")
+    if "prompt" not in body:
+        return refusal("no_prompt", "No prompt provided")
+    if not isinstance(body["prompt"], dict):
+        return refusal("invalid_prompt", "The prompt must be an object of nodes by id")
+    if body.get("prompt_id") is not None and not is_prompt_id(body["prompt_id"]):
+        return refusal(
+            "invalid_prompt_id",
+            "prompt_id must be a text of 1 to 200 printable characters",
+            "Omit prompt_id to let the server make one.",
+        )
+    if not isinstance(body.get("extra_data") or {}, dict):
+        return refusal("invalid_body", "extra_data must be a JSON object")
+    return None
+
+
+async def post_prompt(server: Any, request: web.Request) -> web.Response:
+    try:
+        body = server.trigger_on_prompt(await request.json())
+    except ValueError as error:
+        return refusal("invalid_body", "The request's body is not JSON", str(error))
+    if (problem := body_problem(body)) is not None:
+        return problem
+    try:
+        number = take_number(server, body)
+    except (TypeError, ValueError):
+        return refusal("invalid_body", "number must be a number", f"Received {body['number']!r}.")
+    prompt, prompt_id = body["prompt"], body.get("prompt_id") or str(uuid.uuid4())
+    server.node_replace_manager.apply_replacements(prompt)
+    valid, error, outputs, node_errors = await execution.validate_prompt(
+        prompt_id, prompt, body.get("partial_execution_targets")
+    )
+    if not valid:
+        logging.warning("Prompt %s is invalid: %s", prompt_id, error)
+        return web.json_response({"error": error, "node_errors": node_errors}, status=400)
+    extra_data, sensitive = completed_extra_data(body, request)
+    server.prompt_queue.put((number, prompt_id, prompt, extra_data, outputs, sensitive))
+    return web.json_response({"prompt_id": prompt_id, "number": number, "node_errors": node_errors})
+
+
+async def get_prompt(server: Any, request: web.Request) -> web.Response:
+    return web.json_response(server.get_queue_info())
+
+
+def add_routes(routes: web.RouteTableDef, server: Any) -> None:
+    """Routes of the prompt."""
+    register(routes, server, [("GET", "/prompt", get_prompt), ("POST", "/prompt", post_prompt)])

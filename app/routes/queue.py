@@ -1,0 +1,112 @@
+"""The queue, and stopping what runs: /queue, /interrupt, /free, and the cancel routes of /api/jobs."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from aiohttp import web
+
+from app.routes import read_object, register
+from comfy import interruption
+
+
+def without_sensitive(items: list) -> list[tuple]:
+    """Queue items as clients may see them: (number, id, prompt, extra data, outputs), no tokens."""
+    return [tuple(item[:5]) for item in items]
+
+
+def interrupt_if_running(server: Any, prompt_id: str) -> bool:
+    """Interrupt the prompt, but only if it is the one that runs now; says whether it was.
+
+    The queue's lock is held, so that the wish cannot reach a prompt that starts in between.
+    """
+    queue = server.prompt_queue
+    with queue.mutex:
+        running = any(item[1] == prompt_id for item in queue.currently_running.values())
+        if running:
+            interruption.interrupt_current_processing()
+    return running
+
+
+def cancel(server: Any, prompt_id: str) -> bool:
+    """Take a waiting prompt out of the queue or interrupt it if it runs; False when it is finished or
+    unknown.
+    """
+    waiting = server.prompt_queue.delete_queue_item(lambda item: item[1] == prompt_id)
+    return bool(waiting) or interrupt_if_running(server, prompt_id)
+
+
+async def get_queue(server: Any, request: web.Request) -> web.Response:
+    running, pending = server.prompt_queue.get_current_queue_volatile()
+    return web.json_response(
+        {"queue_running": without_sensitive(running), "queue_pending": without_sensitive(pending)}
+    )
+
+
+async def post_queue(server: Any, request: web.Request) -> web.Response:
+    body = await read_object(request)
+    if body.get("clear"):
+        server.prompt_queue.wipe_queue()
+    doomed = body.get("delete") or []
+    for prompt_id in doomed:
+        server.prompt_queue.delete_queue_item(lambda item, wanted=prompt_id: item[1] == wanted)
+    return web.Response()
+
+
+async def post_interrupt(server: Any, request: web.Request) -> web.Response:
+    try:
+        body = await request.json()
+    except ValueError:  # mostly there is no body at all
+        body = None
+    prompt_id = body.get("prompt_id") if isinstance(body, dict) else None
+    if not prompt_id:
+        logging.info("Interrupting whatever runs.")
+        interruption.interrupt_current_processing()
+    elif interrupt_if_running(server, prompt_id):
+        logging.info("Interrupting prompt %s.", prompt_id)
+    return web.Response()
+
+
+async def post_free(server: Any, request: web.Request) -> web.Response:
+    body = await read_object(request)
+    for flag in ("unload_models", "free_memory"):
+        if body.get(flag):
+            server.prompt_queue.set_flag(flag, True)
+    return web.Response()
+
+
+async def post_cancel(server: Any, request: web.Request) -> web.Response:
+    return web.json_response({"cancelled": cancel(server, request.match_info["job_id"])})
+
+
+async def post_cancel_many(server: Any, request: web.Request) -> web.Response:
+    """Cancel several. Any text is an id here, because prompts may bring ids of any form."""
+    try:
+        body = await request.json()
+    except ValueError:
+        return web.json_response({"error": "Request body must be valid JSON"}, status=400)
+    job_ids = body.get("job_ids") if isinstance(body, dict) else None
+    if not isinstance(job_ids, list) or not job_ids:
+        return web.json_response({"error": "job_ids must be a non-empty list of ids"}, status=400)
+    invalid = [job_id for job_id in job_ids if not isinstance(job_id, str) or not job_id]
+    if invalid:
+        return web.json_response({"error": "job_ids must be texts", "invalid_ids": invalid}, status=400)
+    cancelled = [cancel(server, job_id) for job_id in job_ids]
+    return web.json_response({"cancelled": any(cancelled)})
+
+
+def add_routes(routes: web.RouteTableDef, server: Any) -> None:
+    """Routes of the queue."""
+    register(
+        routes,
+        server,
+        [
+            ("GET", "/queue", get_queue),
+            ("POST", "/queue", post_queue),
+            ("POST", "/interrupt", post_interrupt),
+            ("POST", "/free", post_free),
+            ("POST", "/api/jobs/cancel", post_cancel_many),
+            ("POST", "/api/jobs/{job_id}/cancel", post_cancel),
+        ],
+    )

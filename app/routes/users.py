@@ -1,0 +1,69 @@
+"""/users and /settings."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from aiohttp import web
+
+from app.routes import read_object, register
+from comfy.cli_args import args
+
+
+async def get_users(server: Any, request: web.Request) -> web.Response:
+    users = server.user_manager
+    if args.multi_user:
+        return web.json_response({"storage": "server", "users": users.users})
+    folder = users.get_request_user_filepath(request, None, create_dir=False)
+    return web.json_response({"storage": "server", "migrated": folder is not None and os.path.exists(folder)})
+
+
+async def post_users(server: Any, request: web.Request) -> web.Response:
+    name = str((await read_object(request)).get("username", ""))
+    if name in server.user_manager.users.values():
+        return web.json_response({"error": "Duplicate username."}, status=400)
+    try:
+        return web.json_response(server.user_manager.add_user(name))
+    except ValueError as error:
+        return web.json_response({"error": str(error)}, status=400)
+
+
+async def get_settings(server: Any, request: web.Request) -> web.Response:
+    return web.json_response(server.settings.get_settings(request))
+
+
+async def get_setting(server: Any, request: web.Request) -> web.Response:
+    return web.json_response(server.settings.get_settings(request).get(request.match_info["id"]))
+
+
+async def post_settings(server: Any, request: web.Request) -> web.Response:
+    new = await read_object(request)
+    server.settings.save_settings(request, {**server.settings.get_settings(request), **new})
+    return web.Response()
+
+
+async def post_setting(server: Any, request: web.Request) -> web.Response:
+    try:
+        value = await request.json()
+    except ValueError:
+        raise web.HTTPBadRequest(text="The setting's value must be JSON.") from None
+    settings = server.settings.get_settings(request)
+    server.settings.save_settings(request, {**settings, request.match_info["id"]: value})
+    return web.Response()
+
+
+def add_routes(routes: web.RouteTableDef, server: Any) -> None:
+    """Routes of users and their settings."""
+    register(
+        routes,
+        server,
+        [
+            ("GET", "/users", get_users),
+            ("POST", "/users", post_users),
+            ("GET", "/settings", get_settings),
+            ("GET", "/settings/{id}", get_setting),
+            ("POST", "/settings", post_settings),
+            ("POST", "/settings/{id}", post_setting),
+        ],
+    )

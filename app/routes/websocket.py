@@ -1,0 +1,68 @@
+"""GET /ws: a client's line for messages."""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from app.routes import register
+from comfy_api import feature_flags
+
+
+async def greet(server: Any, sid: str) -> None:
+    """Tell a client its id and the queue; one that comes back while its prompt runs also the node in work."""
+    await server.send("status", {"status": server.get_queue_info(), "sid": sid}, sid)
+    if server.client_id == sid and server.last_node_id is not None:
+        await server.send("executing", {"node": server.last_node_id}, sid)
+
+
+async def take_first_message(server: Any, sid: str, text: str) -> None:
+    """A client may begin with its feature flags; then it gets the server's. Anything else is left alone."""
+    try:
+        message = json.loads(text)
+    except ValueError:
+        logging.warning("Client %s sent a message that is not JSON.", sid)
+        return
+    if not isinstance(message, dict) or message.get("type") != "feature_flags":
+        return
+    flags = message.get("data")
+    server.sockets_metadata[sid]["feature_flags"] = flags if isinstance(flags, dict) else {}
+    await server.send("feature_flags", feature_flags.get_server_features(), sid)
+
+
+async def talk(server: Any, sid: str, socket: web.WebSocketResponse) -> None:
+    """Read until the client leaves. Only the first message has a meaning."""
+    first = True
+    async for message in socket:
+        if message.type == aiohttp.WSMsgType.ERROR:
+            logging.warning("The websocket of client %s broke: %s", sid, socket.exception())
+        elif message.type == aiohttp.WSMsgType.TEXT and first and server.sockets.get(sid) is socket:
+            await take_first_message(server, sid, message.data)
+            first = False
+
+
+async def get_websocket(server: Any, request: web.Request) -> web.WebSocketResponse:
+    socket = web.WebSocketResponse()
+    await socket.prepare(request)
+    sid = request.query.get("clientId") or uuid.uuid4().hex
+    server.sockets[sid] = socket
+    server.sockets_metadata[sid] = {"feature_flags": {}}
+    try:
+        await greet(server, sid)
+        await talk(server, sid, socket)
+    finally:
+        # A client that reconnects opens the new line before the old one ends: the new registration must stay.
+        if server.sockets.get(sid) is socket:
+            del server.sockets[sid]
+            server.sockets_metadata.pop(sid, None)
+    return socket
+
+
+def add_routes(routes: web.RouteTableDef, server: Any) -> None:
+    """The websocket."""
+    register(routes, server, [("GET", "/ws", get_websocket)])

@@ -1,0 +1,140 @@
+"""The thread that runs prompts, one after the other."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import execution
+
+from comfy import interruption
+from comfy.cli_args import args
+
+SECONDS_BETWEEN_CLEANUPS = 10.0
+SECONDS_TO_WAIT = 1000.0
+
+
+@contextlib.contextmanager
+def inference_environment() -> Iterator[None]:
+    """What surrounds the nodes of a prompt: no gradients. The first prompt loads torch here."""
+    import torch
+
+    with torch.inference_mode():
+        yield
+
+
+def cache_settings(options: Any) -> dict[str, Any]:
+    """How the executor keeps results, from the command line."""
+    if options.cache_none:
+        kind = execution.CacheType.NONE
+    elif options.cache_lru > 0:
+        kind = execution.CacheType.LRU
+    elif options.cache_ram is not None:
+        kind = execution.CacheType.RAM_PRESSURE
+    else:
+        kind = execution.CacheType.CLASSIC
+    gigabytes = options.cache_ram[0] if options.cache_ram else 4.0
+    return {"cache_type": kind, "cache_args": {"lru": options.cache_lru, "ram": gigabytes}}
+
+
+def without_sensitive(item: tuple) -> tuple:
+    """A queue item as the history keeps it: without tokens."""
+    return tuple(item[:5])
+
+
+def model_management() -> Any | None:
+    """`comfy.model_management` if any prompt has loaded it."""
+    return sys.modules.get("comfy.model_management")
+
+
+class Worker:
+    """Takes prompts from the queue, runs them, keeps house between them."""
+
+    def __init__(self, queue: Any, server: Any) -> None:
+        self.queue = queue
+        self.server = server
+        self.executor = execution.PromptExecutor(
+            server, environment=inference_environment, **cache_settings(args)
+        )
+        self.needs_cleanup = False
+        self.last_cleanup = 0.0
+
+    def run_next(self) -> None:
+        """Wait for a prompt, run it, act on what was asked for meanwhile."""
+        until_cleanup = max(0.0, self.last_cleanup + SECONDS_BETWEEN_CLEANUPS - time.monotonic())
+        taken = self.queue.get(timeout=until_cleanup if self.needs_cleanup else SECONDS_TO_WAIT)
+        if taken is not None:
+            self.run_prompt(*taken)
+        self.follow_flags()
+        self.clean_up()
+
+    def run_prompt(self, item: tuple, item_id: int) -> None:
+        """Run one prompt. It reaches the history before its client hears that it is over."""
+        prompt_id, started = item[1], time.perf_counter()
+        self.server.last_prompt_id = prompt_id
+        extra_data = {**item[3], **(item[5] if len(item) > 5 else {})}
+        try:
+            self.executor.execute(item[2], prompt_id, extra_data, item[4])
+        finally:
+            status = execution.PromptQueue.ExecutionStatus(
+                status_str="success" if self.executor.success else "error",
+                completed=self.executor.success,
+                messages=self.executor.status_messages,
+            )
+            self.queue.task_done(
+                item_id, self.executor.history_result, status=status, process_item=without_sensitive
+            )
+            if self.server.client_id is not None:
+                self.server.send_sync(
+                    "executing", {"node": None, "prompt_id": prompt_id}, self.server.client_id
+                )
+            self.needs_cleanup = True
+        logging.info("Prompt executed in %.2f seconds", time.perf_counter() - started)
+
+    def follow_flags(self) -> None:
+        """Do what POST /free asked for."""
+        flags = self.queue.get_flags()
+        free_memory = flags.get("free_memory", False)
+        if free_memory:
+            self.executor.reset()
+        if flags.get("unload_models", free_memory) and (management := model_management()) is not None:
+            management.unload_all_models()
+        if flags:
+            self.needs_cleanup, self.last_cleanup = True, 0.0
+
+    def clean_up(self) -> None:
+        """Give unused memory back, some time after work."""
+        now = time.monotonic()
+        if not self.needs_cleanup or now - self.last_cleanup < SECONDS_BETWEEN_CLEANUPS:
+            return
+        gc.collect()
+        if (management := model_management()) is not None:
+            management.soft_empty_cache()
+        self.needs_cleanup, self.last_cleanup = False, now
+
+
+def prompt_worker(queue: Any, server: Any) -> None:
+    """Run prompts forever. Whatever happens to one, the next is taken."""
+    worker = Worker(queue, server)
+    while True:
+        try:
+            worker.run_next()
+        except interruption.InterruptProcessingException:
+            logging.info("A stop was asked for between two nodes.")
+        except Exception:  # the thread must outlive any prompt; its own error is in the history or in the log
+            logging.exception("A prompt ended in an error outside of its nodes. The next one is taken.")
+
+
+def start(server: Any) -> threading.Thread:
+    """Start the thread."""
+    thread = threading.Thread(
+        target=prompt_worker, args=(server.prompt_queue, server), name="prompts", daemon=True
+    )
+    thread.start()
+    return thread

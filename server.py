@@ -1,0 +1,282 @@
+"""The web server: one aiohttp application that serves the web page, the API and the websocket.
+
+The routes stand in `app/routes/`, one file per topic. They are collected in `PromptServer.routes`, where
+node packs add theirs, and mounted by `add_routes()` twice: as they are, and below /api.
+
+Any thread may send: `send_sync` puts a message into the loop's queue, `publish_loop` sends them in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+import aiohttp
+import execution
+from aiohttp import web
+
+import protocol
+from app.app_settings import AppSettings
+from app.custom_node_manager import CustomNodeManager
+from app.frontend_management import FrontendManager
+from app.middleware import chosen_middlewares
+from app.model_manager import ModelFileManager
+from app.node_replace_manager import NodeReplaceManager
+from app.routes import (
+    history,
+    internal,
+    jobs,
+    models,
+    object_info,
+    packs,
+    prompt,
+    queue,
+    static,
+    system,
+    upload,
+    userdata,
+    users,
+    view,
+    websocket,
+)
+from app.subgraph_manager import SubgraphManager
+from app.user_manager import UserManager
+from comfy.cli_args import args
+from comfy_api import feature_flags
+from comfy_depot import hooks as depot
+from protocol import BinaryEventTypes
+
+TOPICS = (
+    websocket,
+    static,
+    prompt,
+    queue,
+    history,
+    jobs,
+    object_info,
+    view,
+    upload,
+    users,
+    userdata,
+    models,
+    packs,
+    system,
+)
+# A client that takes nothing for so long is dropped, so that it cannot hold up the others.
+SECONDS_TO_TAKE_A_MESSAGE = 30
+
+PromptHandler = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def twins_below_api(routes: web.RouteTableDef) -> web.RouteTableDef:
+    """The same routes with /api before their paths. Folders of files have no twin."""
+    twins = web.RouteTableDef()
+    for route in routes:
+        if isinstance(route, web.RouteDef):
+            twins.route(route.method, "/api" + route.path, **route.kwargs)(route.handler)
+    return twins
+
+
+def tls_context() -> ssl.SSLContext | None:
+    """Encryption with the certificate of the command line, if there is one."""
+    if not (args.tls_keyfile and args.tls_certfile):
+        return None
+    context = ssl.SSLContext(protocol=ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certfile=args.tls_certfile, keyfile=args.tls_keyfile)
+    return context
+
+
+class PromptServer:
+    """The server; node packs reach it as `PromptServer.instance`."""
+
+    instance: ClassVar[PromptServer]
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        PromptServer.instance = self
+        feature_flags.apply_arguments(args)
+        self.loop = loop
+        self.messages: asyncio.Queue[tuple[Any, Any, str | None]] = asyncio.Queue()
+        self.supports = ["custom_nodes_from_web"]
+        self.number = 0
+        self.client_id: str | None = None
+        self.last_node_id: str | None = None
+        self.last_prompt_id: str | None = None
+        self.client_session: aiohttp.ClientSession | None = None
+        self.on_prompt_handlers: list[PromptHandler] = []
+        self.sockets: dict[str, web.WebSocketResponse] = {}
+        self.sockets_metadata: dict[str, dict[str, Any]] = {}
+        self.web_root = args.front_end_root or FrontendManager.init_frontend(args.front_end_version)
+        self._make_parts()
+        self.app = web.Application(
+            client_max_size=round(args.max_upload_size * feature_flags.MEGABYTE),
+            middlewares=chosen_middlewares(args),
+        )
+        self.routes = web.RouteTableDef()
+        for topic in TOPICS:
+            topic.add_routes(self.routes, self)
+
+    def _make_parts(self) -> None:
+        self.user_manager = UserManager()
+        self.settings = AppSettings(self.user_manager)
+        self.model_file_manager = ModelFileManager()
+        self.custom_node_manager = CustomNodeManager()
+        self.subgraph_manager = SubgraphManager()
+        self.node_replace_manager = NodeReplaceManager()
+        self.log_subscribers = internal.LogSubscribers(self)
+        self.prompt_queue = execution.PromptQueue(self)
+
+    # Starting
+
+    async def setup(self) -> None:
+        """What needs a running loop: the session that node packs use for requests of their own."""
+        self.client_session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
+
+    def add_routes(self) -> None:
+        """Mount every route.
+
+        Called once, after the depot has started and the node packs have added theirs.
+        """
+        depot.add_routes(self.routes)
+        self.app.add_subapp("/internal", internal.create_application(self))
+        self.app.add_routes(twins_below_api(self.routes))
+        self.app.add_routes(self.routes)
+        static.mount_files(self.app, self)
+
+    async def start(
+        self, address: str, port: int, verbose: bool = True, call_on_start: Callable | None = None
+    ) -> None:
+        """Listen on one address."""
+        await self.start_multi_address([(address, port)], call_on_start, verbose)
+
+    async def start_multi_address(
+        self,
+        addresses: Iterable[tuple[str, int]],
+        call_on_start: Callable | None = None,
+        verbose: bool = True,
+    ) -> None:
+        """Listen on each (host, port); OSError when one is taken.
+
+        `call_on_start(scheme, address, port)` is told the first.
+        """
+        encryption = tls_context()
+        scheme = "https" if encryption else "http"
+        runner = web.AppRunner(self.app, access_log=None)
+        await runner.setup()
+        for address, port in addresses:
+            await web.TCPSite(runner, address, port, ssl_context=encryption).start()
+            if not hasattr(self, "address"):
+                self.address, self.port = address, port
+            if verbose:
+                host = f"[{address}]" if ":" in address else address
+                logging.info("To see the GUI go to: %s://%s:%s", scheme, host, port)
+        if call_on_start is not None:
+            call_on_start(scheme, self.address, self.port)
+
+    # Prompts
+
+    def get_queue_info(self) -> dict[str, Any]:
+        """What a status message holds: the number of prompts that wait or run."""
+        return {"exec_info": {"queue_remaining": self.prompt_queue.get_tasks_remaining()}}
+
+    def queue_updated(self) -> None:
+        """Tell every client how long the queue is."""
+        self.send_sync("status", {"status": self.get_queue_info()})
+
+    def add_on_prompt_handler(self, handler: PromptHandler) -> None:
+        """Let `handler` see, and change, the body of every POST /prompt."""
+        self.on_prompt_handlers.append(handler)
+
+    def trigger_on_prompt(self, json_data: dict[str, Any]) -> dict[str, Any]:
+        """The body after all handlers; one that fails is said in the log and passed over."""
+        for handler in self.on_prompt_handlers:
+            try:
+                json_data = handler(json_data)
+            except (
+                Exception
+            ):  # a pack's handler can raise anything, and must not stop a prompt that is not its own
+                logging.exception("A pack's handler for new prompts failed and is passed over.")
+        return json_data
+
+    # Messages
+
+    def send_sync(self, event: Any, data: Any, sid: str | None = None) -> None:
+        """Send from any thread: to one client, or to all.
+
+        A named event carries JSON, a number carries bytes.
+        """
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self.messages.put_nowait, (event, data, sid))
+
+    def send_progress_text(self, text: str | bytes | bytearray, node_id: str, sid: str | None = None) -> None:
+        """Show a text below a node."""
+        self.send_sync(BinaryEventTypes.TEXT, protocol.encode_text(text, node_id), sid)
+
+    async def publish_loop(self) -> None:
+        """Send what `send_sync` put aside, in order, forever."""
+        while True:
+            event, data, sid = await self.messages.get()
+            try:
+                await self.send(event, data, sid)
+            except Exception:  # a pack can send what cannot be encoded; the messages behind it must go on
+                logging.exception("Message %r could not be sent.", event)
+
+    async def send(self, event: Any, data: Any, sid: str | None = None) -> None:
+        """Send in whichever form the event has."""
+        if event == BinaryEventTypes.UNENCODED_PREVIEW_IMAGE:
+            await self.send_image(data, sid)
+        elif event == BinaryEventTypes.PREVIEW_IMAGE_WITH_METADATA and isinstance(data, tuple):
+            await self.send_image_with_metadata(*data, sid=sid)
+        elif isinstance(data, (bytes, bytearray)):
+            await self.send_bytes(event, data, sid)
+        else:
+            await self.send_json(event, data, sid)
+
+    async def send_image(self, image_data: tuple, sid: str | None = None) -> None:
+        """Send a preview (format, picture, longest side)."""
+        body = await asyncio.to_thread(protocol.encode_preview, image_data)
+        await self.send_bytes(BinaryEventTypes.PREVIEW_IMAGE, body, sid)
+
+    async def send_image_with_metadata(
+        self, image_data: tuple, metadata: dict | None = None, sid: str | None = None
+    ) -> None:
+        """Send a preview together with what it belongs to."""
+        body = await asyncio.to_thread(protocol.encode_preview_with_metadata, image_data, metadata)
+        await self.send_bytes(BinaryEventTypes.PREVIEW_IMAGE_WITH_METADATA, body, sid)
+
+    def encode_bytes(self, event: int, data: bytes | bytearray) -> bytes:
+        """A binary message."""
+        return protocol.encode_event(event, data)
+
+    async def send_bytes(self, event: int, data: bytes | bytearray, sid: str | None = None) -> None:
+        """Send a binary message to one client, or to all."""
+        message = self.encode_bytes(event, data)
+        await self._deliver(lambda socket: socket.send_bytes(message), sid)
+
+    async def send_json(self, event: str, data: Any, sid: str | None = None) -> None:
+        """Send a JSON message {type, data} to one client, or to all."""
+        if not self.sockets:
+            return
+        text = protocol.encode_json(event, data)
+        await self._deliver(lambda socket: socket.send_str(text), sid)
+
+    async def _deliver(self, send: Callable[[web.WebSocketResponse], Any], sid: str | None) -> None:
+        targets = (
+            list(self.sockets.items())
+            if sid is None
+            else [(sid, self.sockets[sid])]
+            if sid in self.sockets
+            else []
+        )
+        for name, socket in targets:
+            try:
+                await asyncio.wait_for(send(socket), SECONDS_TO_TAKE_A_MESSAGE)
+            except (aiohttp.ClientError, ConnectionError, RuntimeError) as error:
+                logging.debug("Client %s is gone: %s", name, error)
+            except asyncio.TimeoutError:
+                logging.warning("Client %s takes no messages and is dropped.", name)
+                if self.sockets.get(name) is socket:
+                    del self.sockets[name]
+                    self.sockets_metadata.pop(name, None)
