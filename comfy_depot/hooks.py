@@ -8,7 +8,7 @@ library and loads in a few milliseconds, so any file may import it.
 | `adds_manifest_names` | `folder_paths.recursive_search`       | names of manifests join the files on disk  |
 | `keeps_lists_fresh`   | `folder_paths.cached_filename_list_`  | a changed manifest makes a cached list old |
 | `fetches_in_nodes`    | `folder_paths.get_full_path`          | a running node gets it, fetched if missing |
-| `explains_missing`    | `folder_paths.get_full_path_or_raise` | what is missing tells where it comes from |
+| `explains_missing`    | `folder_paths.get_full_path_or_raise` | a missing file says where it can come from |
 | `add_routes`          | `server.PromptServer.add_routes`      | `/depot/...`                               |
 """
 

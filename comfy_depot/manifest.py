@@ -59,7 +59,7 @@ class Entry:
     urls: tuple[str, ...]
     size: int | None = None
     sha256: str | None = None
-    headers: Mapping[str, str] = field(default=_NO_HEADERS, hash=False)
+    headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS, hash=False)
     group: str | None = None
     license: str | None = None
     gated: bool = False
