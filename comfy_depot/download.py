@@ -1,0 +1,414 @@
+"""One file from its sources to its final name.
+
+    lock -> for each url: resolve -> keep or discard the partial -> room? -> aria2 -> verify -> publish
+
+Nothing stands under the final name before the last step, which is one rename (or link) after fsync.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from comfy_depot import hashing, journal, sources
+from comfy_depot.aria2 import Daemon, DaemonGone, is_alive
+from comfy_depot.errors import DepotError, DiskFull, DownloadFailed, TransferCancelled, WrongContent
+from comfy_depot.journal import Record, Validator
+from comfy_depot.layout import Place
+from comfy_depot.locks import file_lock
+from comfy_depot.manifest import Entry
+from comfy_depot.options import Options
+from comfy_depot.sources import Busy, Remote
+
+POLL_SECONDS = 0.2
+STALL_SECONDS = 90.0
+MOST_RESTARTS = 3
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a source that fails is tried.  A try that brings bytes does not count."""
+
+    tries: int = 5
+    first_pause: float = 1.0
+    longest_pause: float = 60.0
+
+
+@dataclass
+class Progress:
+    """What a download tells while it runs; `changed` is called after every update, `stopped` asks to stop."""
+
+    changed: Callable[[], None]
+    stopped: Callable[[], bool]
+    state: str = "waiting"
+    bytes_done: int = 0
+    bytes_total: int | None = None
+    bytes_per_second: int = 0
+    source: str | None = None
+
+    def tell(self, **values: Any) -> None:
+        """Set fields and say so."""
+        for name, value in values.items():
+            setattr(self, name, value)
+        self.changed()
+
+    def check(self) -> None:
+        """Raise TransferCancelled when somebody asked to stop."""
+        if self.stopped():
+            raise TransferCancelled("The transfer was stopped. What has arrived is kept; fetch it again to go on.")
+
+    def pause(self, seconds: float) -> None:
+        """Sleep, and stop when asked to."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self.check()
+            time.sleep(min(left, 0.1))
+
+
+@dataclass
+class Download:
+    """The work of one transfer, on the thread that calls `run`."""
+
+    entry: Entry
+    place: Place
+    daemon: Daemon
+    options: Options
+    progress: Progress
+    patience: Patience = field(default_factory=Patience)
+    resumed: bool = False
+
+    def run(self) -> Path:
+        """Bring the file and return its path; raises DepotError and nothing else that is expected."""
+        try:
+            self.place.partial.parent.mkdir(parents=True, exist_ok=True)
+            with file_lock(self.place.lock, on_wait=self._wait_for_lock):
+                if not self.place.file.exists():
+                    self._from_any_source()
+        except OSError as error:
+            if isinstance(error, DepotError):
+                raise
+            raise self._disk_error(error) from error
+        return self.place.file
+
+    def _wait_for_lock(self) -> None:
+        self.progress.tell(state="waiting")
+        self.progress.check()
+
+    def _from_any_source(self) -> None:
+        """Try the urls in order; the last error names them all."""
+        failures: list[DownloadFailed] = []
+        for url in self.entry.urls:
+            try:
+                return self._from(url)
+            except DiskFull:
+                raise
+            except DownloadFailed as error:
+                log.warning("%s", error)
+                failures.append(error)
+        if len(failures) == 1:
+            raise failures[0]
+        if not failures:
+            raise DownloadFailed(f"'{self.entry.key}' has no url. Add one to the manifest.")
+        kinds = {type(f) for f in failures}
+        kind = kinds.pop() if len(kinds) == 1 and Busy not in kinds else DownloadFailed
+        raise kind(f"'{self.entry.key}': none of {len(failures)} urls gave it. " + " // ".join(map(str, failures)))
+
+    def _from(self, url: str) -> None:
+        """One source until the file stands, with retries where they can help."""
+        fruitless = restarts = 0
+        while True:
+            done_before = self.progress.bytes_done
+            try:
+                self._attempt(url)
+                return
+            except Changed:
+                restarts += 1
+                if restarts > MOST_RESTARTS:
+                    raise DownloadFailed(
+                        f"'{self.entry.key}': {sources.shown(sources.plain_url(url))} changes while it is read. "
+                        "Try again later, or give the manifest a url with a fixed revision."
+                    ) from None
+                self._discard_partial()
+            except Busy as problem:
+                fruitless = 0 if self.progress.bytes_done > done_before else fruitless + 1
+                if fruitless >= self.patience.tries:
+                    raise
+                pause = problem.retry_after or self.patience.first_pause * 2 ** max(fruitless - 1, 0)
+                log.info("Trying again in %.1f s: %s", min(pause, self.patience.longest_pause), problem)
+                self.progress.tell(state="resolving", bytes_per_second=0)
+                self.progress.pause(min(pause, self.patience.longest_pause))
+
+    def _attempt(self, url: str) -> None:
+        self.progress.check()
+        self.progress.tell(state="resolving", source=sources.origin_of(sources.plain_url(url))[1])
+        remote = self._resolve(url)
+        record, kept = self._prepare(url, remote.validator, remote.ranges)
+        self.progress.tell(state="downloading", bytes_done=kept, bytes_total=remote.validator.size)
+        self._check_room(remote.validator.size)
+        if remote.validator.size is None or kept < remote.validator.size:
+            self._pull(remote, record)
+        if not self.entry.sha256 and not remote.validator.same_file(self._resolve(url).validator):
+            if remote.validator.etag or remote.validator.last_modified:
+                raise Changed
+        try:
+            self._verify(url)
+        except WrongContent:
+            if not self.resumed:
+                self._quarantine()
+                raise
+            raise Changed from None  # the kept part may be the bad one: once more from the start
+        self._publish()
+
+    def _resolve(self, url: str) -> Remote:
+        return sources.resolve(self.entry, url, allow_hosts=self.options.depot_allow_hosts)
+
+    # -- the partial -----------------------------------------------------------------------------------------------
+
+    def _prepare(self, url: str, validator: Validator, ranges: bool) -> tuple[Record, int]:
+        """Make the partial ready for aria2; returns its record and the bytes that are there already."""
+        place, source = self.place, hashing.digest_of(sources.plain_url(url))
+        record = journal.read_record(place.record)
+        self._await_writer(record)
+        known = record is not None and place.partial.exists() and ranges and validator.size is not None
+        if record is None or not known or not self._same_bytes(record, source, validator):
+            self._discard_partial()
+            record = Record(source=source, validator=validator, sha256=self.entry.sha256)
+        self.resumed = False
+        if not ranges or not validator.size:
+            place.partial.touch()
+            return record, 0
+        if not place.partial.exists():
+            record = replace(record, grain=journal.create_partial(place.partial, validator.size))
+        pieces, blocks = journal.believed(record, place.partial)
+        kept = journal.kept_bytes(pieces, blocks)
+        self.resumed = kept > 0
+        place.control.write_bytes(journal.control_file(pieces, blocks))
+        self.daemon.ensure()
+        record = replace(
+            record, source=source, validator=validator, pieces=pieces.hex, boot=journal.boot_id(),
+            writer=str(self.daemon.alive_file or ""),
+        )
+        journal.write_record(place.record, record)
+        return record, kept
+
+    def _same_bytes(self, record: Record, source: str, validator: Validator) -> bool:
+        """Whether a partial may go on: the source is unchanged, or another one has the same known digest."""
+        if record.source == source:
+            return record.validator.same_file(validator) and record.sha256 in (None, self.entry.sha256)
+        same_digest = bool(self.entry.sha256) and record.sha256 == self.entry.sha256
+        return same_digest and record.validator.size == validator.size
+
+    def _await_writer(self, record: Record | None) -> None:
+        """Wait until the aria2c of a dead process is gone too; it ends within a moment of its parent."""
+        if record is None or not record.writer or record.writer == str(self.daemon.alive_file):
+            return
+        deadline = time.monotonic() + 10
+        while is_alive(Path(record.writer)):
+            if time.monotonic() > deadline:
+                raise DownloadFailed(
+                    f"'{self.entry.key}': another aria2c still writes {self.place.partial}. "
+                    "End that process or wait until it is done."
+                )
+            self.progress.pause(0.05)
+
+    def _discard_partial(self) -> None:
+        for path in (self.place.partial, self.place.control, self.place.record):
+            path.unlink(missing_ok=True)
+        self.resumed = False
+
+    def _quarantine(self) -> None:
+        """Keep one bad copy aside, for whoever wants to know what the source sent."""
+        os.replace(self.place.partial, self.place.quarantine)
+        self._discard_partial()
+
+    # -- the disk --------------------------------------------------------------------------------------------------
+
+    def _check_room(self, size: int | None) -> None:
+        """Raise DiskFull when the rest of the file does not fit beside the reserve."""
+        if size is None:
+            return
+        usage = shutil.disk_usage(self.place.partial.parent)
+        there = _allocated(self.place.partial)
+        if size - there + self.options.depot_reserve <= usage.free:
+            return
+        if size + self.options.depot_reserve > usage.total:
+            self._discard_partial()  # it can never fit here
+        raise self._disk_full(size - there, usage.free)
+
+    def _disk_full(self, needed: int, free: int) -> DiskFull:
+        return DiskFull(
+            f"'{self.entry.key}' needs {_megabytes(needed)} more in {self.place.file.parent}, where "
+            f"{_megabytes(free)} are free and {_megabytes(self.options.depot_reserve)} are kept in reserve. "
+            "Delete models there, lower --depot-reserve, or choose another disk; what has arrived is kept if it can fit."
+        )
+
+    def _disk_error(self, error: OSError) -> DownloadFailed:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            needed = (self.progress.bytes_total or 0) - self.progress.bytes_done
+            return self._disk_full(needed, shutil.disk_usage(self.place.file.parent).free)
+        return DownloadFailed(
+            f"'{self.entry.key}' cannot be written into {self.place.file.parent} "
+            f"({error.strerror or error}). Check the folder's owner and rights."
+        )
+
+    # -- aria2 -----------------------------------------------------------------------------------------------------
+
+    def _pull(self, remote: Remote, record: Record) -> None:
+        """Let aria2 fetch what is missing, and journal what it has."""
+        gid, permit = self._start(remote)
+        watch = Watch(self.place, record, journalled=bool(remote.ranges and remote.validator.size))
+        try:
+            while True:
+                status = self.daemon.status(gid)
+                if watch.see(status):
+                    self.progress.tell(
+                        bytes_done=watch.bytes_done, bytes_per_second=int(status.get("downloadSpeed", 0))
+                    )
+                if status["status"] == "complete":
+                    break
+                if status["status"] != "active" and status["status"] != "waiting":
+                    raise self._aria2_error(status, remote)
+                if watch.seconds_idle > STALL_SECONDS:
+                    raise Busy(f"'{self.entry.key}': {sources.shown(remote.url)} has sent nothing for a while.")
+                self.progress.pause(POLL_SECONDS)
+        except DaemonGone as error:
+            raise Busy(f"'{self.entry.key}': {error}", retry_after=0.1) from error
+        finally:
+            self.daemon.remove(gid, permit)
+            watch.sync()
+        self.progress.tell(bytes_done=_size_of(self.place.partial), bytes_per_second=0)
+
+    def _start(self, remote: Remote) -> tuple[str, str]:
+        connections = self.options.depot_connections if remote.ranges else 1
+        headers = list(remote.headers)
+        if remote.validator.if_range and remote.ranges:
+            headers.append(f"If-Range: {remote.validator.if_range}")  # a changed file is sent whole: aria2 gives up
+        wishes = {
+            "dir": str(self.place.partial.parent), "out": self.place.partial.name, "header": headers,
+            "split": str(connections), "max-connection-per-server": str(connections),
+            "continue": "true" if remote.ranges else "false",
+        }
+        try:
+            return self.daemon.add(remote.url, wishes, (remote.host, remote.port))
+        except DaemonGone as error:
+            raise Busy(f"'{self.entry.key}': {error}", retry_after=0.1) from error
+
+    def _aria2_error(self, status: dict[str, str], remote: Remote) -> DownloadFailed:
+        code, text = status.get("errorCode", "?"), status.get("errorMessage", "")
+        free = shutil.disk_usage(self.place.partial.parent).free
+        if code == "9" or "space" in text.lower() or (code in ("15", "16", "17") and free < journal.PIECE_BYTES):
+            needed = (self.progress.bytes_total or 0) - self.progress.bytes_done
+            return self._disk_full(needed, free)
+        where = sources.shown(remote.url)
+        return Busy(
+            f"'{self.entry.key}': the download from {where} broke off (aria2 error {code}). "
+            "Try again later or add another url to the manifest; what has arrived is kept."
+        )
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def _verify(self, url: str) -> None:
+        """Raise WrongContent unless the partial is what was promised."""
+        self.progress.tell(state="verifying", bytes_per_second=0)
+        entry, where = self.entry, sources.shown(sources.plain_url(url))
+        size = _size_of(self.place.partial)
+        if entry.size is not None and size != entry.size:
+            raise WrongContent(
+                f"'{entry.key}': {where} sent {size} bytes and the manifest promises {entry.size}. "
+                "The file is quarantined; correct the manifest or choose another url."
+            )
+        if entry.sha256:
+            found = hashing.sha256_file(self.place.partial, check=self.progress.check)
+            if found != entry.sha256.lower():
+                raise WrongContent(
+                    f"'{entry.key}': what {where} sent has the sha256 {found}, and the manifest promises "
+                    f"{entry.sha256.lower()}. The file is quarantined as {self.place.quarantine}; "
+                    "correct the manifest or choose another url."
+                )
+        if entry.name.endswith(".safetensors"):
+            hashing.check_safetensors(self.place.partial, entry.key)
+
+    def _publish(self) -> None:
+        """Give the file its name, in one step and durably; a file that is there already is left alone."""
+        place = self.place
+        _fsync(place.partial)
+        if not place.file.exists():
+            os.replace(place.partial, place.file)
+        _fsync(place.file.parent)
+        self._discard_partial()
+        place.quarantine.unlink(missing_ok=True)
+
+
+class Changed(Exception):
+    """The source has changed since the partial was begun: from the start again."""
+
+
+class Watch:
+    """Looks at aria2's answers: how far it is, whether it moves, and what goes into the journal."""
+
+    def __init__(self, place: Place, record: Record, *, journalled: bool) -> None:
+        self.place, self.record, self.journalled = place, record, journalled
+        self.bytes_done = 0
+        self._moved_at = self._synced_at = time.monotonic()
+
+    @property
+    def seconds_idle(self) -> float:
+        """How long no byte has arrived."""
+        return time.monotonic() - self._moved_at
+
+    def see(self, status: dict[str, str]) -> bool:
+        """Take in an answer; returns whether bytes have arrived since the one before."""
+        done, bitfield = int(status.get("completedLength", 0)), status.get("bitfield", "")
+        moved = done != self.bytes_done
+        self.bytes_done = done
+        if moved:
+            self._moved_at = time.monotonic()
+        if self.journalled and bitfield and bitfield != self.record.pieces:
+            self.record = self.record.with_pieces(bitfield)
+            journal.write_record(self.place.record, self.record)
+        if time.monotonic() - self._synced_at > journal.SYNC_SECONDS:
+            self.sync()
+        return moved
+
+    def sync(self) -> None:
+        """Bring the partial to the disk, and journal that the pieces known so far will survive a power cut."""
+        self._synced_at = time.monotonic()
+        if not self.journalled or self.record.synced == self.record.pieces:
+            return
+        with contextlib.suppress(OSError):  # a full or dying disk is reported by what comes next
+            _fsync(self.place.partial)
+            self.record = replace(self.record, synced=self.record.pieces)
+            journal.write_record(self.place.record, self.record)
+
+
+def _size_of(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _allocated(path: Path) -> int:
+    """Bytes that a sparse file occupies."""
+    try:
+        return path.stat().st_blocks * 512
+    except OSError:
+        return 0
+
+
+def _fsync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1_000_000:,.1f} MB"

@@ -1,0 +1,31 @@
+"""The websocket event `depot`: what a page is told about transfers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from comfy_depot.transfers import Transfer
+
+EVENT = "depot"
+SECONDS_BETWEEN = 0.2  # of one transfer; its end is always told
+
+
+def transfer_payload(transfer: Transfer) -> dict[str, Any]:
+    """The state of a transfer.  `source` is a host name only; rates are bytes per second."""
+    left = None
+    if transfer.bytes_total is not None and transfer.bytes_per_second > 0:
+        left = round((transfer.bytes_total - transfer.bytes_done) / transfer.bytes_per_second, 1)
+    return {
+        "kind": "transfer",
+        "id": transfer.id,
+        "folder": transfer.entry.folder,
+        "name": transfer.entry.name,
+        "state": transfer.state.value,
+        "bytes_done": transfer.bytes_done,
+        "bytes_total": transfer.bytes_total,
+        "bytes_per_second": transfer.bytes_per_second,
+        "seconds_left": left,
+        "source": transfer.source,
+        "error": str(transfer.error) if transfer.error else None,
+    }

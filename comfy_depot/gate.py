@@ -1,0 +1,214 @@
+"""The gate: every connection of a download is opened here, after its address was looked at.
+
+aria2 follows redirects and resolves names by itself, so a check before the start proves nothing about where it
+connects in the end.  Therefore aria2 is given no way out but this proxy, and each transfer holds a pass that opens
+exactly one host and port: a redirect to elsewhere, or a name that suddenly means 127.0.0.1, meets a closed door.
+Our own requests use `connect` directly.
+
+The proxy runs as a small process of its own, `python -I gate.py` (standard library only): a busy interpreter lock
+in the server cannot slow downloads down, and when the server dies, however it dies, the pipe from it breaks and the
+process takes aria2c with it at once.
+
+    server --pipe--> gate --child--> aria2c
+                      ^                 |
+                      '----- CONNECT ---'
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import ipaddress
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+CONNECT_SECONDS = 10.0
+IDLE_SECONDS = 120.0
+HEAD_BYTES = 1 << 14
+RELAY_BYTES = 1 << 18
+
+
+class AddressRefused(OSError):
+    """A host's address is one the depot must not talk to."""
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address belongs to the open internet; what is embedded in an IPv6 address counts too."""
+    ip = ipaddress.ip_address(address.split("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if inner is None and ip in ipaddress.ip_network("64:ff9b::/96"):
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(str(inner))
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+
+
+def connect(host: str, port: int, allow_hosts: Iterable[str] = (), timeout: float = CONNECT_SECONDS) -> socket.socket:
+    """A TCP connection to `host`, only at addresses that were looked at; raises AddressRefused or OSError.
+
+    `allow_hosts` holds "host" or "host:port"; for those every address is good.
+    """
+    allowed = {host.lower(), f"{host.lower()}:{port}"} & {h.lower() for h in allow_hosts}
+    failure: OSError = OSError(f"{host} has no address")
+    for family, kind, proto, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        if not allowed and not is_public(str(address[0])):
+            failure = AddressRefused(f"{host} has the address {address[0]}, which is not public")
+            continue
+        sock = socket.socket(family, kind, proto)
+        try:
+            sock.settimeout(timeout)
+            sock.connect(address)
+            return sock
+        except OSError as error:
+            sock.close()
+            failure = error
+    raise failure
+
+
+class Gate:
+    """The proxy: accepts CONNECT on loopback, from holders of a pass, to the host and port of that pass."""
+
+    def __init__(self, allow_hosts: Iterable[str]) -> None:
+        self.allow_hosts = tuple(allow_hosts)
+        self.passes: dict[str, tuple[str, int]] = {}  # "user:password" -> where it leads
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, name="gate", daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            client, _ = self._listener.accept()
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError):
+            client.settimeout(CONNECT_SECONDS)
+            head, rest = _read_head(client)
+            target = self.passes.get(_credentials(head))
+            asked = head.split(b"\r\n", 1)[0].split(b" ")
+            if target is None or asked[0] != b"CONNECT" or not _leads_to(asked[1], target):
+                client.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                return
+            try:
+                server = connect(*target, self.allow_hosts)
+            except OSError:
+                client.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                return
+            with server:
+                client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                server.sendall(rest)
+                relay(client, server)
+
+
+def relay(client: socket.socket, server: socket.socket) -> None:
+    """Copy bytes both ways until one side ends or nothing moves for IDLE_SECONDS."""
+    buffer = memoryview(bytearray(RELAY_BYTES))
+    for sock in (client, server):
+        sock.settimeout(IDLE_SECONDS)
+    other = {client.fileno(): (client, server), server.fileno(): (server, client)}
+    poll = select.poll()
+    for fd in other:
+        poll.register(fd, select.POLLIN)
+    while True:
+        ready = poll.poll(IDLE_SECONDS * 1000)
+        if not ready:
+            return
+        for fd, _ in ready:
+            source, sink = other[fd]
+            count = source.recv_into(buffer)
+            if count == 0:
+                return
+            sink.sendall(buffer[:count])
+
+
+def _read_head(client: socket.socket) -> tuple[bytes, bytes]:
+    """The head of a request, and what followed it already."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = client.recv(HEAD_BYTES)
+        if not piece or len(data) > HEAD_BYTES:
+            raise OSError("no request head")
+        data += piece
+    head, rest = data.split(b"\r\n\r\n", 1)
+    return head, rest
+
+
+def _credentials(head: bytes) -> str:
+    """user:password of the Proxy-Authorization header; empty when there is none."""
+    for line in head.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        if name.strip().lower() == b"proxy-authorization" and value.strip()[:6].lower() == b"basic ":
+            with contextlib.suppress(ValueError):
+                return base64.b64decode(value.strip()[6:], validate=True).decode("latin-1")
+    return ""
+
+
+def _leads_to(asked: bytes, target: tuple[str, int]) -> bool:
+    host, _, port = asked.decode("latin-1").rpartition(":")
+    return host.strip("[]").lower() == target[0].lower() and port == str(target[1])
+
+
+# -- the process -----------------------------------------------------------------------------------------------------
+
+
+def start_aria2(binary: str, folder: Path, settings: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start aria2c with its settings in a private file, and with the lock that says that it lives."""
+    alive = os.open(folder / "alive", os.O_CREAT | os.O_RDWR, 0o600)
+    fcntl.flock(alive, fcntl.LOCK_EX)  # inherited: the lock stands as long as aria2c does
+    conf = folder / "aria2.conf"
+    lines = [f"{name}={value}" for name, value in {**settings, "stop-with-process": str(os.getpid())}.items()]
+    with open(os.open(conf, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write("\n".join(lines) + "\n")
+    environ = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+    return subprocess.Popen(
+        [binary, f"--conf-path={conf}"], stdin=subprocess.DEVNULL, stdout=2, stderr=2, env=environ,
+        cwd=folder, pass_fds=(alive,), start_new_session=True,
+    )
+
+
+def main() -> None:
+    """Obey the lines of standard input (JSON) until it ends; then end aria2c and go."""
+    order = json.loads(sys.stdin.readline())
+    gate = Gate(order["allow_hosts"])
+    child = start_aria2(order["binary"], Path(order["folder"]), order["settings"])
+    threading.Thread(target=lambda: os._exit(child.wait() & 0x7F or 1), daemon=True).start()
+    threading.Thread(target=_follow_parent, args=(os.getppid(), child), daemon=True).start()
+    _say({"port": gate.port, "aria2c": child.pid})
+    try:
+        for line in sys.stdin:
+            change = json.loads(line)
+            if "open" in change:
+                gate.passes[change["open"]] = (change["host"], change["port"])
+            else:
+                gate.passes.pop(change["shut"], None)
+            _say({"done": True})
+    finally:
+        child.kill()
+        os._exit(0)
+
+
+def _follow_parent(parent: int, child: subprocess.Popen[bytes]) -> None:
+    """End with the parent even when a process that it forked still holds the other end of the pipe."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    child.kill()
+    os._exit(0)
+
+
+def _say(answer: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

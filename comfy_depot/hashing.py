@@ -1,0 +1,58 @@
+"""Is a file what it claims to be: its sha256 and the header of a safetensors file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from comfy_depot.errors import WrongContent
+
+CHUNK_BYTES = 1 << 22
+LONGEST_HEADER = 100_000_000  # the limit of the safetensors library
+
+
+def sha256_file(path: Path, *, check: Callable[[], None] | None = None) -> str:
+    """Lower-case hexadecimal sha256 of a file; `check` is called between chunks (4 MiB) and may raise."""
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(CHUNK_BYTES))
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(buffer[:count])
+            if check is not None:
+                check()
+    return digest.hexdigest()
+
+
+def check_safetensors(path: Path, name: str) -> None:
+    """Raise WrongContent unless the file has a header whose tensors fill it exactly."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, LONGEST_HEADER):
+            raise WrongContent(
+                f"'{name}' is no safetensors file: it is {size} bytes long and announces a header of {length} bytes. "
+                "The source serves something else under this name or cuts it off: check the url in the manifest."
+            )
+        text = file.read(length)
+    try:
+        header = json.loads(text)
+        ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]
+        end = max(ends, default=0)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        raise WrongContent(
+            f"'{name}' is no safetensors file: its header cannot be read. "
+            "The source serves something else under this name: check the url in the manifest."
+        ) from None
+    if 8 + length + end != size:
+        raise WrongContent(
+            f"'{name}' is cut off or has something behind its end: its header describes {8 + length + end} bytes, "
+            f"and it has {size}. The source's copy is damaged: choose another url in the manifest."
+        )
+
+
+def digest_of(text: str) -> str:
+    """A short name for a text that must not be written down, such as a URL with a token."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

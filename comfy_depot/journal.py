@@ -1,0 +1,217 @@
+"""The record of a partial: which source it comes from, and which of its bytes are certainly there.
+
+A partial is a file with holes, of its final size from the start.  After a crash its content is known from two things:
+
+- the journal: five times a second, the pieces (1 MiB) that aria2 calls complete;
+- the holes: what was never written is a hole of the file, so the bytes in front of the first hole of a piece were
+  written.  The last block (16 KiB) before a hole or before the end of a piece is not believed, because a file system
+  tells holes in pages, and a page may be half written.
+
+So a SIGKILL costs a few blocks per piece that changed in the last 0.2 s, however fast the link is.  aria2's own control
+file is older (it is saved once a second at best) and is never believed: it is written here, from the above.
+
+After a crash of the machine neither counts, since the last writes may not have reached the disk: then only pieces
+count that were journalled before an fdatasync of the partial (every SYNC_SECONDS).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import struct
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from comfy_depot.aria2 import PIECE_BYTES
+
+BLOCK_BYTES = 1 << 14  # aria2's unit inside a piece
+SYNC_SECONDS = 30.0
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Validator:
+    """What tells whether a source still serves the same bytes."""
+
+    size: int | None = None
+    etag: str | None = None
+    last_modified: str | None = None
+
+    def same_file(self, other: Validator) -> bool:
+        """Whether both certainly name the same bytes; a size alone is no proof."""
+        if self.size is None or self.size != other.size:
+            return False
+        if self.etag or other.etag:
+            return self.etag == other.etag
+        return bool(self.last_modified) and self.last_modified == other.last_modified
+
+    @property
+    def if_range(self) -> str | None:
+        """The value of an If-Range header: a strong ETag or a date."""
+        if self.etag and not self.etag.startswith("W/"):
+            return self.etag
+        return None if self.etag else self.last_modified
+
+
+class Pieces:
+    """Which pieces of a file are complete; the bit of piece 0 is the highest, as aria2 counts."""
+
+    def __init__(self, size: int, hexadecimal: str = "") -> None:
+        self.size = size
+        self.count = -(-size // PIECE_BYTES)
+        given = bytes.fromhex(hexadecimal)
+        length = -(-self.count // 8)
+        self.bits = bytearray(given if len(given) == length else bytes(length))
+
+    def __contains__(self, index: int) -> bool:
+        return bool(self.bits[index >> 3] & (0x80 >> (index & 7)))
+
+    def add(self, index: int) -> None:
+        """Mark a piece as complete."""
+        self.bits[index >> 3] |= 0x80 >> (index & 7)
+
+    def length(self, index: int) -> int:
+        """Bytes of a piece; the last one may be shorter."""
+        return min(PIECE_BYTES, self.size - index * PIECE_BYTES)
+
+    @property
+    def hex(self) -> str:
+        """The bits as aria2 and the record write them."""
+        return self.bits.hex()
+
+    @property
+    def bytes_done(self) -> int:
+        """Bytes of the complete pieces."""
+        return sum(self.length(i) for i in range(self.count) if i in self)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What stands beside a partial.  It holds no URL and no header: sources are kept as digests."""
+
+    source: str
+    validator: Validator
+    sha256: str | None = None
+    pieces: str = ""
+    synced: str = ""  # pieces that were on the disk at the last fdatasync
+    writer: str = ""  # the lock file of the aria2c that writes
+    boot: str = field(default_factory=lambda: boot_id())
+    grain: int = 0  # bytes in which this file system tells holes; 0: it does not
+    version: int = VERSION
+
+    def with_pieces(self, bitfield: str) -> Record:
+        """The same record with a newer journal."""
+        return replace(self, pieces=bitfield)
+
+
+def read_record(path: Path) -> Record | None:
+    """The record, or None when there is none or it is not readable."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        record = Record(**{**data, "validator": Validator(**data["validator"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return record if record.version == VERSION else None
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Replace the record in one step."""
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(json.dumps(asdict(record)), encoding="utf-8")
+    os.replace(beside, path)
+
+
+def create_partial(path: Path, size: int) -> int:
+    """A new file that is one hole of `size` bytes; returns the grain of holes there (0 when none are told).
+
+    The final size from the start matters: file systems that reserve room behind a growing file (XFS) would later
+    show that room as written.
+    """
+    with open(path, "wb") as file:
+        file.truncate(size)
+        os.fsync(file.fileno())
+    return hole_grain(path.parent)
+
+
+def hole_grain(folder: Path) -> int:
+    """How many bytes one written byte fills in the eyes of SEEK_DATA; 0 when the answer is of no use."""
+    if not hasattr(os, "SEEK_HOLE"):
+        return 0
+    probe = folder / f"probe-{os.getpid()}-{os.urandom(4).hex()}"
+    try:
+        with open(probe, "w+b", buffering=0) as file:
+            file.truncate(4 * PIECE_BYTES)
+            os.pwrite(file.fileno(), b"x", 2 * PIECE_BYTES)
+            spans = written_spans(file.fileno(), 4 * PIECE_BYTES)
+    except OSError:
+        return 0
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+    if len(spans) != 1 or spans[0][0] != 2 * PIECE_BYTES:
+        return 0
+    grain = spans[0][1] - spans[0][0]
+    return grain if grain <= PIECE_BYTES // 4 else 0
+
+
+def written_spans(fd: int, size: int) -> list[tuple[int, int]]:
+    """(start, end) of what is no hole, in order."""
+    spans: list[tuple[int, int]] = []
+    position = 0
+    while position < size:
+        try:
+            start = os.lseek(fd, position, os.SEEK_DATA)
+        except OSError:  # ENXIO: a hole up to the end
+            break
+        position = os.lseek(fd, start, os.SEEK_HOLE)
+        spans.append((start, min(position, size)))
+    return spans
+
+
+def believed(record: Record, partial: Path) -> tuple[Pieces, dict[int, int]]:
+    """What of a partial may be kept: complete pieces, and for others the number of leading blocks."""
+    size = record.validator.size or 0
+    same_boot = bool(record.boot) and record.boot == boot_id()
+    pieces = Pieces(size, record.pieces if same_boot else record.synced)
+    blocks: dict[int, int] = {}
+    if not record.grain or not same_boot:
+        return pieces, blocks
+    with open(partial, "rb", buffering=0) as file:
+        spans = written_spans(file.fileno(), size)
+    for start, end in spans:
+        first = -(-start // PIECE_BYTES)  # a piece is written from its start on
+        for index in range(first, -(-end // PIECE_BYTES)):
+            if index in pieces:
+                continue
+            offset = index * PIECE_BYTES
+            reach = min(end - offset, pieces.length(index)) - record.grain
+            if reach >= BLOCK_BYTES:
+                blocks[index] = reach // BLOCK_BYTES
+    return pieces, blocks
+
+
+def control_file(pieces: Pieces, blocks: dict[int, int]) -> bytes:
+    """aria2's control file (format version 1, big endian) that says exactly this."""
+    parts = [struct.pack(">HIIIQQI", 1, 0, 0, PIECE_BYTES, pieces.size, 0, len(pieces.bits)), bytes(pieces.bits)]
+    parts.append(struct.pack(">I", len(blocks)))
+    for index, count in sorted(blocks.items()):
+        length = pieces.length(index)
+        bits = bytearray(-(-(-(-length // BLOCK_BYTES)) // 8))
+        for block in range(count):
+            bits[block >> 3] |= 0x80 >> (block & 7)
+        parts.append(struct.pack(">III", index, length, len(bits)) + bytes(bits))
+    return b"".join(parts)
+
+
+def kept_bytes(pieces: Pieces, blocks: dict[int, int]) -> int:
+    """Bytes that need not be sent again."""
+    return pieces.bytes_done + sum(blocks.values()) * BLOCK_BYTES
+
+
+def boot_id() -> str:
+    """The name of this run of the kernel; empty where there is none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""

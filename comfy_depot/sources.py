@@ -1,0 +1,254 @@
+"""From the URL in a manifest to the one that serves the bytes: redirects, credentials, validators, refusals.
+
+Redirects are followed here and not by aria2, because aria2 would send the manifest's headers to whatever host a
+redirect names.  The headers of an entry are credentials: they go to the scheme, host and port of its first URL and to
+nothing else.  No message holds a query string, since signed URLs carry their secret there.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import functools
+import http.client
+import os
+import re
+import ssl
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from urllib.parse import quote, urljoin, urlsplit
+
+from comfy_depot import gate
+from comfy_depot.aria2 import AGENT
+from comfy_depot.errors import DownloadFailed, SourceRefused, WrongContent
+from comfy_depot.journal import Validator
+from comfy_depot.manifest import Entry
+
+MOST_REDIRECTS = 10
+ANSWER_SECONDS = 20.0
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+
+
+class Busy(DownloadFailed):
+    """A source did not answer properly now and may do so later; `retry_after` is its own wish in seconds."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A source that is ready to serve."""
+
+    url: str
+    headers: tuple[str, ...]
+    validator: Validator
+    ranges: bool
+    host: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Status and headers (lower-case names) of one request."""
+
+    status: int
+    headers: Mapping[str, str]
+
+
+def resolve(entry: Entry, url: str, *, allow_hosts: Iterable[str] = (), seconds: float = ANSWER_SECONDS) -> Remote:
+    """Follow `url` to where its bytes are; raises SourceRefused, WrongContent, Busy or DownloadFailed."""
+    credentials, missing = expand_headers(entry.headers)
+    owner = origin_of(plain_url(entry.urls[0]))
+    current = plain_url(url)
+    for _ in range(MOST_REDIRECTS):
+        headers = credentials if origin_of(current) == owner else {}
+        answer = ask(entry, current, headers, tuple(allow_hosts), seconds)
+        if answer.status in (301, 302, 303, 307, 308) and "location" in answer.headers:
+            onward = urljoin(current, answer.headers["location"])
+            if current.startswith("https:") and not onward.startswith("https:"):
+                raise SourceRefused(
+                    f"'{entry.key}': {shown(current)} redirects to {shown(onward)} without encryption, "
+                    "which the depot does not follow. Write the final https address into the manifest."
+                )
+            current = onward
+            continue
+        return _remote(entry, current, headers, answer, missing)
+    raise DownloadFailed(
+        f"'{entry.key}': {shown(url)} redirects more than {MOST_REDIRECTS} times. Correct the url in the manifest."
+    )
+
+
+def plain_url(url: str) -> str:
+    """The https form of hf://, civitai:// and modelscope://; other URLs as they are."""
+    scheme, _, rest = url.partition("://")
+    if scheme == "hf":
+        parts = rest.split("/", 2)
+        if len(parts) == 3:
+            path, _, revision = parts[2].partition("@")
+            return f"https://huggingface.co/{parts[0]}/{parts[1]}/resolve/{quote(revision or 'main', safe='')}/{path}"
+    if scheme == "civitai":
+        return f"https://civitai.com/api/download/models/{rest}"
+    if scheme == "modelscope":
+        parts = rest.split("/", 2)
+        if len(parts) == 3:
+            path, _, revision = parts[2].partition("@")
+            where = f"https://modelscope.cn/models/{parts[0]}/{parts[1]}/resolve"
+            return f"{where}/{quote(revision or 'master', safe='')}/{path}"
+    return url
+
+
+def origin_of(url: str) -> tuple[str, str, int]:
+    """(scheme, host, port): what credentials belong to."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    return parts.scheme, (parts.hostname or "").lower(), port or (443 if parts.scheme == "https" else 80)
+
+
+def shown(url: str) -> str:
+    """A URL that may be shown: without query, fragment and user name."""
+    scheme, host, port = origin_of(url)
+    usual = port == (443 if scheme == "https" else 80)
+    return f"{scheme}://{host}{'' if usual else f':{port}'}{urlsplit(url).path}"
+
+
+def expand_headers(headers: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Headers with $VARIABLE from the environment, and the names of variables that are not set.
+
+    A header that needs an unset variable is left out.  A bare token in Authorization becomes "Bearer <token>".
+    """
+    ready: dict[str, str] = {}
+    missing: list[str] = []
+    for name, value in headers.items():
+        unset = [a or b for a, b in _VARIABLE.findall(value) if not os.environ.get(a or b)]
+        missing += unset
+        if unset:
+            continue
+        full = _VARIABLE.sub(lambda found: os.environ[found[1] or found[2]], value).strip()
+        if name.lower() == "authorization" and " " not in full:
+            full = f"Bearer {full}"
+        if re.search(r"[\r\n\0]", name + full):
+            raise SourceRefused(f"The header {name!r} holds a line break. Correct the manifest or the variable.")
+        ready[name] = full
+    return ready, missing
+
+
+def ask(entry: Entry, url: str, headers: Mapping[str, str], allow_hosts: tuple[str, ...], seconds: float) -> Answer:
+    """One request for the first byte, without following anything, over a connection that the gate opened."""
+    scheme, host, port = origin_of(url)
+    parts = urlsplit(url)
+    if scheme not in ("http", "https") or not host or parts.username or parts.password:
+        raise SourceRefused(
+            f"'{entry.key}': {shown(url)} is no plain http(s) address. Write https://host/path into the manifest; "
+            "a user name or token belongs into 'headers', as the name of an environment variable."
+        )
+    target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._") + (f"?{parts.query}" if parts.query else "")
+    connection = http.client.HTTPConnection(host, port, timeout=seconds)
+    try:
+        sock = gate.connect(host, port, allow_hosts, min(seconds, gate.CONNECT_SECONDS))
+        connection.sock = sock
+        sock.settimeout(seconds)
+        if scheme == "https":
+            connection.sock = _tls().wrap_socket(sock, server_hostname=host)
+            connection.default_port = 443
+        sent = {"User-Agent": AGENT, "Accept-Encoding": "identity", "Range": "bytes=0-0", **headers}
+        connection.request("GET", target, headers=sent)
+        response = connection.getresponse()
+        return Answer(response.status, {name.lower(): value for name, value in response.getheaders()})
+    except gate.AddressRefused as error:
+        raise SourceRefused(
+            f"'{entry.key}': {error}. If this host is a mirror of your own, name it: --depot-allow-hosts {host}"
+        ) from None
+    except (OSError, http.client.HTTPException) as error:
+        reason = error.strerror or str(error) if isinstance(error, OSError) else repr(error)
+        raise Busy(
+            f"'{entry.key}': {shown(url)} cannot be reached ({reason}). "
+            "Check the network and the host name in the manifest; what has arrived is kept."
+        ) from None
+    finally:
+        connection.close()
+
+
+def _remote(entry: Entry, url: str, headers: Mapping[str, str], answer: Answer, missing: list[str]) -> Remote:
+    """What an answer promises, or the error that it means."""
+    if answer.status not in (200, 206) and not (answer.status == 416 and _size(answer) == 0):
+        raise _refusal(entry, url, answer, missing)
+    kind = answer.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind in ("text/html", "application/xhtml+xml") and not entry.name.endswith((".html", ".xhtml")):
+        raise WrongContent(
+            f"'{entry.key}': {shown(url)} answers with a web page instead of a model. It may ask for a login: "
+            f"{_credential_advice(entry, missing)}"
+        )
+    validator = Validator(_size(answer), answer.headers.get("etag"), answer.headers.get("last-modified"))
+    if entry.size is not None and validator.size is not None and entry.size != validator.size:
+        raise WrongContent(
+            f"'{entry.key}': {shown(url)} offers {validator.size} bytes and the manifest promises {entry.size}. "
+            "The file at the source has changed or the manifest is wrong: correct size and sha256 there."
+        )
+    _, host, port = origin_of(url)
+    sent = tuple(f"{name}: {value}" for name, value in headers.items())
+    return Remote(url, sent, validator, answer.status != 200, host, port)
+
+
+def _refusal(entry: Entry, url: str, answer: Answer, missing: list[str]) -> DownloadFailed:
+    """The error of a status that is no success."""
+    where, status = f"'{entry.key}': {shown(url)} answered {answer.status}", answer.status
+    if status in (401, 403):
+        return SourceRefused(f"{where} (access refused). {_credential_advice(entry, missing)}")
+    if status in (404, 410):
+        return DownloadFailed(
+            f"{where} (not found). Correct the url in the manifest, "
+            f"or put the file into the folder '{entry.folder}' yourself."
+        )
+    if status in (408, 425, 429) or status >= 500:
+        return Busy(
+            f"{where} (busy or broken). Try again later or add another url to the manifest; "
+            "what has arrived is kept.",
+            retry_after(answer.headers.get("retry-after")),
+        )
+    return DownloadFailed(f"{where}, which the depot cannot use. Correct the url in the manifest.")
+
+
+def _credential_advice(entry: Entry, missing: list[str]) -> str:
+    if missing:
+        names = " and ".join(f"${name}" for name in missing)
+        return f"Set the environment variable {names}, which the manifest's 'headers' name, and start again."
+    if entry.headers:
+        return (
+            "The token in the manifest's 'headers' is not accepted: renew it, "
+            "and accept the model's licence on its page if there is one."
+        )
+    return (
+        "Accept the model's licence on its page if there is one, and give the manifest entry a token: "
+        '"headers": {"Authorization": "Bearer $HF_TOKEN"}, with HF_TOKEN set in the environment.'
+    )
+
+
+def retry_after(value: str | None) -> float | None:
+    """Seconds from a Retry-After header, which holds a number or a date."""
+    if value is None:
+        return None
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return None
+
+
+def _size(answer: Answer) -> int | None:
+    """Size of the whole file, from Content-Range or, for a whole answer, Content-Length."""
+    found = re.search(r"/(\d+)\s*$", answer.headers.get("content-range", ""))
+    if found:
+        return int(found[1])
+    length = answer.headers.get("content-length", "")
+    return int(length) if answer.status == 200 and length.isdigit() else None
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    return ssl.create_default_context()

@@ -1,0 +1,227 @@
+"""All transfers of this process: one per destination file, joined by everybody who wants that file."""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from comfy_depot.aria2 import Daemon
+from comfy_depot.download import Download, Patience, Progress
+from comfy_depot.errors import DepotError, DownloadFailed, TransferCancelled
+from comfy_depot.events import EVENT, SECONDS_BETWEEN, transfer_payload
+from comfy_depot.layout import Layout
+from comfy_depot.manifest import Entry
+from comfy_depot.options import Options
+
+CHECK_SECONDS = 0.2
+REMEMBERED = 100  # finished transfers that `get` still knows
+log = logging.getLogger(__name__)
+
+
+class Priority(enum.IntEnum):
+    """Who waits for a file; smaller is more urgent."""
+
+    DEMAND = 0
+    PRELOAD = 1
+    WARM = 2
+
+
+class State(str, enum.Enum):
+    """The life of a transfer."""
+
+    WAITING = "waiting"
+    RESOLVING = "resolving"
+    DOWNLOADING = "downloading"
+    VERIFYING = "verifying"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Transfer:
+    """One file on its way; made by `Transfers.fetch`."""
+
+    def __init__(self, number: str, entry: Entry, destination: Path, priority: Priority,
+                 publish: Callable[[str, dict[str, Any]], None]) -> None:
+        self.id = number
+        self.entry = entry
+        self.destination = destination
+        self.priority = priority
+        self.error: BaseException | None = None
+        self._publish = publish
+        self._published_at = 0.0
+        self._change = threading.Condition()
+        self._stop = threading.Event()
+        self._end: State | None = None
+        self._waiters = 0
+        self._progress = Progress(changed=self._changed, stopped=self._stop.is_set)
+        self._thread: threading.Thread | None = None
+
+    @property
+    def state(self) -> State:
+        """Where the transfer is in its life."""
+        return self._end or State(self._progress.state)
+
+    @property
+    def bytes_done(self) -> int:
+        """Bytes that are here, those of an earlier try included."""
+        return self._progress.bytes_done
+
+    @property
+    def bytes_total(self) -> int | None:
+        """Size of the file; None until the source has told it."""
+        return self._progress.bytes_total if self._progress.bytes_total is not None else self.entry.size
+
+    @property
+    def bytes_per_second(self) -> int:
+        """The rate now."""
+        return self._progress.bytes_per_second
+
+    @property
+    def source(self) -> str | None:
+        """The host that is asked; never more of the URL."""
+        return self._progress.source
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing more will happen."""
+        return self._end is not None
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether somebody asked it to stop."""
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        """Ask the transfer to stop; what has arrived stays for the next fetch."""
+        self._stop.set()
+
+    def wait(self, *, on_progress: Callable[[Transfer], None] | None = None,
+             check: Callable[[], None] | None = None) -> Path:
+        """Block until the verified file stands under its final name and return that; raise what went wrong.
+
+        `check` is called at least every 0.25 s and may raise to leave.  When the last one who waits leaves, the
+        transfer stops; its partial stays.
+        """
+        with self._change:
+            self._waiters += 1
+        try:
+            while not self.is_finished:
+                with self._change:
+                    if not self.is_finished:
+                        self._change.wait(CHECK_SECONDS)
+                if check is not None:
+                    check()
+                if on_progress is not None:
+                    on_progress(self)
+        finally:
+            with self._change:
+                self._waiters -= 1
+                if self._waiters == 0 and not self.is_finished:
+                    self.stop()
+        if self.error is not None:
+            raise self.error
+        return self.destination
+
+    # -- the thread of the transfer --------------------------------------------------------------------------------
+
+    def _run(self, download: Download) -> None:
+        try:
+            download.run()
+            end = State.DONE
+        except TransferCancelled as error:
+            self.error, end = error, State.CANCELLED
+        except DepotError as error:
+            self.error, end = error, State.FAILED
+        except Exception as error:  # the edge of the thread: whoever waits must hear of it
+            log.exception("The transfer of %s ended in an error that was not foreseen.", self.entry.key)
+            self.error, end = DownloadFailed(
+                f"'{self.entry.key}' could not be fetched because of an error in the depot ({error!r}). "
+                "Please report it with the log."
+            ), State.FAILED
+        self._progress.bytes_per_second = 0
+        with self._change:
+            self._end = end
+            self._change.notify_all()
+        self._publish(EVENT, transfer_payload(self))
+
+    def _changed(self) -> None:
+        with self._change:
+            self._change.notify_all()
+        now = time.monotonic()
+        if now - self._published_at >= SECONDS_BETWEEN * 0.95:
+            self._published_at = now
+            self._publish(EVENT, transfer_payload(self))
+
+
+class Transfers:
+    """Starts transfers, joins them, and owns the aria2 daemon (started by the first one)."""
+
+    def __init__(self, options: Options, *, publish: Callable[[str, dict[str, Any]], None],
+                 patience: Patience | None = None) -> None:
+        self.options = options
+        self.layout = Layout(options.depot_dir)
+        self.daemon = Daemon(options.depot_dir, allow_hosts=options.depot_allow_hosts, rate=options.depot_rate)
+        self._publish = publish
+        self._patience = patience or Patience()
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._by_id: dict[str, Transfer] = {}
+
+    def fetch(self, entry: Entry, destination: Path, *, priority: Priority = Priority.DEMAND) -> Transfer:
+        """Start the transfer of `entry` to `destination`, or join the one that runs."""
+        file = Path(destination).absolute()
+        with self._lock:
+            for running in self._by_id.values():
+                if running.destination == file and not running.is_finished and not running.is_stopping:
+                    running.priority = min(running.priority, priority)
+                    return running
+            transfer = Transfer(f"t{next(self._numbers)}", entry, file, priority, self._publish)
+            self._remember(transfer)
+        work = Download(
+            entry, self.layout.place(file), self.daemon, self.options, transfer._progress, self._patience
+        )
+        transfer._thread = threading.Thread(
+            target=transfer._run, args=(work,), name=f"transfer-{transfer.id}", daemon=True
+        )
+        transfer._thread.start()
+        return transfer
+
+    def active(self) -> list[Transfer]:
+        """Transfers that are not finished, oldest first."""
+        with self._lock:
+            return [transfer for transfer in self._by_id.values() if not transfer.is_finished]
+
+    def get(self, number: str) -> Transfer | None:
+        """A transfer by its id; finished ones are known for a while."""
+        with self._lock:
+            return self._by_id.get(number)
+
+    def cancel(self, number: str) -> bool:
+        """Stop a transfer for everybody who waits; returns whether there was one to stop."""
+        transfer = self.get(number)
+        if transfer is None or transfer.is_finished:
+            return False
+        transfer.stop()
+        return True
+
+    def close(self) -> None:
+        """Stop all transfers (what has arrived is kept) and the daemon."""
+        for transfer in self.active():
+            transfer.stop()
+        for transfer in self.active():
+            if transfer._thread is not None:
+                transfer._thread.join(5)
+        self.daemon.close()
+
+    def _remember(self, transfer: Transfer) -> None:
+        self._by_id[transfer.id] = transfer
+        finished = [number for number, known in self._by_id.items() if known.is_finished]
+        for number in finished[: max(0, len(finished) - REMEMBERED)]:
+            del self._by_id[number]
