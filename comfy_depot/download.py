@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from comfy_depot import hashing, journal, sources
-from comfy_depot.aria2 import Daemon, DaemonGone, is_alive
+from comfy_depot.aria2 import PIECE_BYTES, Daemon, DaemonGone, is_alive
 from comfy_depot.errors import DepotError, DiskFull, DownloadFailed, TransferCancelled, WrongContent
 from comfy_depot.journal import Record, Validator
 from comfy_depot.layout import Place
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a source that fails is tried.  A try that brings bytes does not count."""
+    """How long a source that fails is tried. A try that brings bytes does not count."""
 
     tries: int = 5
     first_pause: float = 1.0
@@ -64,7 +64,9 @@ class Progress:
     def check(self) -> None:
         """Raise TransferCancelled when somebody asked to stop."""
         if self.stopped():
-            raise TransferCancelled("The transfer was stopped. What has arrived is kept; fetch it again to go on.")
+            raise TransferCancelled(
+                "The transfer was stopped. What has arrived is kept; fetch it again to go on."
+            )
 
     def pause(self, seconds: float) -> None:
         """Sleep, and stop when asked to."""
@@ -120,7 +122,9 @@ class Download:
             raise DownloadFailed(f"'{self.entry.key}' has no url. Add one to the manifest.")
         kinds = {type(f) for f in failures}
         kind = kinds.pop() if len(kinds) == 1 and Busy not in kinds else DownloadFailed
-        raise kind(f"'{self.entry.key}': none of {len(failures)} urls gave it. " + " // ".join(map(str, failures)))
+        raise kind(
+            f"'{self.entry.key}': none of {len(failures)} urls gave it. " + " // ".join(map(str, failures))
+        )
 
     def _from(self, url: str) -> None:
         """One source until the file stands, with retries where they can help."""
@@ -134,7 +138,7 @@ class Download:
                 restarts += 1
                 if restarts > MOST_RESTARTS:
                     raise DownloadFailed(
-                        f"'{self.entry.key}': {sources.shown(sources.plain_url(url))} changes while it is read. "
+                        f"'{self.entry.key}': {sources.shown(url)} changes while it is read. "
                         "Try again later, or give the manifest a url with a fixed revision."
                     ) from None
                 self._discard_partial()
@@ -171,7 +175,7 @@ class Download:
     def _resolve(self, url: str) -> Remote:
         return sources.resolve(self.entry, url, allow_hosts=self.options.depot_allow_hosts)
 
-    # -- the partial -----------------------------------------------------------------------------------------------
+    # -- the partial
 
     def _prepare(self, url: str, validator: Validator, ranges: bool) -> tuple[Record, int]:
         """Make the partial ready for aria2; returns its record and the bytes that are there already."""
@@ -194,7 +198,11 @@ class Download:
         place.control.write_bytes(journal.control_file(pieces, blocks))
         self.daemon.ensure()
         record = replace(
-            record, source=source, validator=validator, pieces=pieces.hex, boot=journal.boot_id(),
+            record,
+            source=source,
+            validator=validator,
+            pieces=pieces.hex,
+            boot=journal.boot_id(),
             writer=str(self.daemon.alive_file or ""),
         )
         journal.write_record(place.record, record)
@@ -230,7 +238,7 @@ class Download:
         os.replace(self.place.partial, self.place.quarantine)
         self._discard_partial()
 
-    # -- the disk --------------------------------------------------------------------------------------------------
+    # -- the disk
 
     def _check_room(self, size: int | None) -> None:
         """Raise DiskFull when the rest of the file does not fit beside the reserve."""
@@ -248,7 +256,8 @@ class Download:
         return DiskFull(
             f"'{self.entry.key}' needs {_megabytes(needed)} more in {self.place.file.parent}, where "
             f"{_megabytes(free)} are free and {_megabytes(self.options.depot_reserve)} are kept in reserve. "
-            "Delete models there, lower --depot-reserve, or choose another disk; what has arrived is kept if it can fit."
+            "Delete models there, lower --depot-reserve, or choose another disk; "
+            "what has arrived is kept if it can fit."
         )
 
     def _disk_error(self, error: OSError) -> DownloadFailed:
@@ -260,7 +269,7 @@ class Download:
             f"({error.strerror or error}). Check the folder's owner and rights."
         )
 
-    # -- aria2 -----------------------------------------------------------------------------------------------------
+    # -- aria2
 
     def _pull(self, remote: Remote, record: Record) -> None:
         """Let aria2 fetch what is missing, and journal what it has."""
@@ -278,7 +287,9 @@ class Download:
                 if status["status"] != "active" and status["status"] != "waiting":
                     raise self._aria2_error(status, remote)
                 if watch.seconds_idle > STALL_SECONDS:
-                    raise Busy(f"'{self.entry.key}': {sources.shown(remote.url)} has sent nothing for a while.")
+                    raise Busy(
+                        f"'{self.entry.key}': {sources.shown(remote.url)} has sent nothing for a while."
+                    )
                 self.progress.pause(POLL_SECONDS)
         except DaemonGone as error:
             raise Busy(f"'{self.entry.key}': {error}", retry_after=0.1) from error
@@ -291,10 +302,15 @@ class Download:
         connections = self.options.depot_connections if remote.ranges else 1
         headers = list(remote.headers)
         if remote.validator.if_range and remote.ranges:
-            headers.append(f"If-Range: {remote.validator.if_range}")  # a changed file is sent whole: aria2 gives up
+            headers.append(
+                f"If-Range: {remote.validator.if_range}"
+            )  # a changed file is sent whole: aria2 gives up
         wishes = {
-            "dir": str(self.place.partial.parent), "out": self.place.partial.name, "header": headers,
-            "split": str(connections), "max-connection-per-server": str(connections),
+            "dir": str(self.place.partial.parent),
+            "out": self.place.partial.name,
+            "header": headers,
+            "split": str(connections),
+            "max-connection-per-server": str(connections),
             "continue": "true" if remote.ranges else "false",
         }
         try:
@@ -305,7 +321,7 @@ class Download:
     def _aria2_error(self, status: dict[str, str], remote: Remote) -> DownloadFailed:
         code, text = status.get("errorCode", "?"), status.get("errorMessage", "")
         free = shutil.disk_usage(self.place.partial.parent).free
-        if code == "9" or "space" in text.lower() or (code in ("15", "16", "17") and free < journal.PIECE_BYTES):
+        if code == "9" or "space" in text.lower() or (code in ("15", "16", "17") and free < PIECE_BYTES):
             needed = (self.progress.bytes_total or 0) - self.progress.bytes_done
             return self._disk_full(needed, free)
         where = sources.shown(remote.url)
@@ -314,12 +330,12 @@ class Download:
             "Try again later or add another url to the manifest; what has arrived is kept."
         )
 
-    # -- the end ---------------------------------------------------------------------------------------------------
+    # -- the end
 
     def _verify(self, url: str) -> None:
         """Raise WrongContent unless the partial is what was promised."""
         self.progress.tell(state="verifying", bytes_per_second=0)
-        entry, where = self.entry, sources.shown(sources.plain_url(url))
+        entry, where = self.entry, sources.shown(url)
         size = _size_of(self.place.partial)
         if entry.size is not None and size != entry.size:
             raise WrongContent(
@@ -380,7 +396,7 @@ class Watch:
         return moved
 
     def sync(self) -> None:
-        """Bring the partial to the disk, and journal that the pieces known so far will survive a power cut."""
+        """Bring the partial to the disk, and journal that its pieces will survive a power cut."""
         self._synced_at = time.monotonic()
         if not self.journalled or self.record.synced == self.record.pieces:
             return

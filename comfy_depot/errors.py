@@ -10,7 +10,8 @@
             ├── WrongContent                size, sha256, header or kind of the file is not what was promised
             └── DiskFull                    there is no room for it
 
-Every message says what happened, where, and what to do now.  No message holds a query string, a header or a token.
+Every message says what happened, where, and what to do now. No message holds a query string, a header or
+a token.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ SECONDS_BETWEEN = 0.2  # of one transfer; its end is always told
 
 
 def transfer_payload(transfer: Transfer) -> dict[str, Any]:
-    """The state of a transfer.  `source` is a host name only; rates are bytes per second."""
+    """The state of a transfer. `source` is a host name only; rates are bytes per second."""
     left = None
     if transfer.bytes_total is not None and transfer.bytes_per_second > 0:
         left = round((transfer.bytes_total - transfer.bytes_done) / transfer.bytes_per_second, 1)

@@ -1,13 +1,13 @@
 """The gate: every connection of a download is opened here, after its address was looked at.
 
-aria2 follows redirects and resolves names by itself, so a check before the start proves nothing about where it
-connects in the end.  Therefore aria2 is given no way out but this proxy, and each transfer holds a pass that opens
-exactly one host and port: a redirect to elsewhere, or a name that suddenly means 127.0.0.1, meets a closed door.
-Our own requests use `connect` directly.
+aria2 follows redirects and resolves names by itself, so a check before the start proves nothing about
+where it connects in the end. Therefore aria2 is given no way out but this proxy, and each transfer holds
+a pass that opens exactly one host and port: a redirect to elsewhere, or a name that suddenly means
+127.0.0.1, meets a closed door. Our own requests use `connect` directly.
 
-The proxy runs as a small process of its own, `python -I gate.py` (standard library only): a busy interpreter lock
-in the server cannot slow downloads down, and when the server dies, however it dies, the pipe from it breaks and the
-process takes aria2c with it at once.
+The proxy runs as a small process of its own, `python -I gate.py` (standard library only): a busy
+interpreter lock in the server cannot slow downloads down, and when the server dies, however it dies, the
+pipe from it breaks and the process takes aria2c with it at once.
 
     server --pipe--> gate --child--> aria2c
                       ^                 |
@@ -53,7 +53,9 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 
-def connect(host: str, port: int, allow_hosts: Iterable[str] = (), timeout: float = CONNECT_SECONDS) -> socket.socket:
+def connect(
+    host: str, port: int, allow_hosts: Iterable[str] = (), timeout: float = CONNECT_SECONDS
+) -> socket.socket:
     """A TCP connection to `host`, only at addresses that were looked at; raises AddressRefused or OSError.
 
     `allow_hosts` holds "host" or "host:port"; for those every address is good.
@@ -158,7 +160,7 @@ def _leads_to(asked: bytes, target: tuple[str, int]) -> bool:
     return host.strip("[]").lower() == target[0].lower() and port == str(target[1])
 
 
-# -- the process -----------------------------------------------------------------------------------------------------
+# -- the process
 
 
 def start_aria2(binary: str, folder: Path, settings: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -171,8 +173,14 @@ def start_aria2(binary: str, folder: Path, settings: dict[str, str]) -> subproce
         file.write("\n".join(lines) + "\n")
     environ = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     return subprocess.Popen(
-        [binary, f"--conf-path={conf}"], stdin=subprocess.DEVNULL, stdout=2, stderr=2, env=environ,
-        cwd=folder, pass_fds=(alive,), start_new_session=True,
+        [binary, f"--conf-path={conf}"],
+        stdin=subprocess.DEVNULL,
+        stdout=2,
+        stderr=2,
+        env=environ,
+        cwd=folder,
+        pass_fds=(alive,),
+        start_new_session=True,
     )
 
 

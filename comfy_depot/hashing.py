@@ -33,8 +33,9 @@ def check_safetensors(path: Path, name: str) -> None:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, LONGEST_HEADER):
             raise WrongContent(
-                f"'{name}' is no safetensors file: it is {size} bytes long and announces a header of {length} bytes. "
-                "The source serves something else under this name or cuts it off: check the url in the manifest."
+                f"'{name}' is no safetensors file: it is {size} bytes long and announces a header of {length}. "
+                "The source serves something else under this name or cuts it off: "
+                "check the url in the manifest."
             )
         text = file.read(length)
     try:
@@ -48,8 +49,8 @@ def check_safetensors(path: Path, name: str) -> None:
         ) from None
     if 8 + length + end != size:
         raise WrongContent(
-            f"'{name}' is cut off or has something behind its end: its header describes {8 + length + end} bytes, "
-            f"and it has {size}. The source's copy is damaged: choose another url in the manifest."
+            f"'{name}' is cut off or has something behind its end: its header describes "
+            f"{8 + length + end} bytes, and it has {size}. The source's copy is damaged: choose another url in the manifest."
         )
 
 

@@ -1,17 +1,19 @@
 """The record of a partial: which source it comes from, and which of its bytes are certainly there.
 
-A partial is a file with holes, of its final size from the start.  After a crash its content is known from two things:
+A partial is a file with holes, of its final size from the start. After a crash its content is known from
+two things:
 
 - the journal: five times a second, the pieces (1 MiB) that aria2 calls complete;
-- the holes: what was never written is a hole of the file, so the bytes in front of the first hole of a piece were
-  written.  The last block (16 KiB) before a hole or before the end of a piece is not believed, because a file system
-  tells holes in pages, and a page may be half written.
+- the holes: what was never written is a hole of the file, so the bytes in front of the first hole of a
+  piece were written. The last block (16 KiB) before a hole or before the end of a piece is not believed,
+  because a file system tells holes in pages, and a page may be half written.
 
-So a SIGKILL costs a few blocks per piece that changed in the last 0.2 s, however fast the link is.  aria2's own control
-file is older (it is saved once a second at best) and is never believed: it is written here, from the above.
+So a SIGKILL costs a few blocks per piece that changed in the last 0.2 s, however fast the link is.
+aria2's own control file is older (it is saved once a second at best) and is never believed: it is written
+here, from the above.
 
-After a crash of the machine neither counts, since the last writes may not have reached the disk: then only pieces
-count that were journalled before an fdatasync of the partial (every SYNC_SECONDS).
+After a crash of the machine neither counts, since the last writes may not have reached the disk: then
+only pieces count that were journalled before an fdatasync of the partial (every SYNC_SECONDS).
 """
 
 from __future__ import annotations
@@ -88,7 +90,7 @@ class Pieces:
 
 @dataclass(frozen=True)
 class Record:
-    """What stands beside a partial.  It holds no URL and no header: sources are kept as digests."""
+    """What stands beside a partial. It holds no URL and no header: sources are kept as digests."""
 
     source: str
     validator: Validator
@@ -125,8 +127,8 @@ def write_record(path: Path, record: Record) -> None:
 def create_partial(path: Path, size: int) -> int:
     """A new file that is one hole of `size` bytes; returns the grain of holes there (0 when none are told).
 
-    The final size from the start matters: file systems that reserve room behind a growing file (XFS) would later
-    show that room as written.
+    The final size from the start matters: file systems that reserve room behind a growing file (XFS)
+    would later show that room as written.
     """
     with open(path, "wb") as file:
         file.truncate(size)
@@ -193,11 +195,15 @@ def believed(record: Record, partial: Path) -> tuple[Pieces, dict[int, int]]:
 
 def control_file(pieces: Pieces, blocks: dict[int, int]) -> bytes:
     """aria2's control file (format version 1, big endian) that says exactly this."""
-    parts = [struct.pack(">HIIIQQI", 1, 0, 0, PIECE_BYTES, pieces.size, 0, len(pieces.bits)), bytes(pieces.bits)]
+    parts = [
+        struct.pack(">HIIIQQI", 1, 0, 0, PIECE_BYTES, pieces.size, 0, len(pieces.bits)),
+        bytes(pieces.bits),
+    ]
     parts.append(struct.pack(">I", len(blocks)))
     for index, count in sorted(blocks.items()):
         length = pieces.length(index)
-        bits = bytearray(-(-(-(-length // BLOCK_BYTES)) // 8))
+        blocks_of_piece = -(-length // BLOCK_BYTES)
+        bits = bytearray(-(-blocks_of_piece // 8))
         for block in range(count):
             bits[block >> 3] |= 0x80 >> (block & 7)
         parts.append(struct.pack(">III", index, length, len(bits)) + bytes(bits))

@@ -1,15 +1,15 @@
 """Where the depot keeps things on disk.  Nobody else joins path strings.
 
-    models/checkpoints/
-    ├── sd15.safetensors                         a finished, verified file under its final name
-    └── .depot/                                  hidden, on the same file system, never listed
-        ├── sd15.safetensors.5f1c0e2a.part        the partial (a sparse file while it grows)
-        ├── sd15.safetensors.5f1c0e2a.part.aria2  what aria2 is told about the partial
-        ├── sd15.safetensors.5f1c0e2a.json        the record: validators of the source and the journal of pieces
-        ├── sd15.safetensors.5f1c0e2a.lock        one writer at a time over all processes
-        └── sd15.safetensors.5f1c0e2a.bad         the last copy that failed verification
-    <state folder>/
-    └── aria2-XXXX/                              private folder of one daemon, gone with it
+models/checkpoints/
+├── sd15.safetensors                         a finished, verified file under its final name
+└── .depot/                                  hidden, on the same file system, never listed
+    ├── sd15.safetensors.5f1c0e2a.part        the partial (a sparse file while it grows)
+    ├── sd15.safetensors.5f1c0e2a.part.aria2  what aria2 is told about the partial
+    ├── sd15.safetensors.5f1c0e2a.json        the record: validators of the source and the journal of pieces
+    ├── sd15.safetensors.5f1c0e2a.lock        one writer at a time over all processes
+    └── sd15.safetensors.5f1c0e2a.bad         the last copy that failed verification
+<state folder>/
+└── aria2-XXXX/                              private folder of one daemon, gone with it
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ class Layout:
 
 
 def safe_name(name: str) -> str:
-    """Return `name` ("/" for subfolders) when it can only mean a file below its folder, else raise UnsafeName.
+    """Return `name` ("/" for subfolders) when it can only mean a file below its folder.
 
-    Every name that comes from a manifest, a peer or a prompt passes here.
+    Every name that comes from a manifest, a peer or a prompt passes here; raises UnsafeName.
     """
     if not isinstance(name, str) or not name:
         raise UnsafeName("A model name is empty or no text. Write a file name such as 'sd15.safetensors'.")
@@ -88,10 +88,13 @@ def destination(folder: Path, name: str) -> Path:
     file = (root / safe_name(name)).parent.resolve() / name.rsplit("/", 1)[-1]
     if root != file.parent and root not in file.parents:
         raise UnsafeName(
-            f"The model name {name!r} leads out of {root} through a link. Remove the link or use another folder."
+            f"The model name {name!r} leads out of {root} through a link. "
+            "Remove the link or use another folder."
         )
     if "custom_nodes" in file.parts:
-        raise UnsafeName(f"{file} lies inside custom_nodes, where code is run. Choose a model folder instead.")
+        raise UnsafeName(
+            f"{file} lies inside custom_nodes, where code is run. Choose a model folder instead."
+        )
     return file
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def file_lock(path: Path, *, on_wait: Callable[[], None], pause: float = 0.1) -> Iterator[None]:
-    """Hold the lock at `path`.  While another holds it, `on_wait` is called every `pause` seconds and may raise.
+    """Hold the lock at `path`; while another holds it, `on_wait` is called again and again and may raise.
 
     The file is removed at the end; whoever opened it before notices that and opens the new one.
     """

@@ -1,8 +1,9 @@
 """From the URL in a manifest to the one that serves the bytes: redirects, credentials, validators, refusals.
 
-Redirects are followed here and not by aria2, because aria2 would send the manifest's headers to whatever host a
-redirect names.  The headers of an entry are credentials: they go to the scheme, host and port of its first URL and to
-nothing else.  No message holds a query string, since signed URLs carry their secret there.
+Redirects are followed here and not by aria2, because aria2 would send the manifest's headers to whatever
+host a redirect names. The headers of an entry are credentials: they go to the scheme, host and port of
+its first URL and to nothing else. No message holds a query string, since signed URLs carry their secret
+there.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ class Answer:
     headers: Mapping[str, str]
 
 
-def resolve(entry: Entry, url: str, *, allow_hosts: Iterable[str] = (), seconds: float = ANSWER_SECONDS) -> Remote:
+def resolve(
+    entry: Entry, url: str, *, allow_hosts: Iterable[str] = (), seconds: float = ANSWER_SECONDS
+) -> Remote:
     """Follow `url` to where its bytes are; raises SourceRefused, WrongContent, Busy or DownloadFailed."""
     credentials, missing = expand_headers(entry.headers)
     owner = origin_of(plain_url(entry.urls[0]))
@@ -76,7 +79,8 @@ def resolve(entry: Entry, url: str, *, allow_hosts: Iterable[str] = (), seconds:
             continue
         return _remote(entry, current, headers, answer, missing)
     raise DownloadFailed(
-        f"'{entry.key}': {shown(url)} redirects more than {MOST_REDIRECTS} times. Correct the url in the manifest."
+        f"'{entry.key}': {shown(url)} redirects more than {MOST_REDIRECTS} times. "
+        "Correct the url in the manifest."
     )
 
 
@@ -87,7 +91,8 @@ def plain_url(url: str) -> str:
         parts = rest.split("/", 2)
         if len(parts) == 3:
             path, _, revision = parts[2].partition("@")
-            return f"https://huggingface.co/{parts[0]}/{parts[1]}/resolve/{quote(revision or 'main', safe='')}/{path}"
+            where = f"https://huggingface.co/{parts[0]}/{parts[1]}/resolve"
+            return f"{where}/{quote(revision or 'main', safe='')}/{path}"
     if scheme == "civitai":
         return f"https://civitai.com/api/download/models/{rest}"
     if scheme == "modelscope":
@@ -111,15 +116,15 @@ def origin_of(url: str) -> tuple[str, str, int]:
 
 def shown(url: str) -> str:
     """A URL that may be shown: without query, fragment and user name."""
-    scheme, host, port = origin_of(url)
+    scheme, host, port = origin_of(plain_url(url))
     usual = port == (443 if scheme == "https" else 80)
-    return f"{scheme}://{host}{'' if usual else f':{port}'}{urlsplit(url).path}"
+    return f"{scheme}://{host}{'' if usual else f':{port}'}{urlsplit(plain_url(url)).path}"
 
 
 def expand_headers(headers: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """Headers with $VARIABLE from the environment, and the names of variables that are not set.
 
-    A header that needs an unset variable is left out.  A bare token in Authorization becomes "Bearer <token>".
+    A header that needs an unset variable is left out. A bare token in Authorization becomes "Bearer <token>".
     """
     ready: dict[str, str] = {}
     missing: list[str] = []
@@ -132,19 +137,23 @@ def expand_headers(headers: Mapping[str, str]) -> tuple[dict[str, str], list[str
         if name.lower() == "authorization" and " " not in full:
             full = f"Bearer {full}"
         if re.search(r"[\r\n\0]", name + full):
-            raise SourceRefused(f"The header {name!r} holds a line break. Correct the manifest or the variable.")
+            raise SourceRefused(
+                f"The header {name!r} holds a line break. Correct the manifest or the variable."
+            )
         ready[name] = full
     return ready, missing
 
 
-def ask(entry: Entry, url: str, headers: Mapping[str, str], allow_hosts: tuple[str, ...], seconds: float) -> Answer:
+def ask(
+    entry: Entry, url: str, headers: Mapping[str, str], allow_hosts: tuple[str, ...], seconds: float
+) -> Answer:
     """One request for the first byte, without following anything, over a connection that the gate opened."""
     scheme, host, port = origin_of(url)
     parts = urlsplit(url)
     if scheme not in ("http", "https") or not host or parts.username or parts.password:
         raise SourceRefused(
-            f"'{entry.key}': {shown(url)} is no plain http(s) address. Write https://host/path into the manifest; "
-            "a user name or token belongs into 'headers', as the name of an environment variable."
+            f"'{entry.key}': {shown(url)} is no plain http(s) address. "
+            "Write https://host/path into the manifest; a user name or token belongs into 'headers', as the name of an environment variable."
         )
     target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._") + (f"?{parts.query}" if parts.query else "")
     connection = http.client.HTTPConnection(host, port, timeout=seconds)
@@ -161,7 +170,8 @@ def ask(entry: Entry, url: str, headers: Mapping[str, str], allow_hosts: tuple[s
         return Answer(response.status, {name.lower(): value for name, value in response.getheaders()})
     except gate.AddressRefused as error:
         raise SourceRefused(
-            f"'{entry.key}': {error}. If this host is a mirror of your own, name it: --depot-allow-hosts {host}"
+            f"'{entry.key}': {error}. "
+            f"If this host is a mirror of your own, name it: --depot-allow-hosts {host}"
         ) from None
     except (OSError, http.client.HTTPException) as error:
         reason = error.strerror or str(error) if isinstance(error, OSError) else repr(error)
@@ -180,14 +190,14 @@ def _remote(entry: Entry, url: str, headers: Mapping[str, str], answer: Answer, 
     kind = answer.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind in ("text/html", "application/xhtml+xml") and not entry.name.endswith((".html", ".xhtml")):
         raise WrongContent(
-            f"'{entry.key}': {shown(url)} answers with a web page instead of a model. It may ask for a login: "
-            f"{_credential_advice(entry, missing)}"
+            f"'{entry.key}': {shown(url)} answers with a web page instead of a model. "
+            f"It may ask for a login: {_credential_advice(entry, missing)}"
         )
     validator = Validator(_size(answer), answer.headers.get("etag"), answer.headers.get("last-modified"))
     if entry.size is not None and validator.size is not None and entry.size != validator.size:
         raise WrongContent(
-            f"'{entry.key}': {shown(url)} offers {validator.size} bytes and the manifest promises {entry.size}. "
-            "The file at the source has changed or the manifest is wrong: correct size and sha256 there."
+            f"'{entry.key}': {shown(url)} offers {validator.size} bytes "
+            f"and the manifest promises {entry.size}. The file at the source has changed or the manifest is wrong: correct size and sha256 there."
         )
     _, host, port = origin_of(url)
     sent = tuple(f"{name}: {value}" for name, value in headers.items())

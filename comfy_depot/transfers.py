@@ -47,8 +47,14 @@ class State(str, enum.Enum):
 class Transfer:
     """One file on its way; made by `Transfers.fetch`."""
 
-    def __init__(self, number: str, entry: Entry, destination: Path, priority: Priority,
-                 publish: Callable[[str, dict[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        number: str,
+        entry: Entry,
+        destination: Path,
+        priority: Priority,
+        publish: Callable[[str, dict[str, Any]], None],
+    ) -> None:
         self.id = number
         self.entry = entry
         self.destination = destination
@@ -102,12 +108,16 @@ class Transfer:
         """Ask the transfer to stop; what has arrived stays for the next fetch."""
         self._stop.set()
 
-    def wait(self, *, on_progress: Callable[[Transfer], None] | None = None,
-             check: Callable[[], None] | None = None) -> Path:
+    def wait(
+        self,
+        *,
+        on_progress: Callable[[Transfer], None] | None = None,
+        check: Callable[[], None] | None = None,
+    ) -> Path:
         """Block until the verified file stands under its final name and return that; raise what went wrong.
 
-        `check` is called at least every 0.25 s and may raise to leave.  When the last one who waits leaves, the
-        transfer stops; its partial stays.
+        `check` is called at least every 0.25 s and may raise to leave. When the last one who waits
+        leaves, the transfer stops; its partial stays.
         """
         with self._change:
             self._waiters += 1
@@ -129,7 +139,7 @@ class Transfer:
             raise self.error
         return self.destination
 
-    # -- the thread of the transfer --------------------------------------------------------------------------------
+    # -- the thread of the transfer
 
     def _run(self, download: Download) -> None:
         try:
@@ -141,10 +151,13 @@ class Transfer:
             self.error, end = error, State.FAILED
         except Exception as error:  # the edge of the thread: whoever waits must hear of it
             log.exception("The transfer of %s ended in an error that was not foreseen.", self.entry.key)
-            self.error, end = DownloadFailed(
-                f"'{self.entry.key}' could not be fetched because of an error in the depot ({error!r}). "
-                "Please report it with the log."
-            ), State.FAILED
+            self.error, end = (
+                DownloadFailed(
+                    f"'{self.entry.key}' could not be fetched because of an error in the depot ({error!r}). "
+                    "Please report it with the log."
+                ),
+                State.FAILED,
+            )
         self._progress.bytes_per_second = 0
         with self._change:
             self._end = end
@@ -163,11 +176,18 @@ class Transfer:
 class Transfers:
     """Starts transfers, joins them, and owns the aria2 daemon (started by the first one)."""
 
-    def __init__(self, options: Options, *, publish: Callable[[str, dict[str, Any]], None],
-                 patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        options: Options,
+        *,
+        publish: Callable[[str, dict[str, Any]], None],
+        patience: Patience | None = None,
+    ) -> None:
         self.options = options
         self.layout = Layout(options.depot_dir)
-        self.daemon = Daemon(options.depot_dir, allow_hosts=options.depot_allow_hosts, rate=options.depot_rate)
+        self.daemon = Daemon(
+            options.depot_dir, allow_hosts=options.depot_allow_hosts, rate=options.depot_rate
+        )
         self._publish = publish
         self._patience = patience or Patience()
         self._lock = threading.Lock()

@@ -5,7 +5,8 @@
         ...
         assert origin.bytes_sent("/model.safetensors") == len(body)
 
-`127.0.0.1` and `localhost` are two hosts to a client, and both reach this origin: `origin.at("localhost", url)`.
+`127.0.0.1` and `localhost` are two hosts to a client, and both reach this origin:
+`origin.at("localhost", url)`.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def sha256(body: bytes) -> str:
 
 @dataclass
 class Asset:
-    """What stands at a path, and how it misbehaves.  Change the fields while the origin runs."""
+    """What stands at a path, and how it misbehaves. Change the fields while the origin runs."""
 
     body: bytes = b""
     etag: str | None = ""  # "" : made from the body; None: no ETag
@@ -112,10 +113,16 @@ class Throttle:
 
 
 class Origin:
-    """The server; a context manager.  Rates are bytes per second and may be changed while it runs."""
+    """The server; a context manager. Rates are bytes per second and may be changed while it runs."""
 
-    def __init__(self, *, rate_per_connection: float | None = None, rate_total: float | None = None,
-                 host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        rate_per_connection: float | None = None,
+        rate_total: float | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
         self.rate_per_connection = rate_per_connection
         self.total = Throttle(rate_total)
         self.host, self.port = host, port
@@ -162,7 +169,7 @@ class Origin:
         """Body bytes that left for `path` (for all paths when None)."""
         return sum(h.sent for h in self.hits(path))
 
-    # -- the server's side ------------------------------------------------------------------------------------
+    # -- the server's side
 
     def _serve(self) -> None:
         asyncio.run(self._main())
@@ -201,7 +208,7 @@ class Origin:
         if path.startswith("/signed/"):
             if float(request.query.get("expires", 0)) < time.time():
                 return None, web.Response(status=403, text="the signature has expired")
-            path = path[len("/signed"):]
+            path = path[len("/signed") :]
             return self.assets.get(path), None
         asset = self.assets.get(path)
         if asset is None:
@@ -222,7 +229,9 @@ class Origin:
             return web.Response(status=302, headers={"Location": asset.redirect_to})
         if asset.signed_ttl is not None:
             host = asset.signed_host or self.host
-            where = f"http://{host}:{self.port}/signed{path}?expires={time.time() + asset.signed_ttl}&sig=SECRET"
+            where = (
+                f"http://{host}:{self.port}/signed{path}?expires={time.time() + asset.signed_ttl}&sig=SECRET"
+            )
             return web.Response(status=302, headers={"Location": where})
         return None
 
@@ -261,13 +270,14 @@ class Origin:
         dated = formatdate(asset.last_modified, usegmt=True) if asset.last_modified is not None else None
         return wanted in (asset.validator(), dated)
 
-    async def _pour(self, request: web.Request, response: web.StreamResponse, asset: Asset, hit: Hit,
-                    view: memoryview) -> None:
+    async def _pour(
+        self, request: web.Request, response: web.StreamResponse, asset: Asset, hit: Hit, view: memoryview
+    ) -> None:
         """Write the body at the pace of the throttles, with the faults of the asset."""
         own = self._throttles.setdefault(request.transport, Throttle(None))
         stop_at = min((n for n in (asset.truncate_at, asset.reset_at) if n is not None), default=None)
         for offset in range(0, len(view), CHUNK):
-            piece = view[offset:offset + CHUNK]
+            piece = view[offset : offset + CHUNK]
             if stop_at is not None and hit.sent + len(piece) > stop_at and asset.resets_left > 0:
                 asset.resets_left -= 1
                 await self._break(request, asset)
