@@ -1,0 +1,103 @@
+"""A small installation in a temporary folder, with a depot that a test starts and stops."""
+
+from __future__ import annotations
+
+import json
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import comfy_depot
+import folder_paths
+from comfy.cli_args import args as program_arguments
+from comfy_depot.depot import Depot
+from comfy_depot.host import Executing, Host
+from comfy_depot.options import Options
+
+
+@dataclass
+class World:
+    """Folders, a manifest folder, and a host whose current node and interruption the test sets."""
+
+    base: Path
+    node: Executing | None = None
+    interruption: BaseException | None = None
+    reports: list[tuple[int, int]] = field(default_factory=list)
+    events: list[tuple[str, Any]] = field(default_factory=list)
+    options: Options = field(default_factory=Options)
+
+    @property
+    def manifests(self) -> Path:
+        return self.base / "model_manifests"
+
+    def model(self, folder: str, name: str) -> Path:
+        return self.base / "models" / folder / name
+
+    def write_manifest(self, content: Any, name: str = "models.json") -> Path:
+        """Write a manifest (text as it is, anything else as JSON) with a modification time of its own."""
+        file = self.manifests / name
+        file.write_text(content if isinstance(content, str) else json.dumps(content, indent=1), encoding="utf-8")
+        return file
+
+    def write_model(self, folder: str, name: str, body: bytes = b"local") -> Path:
+        file = self.model(folder, name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(body)
+        return file
+
+    def run_node(self, node: str = "4", prompt: str = "p1", tenant: str | None = None) -> None:
+        """From now on a node is running."""
+        self.node = Executing(prompt, node, tenant)
+
+    def host(self) -> Host:
+        return Host(
+            current_node=lambda: self.node,
+            report=lambda done, total: self.reports.append((done, total)),
+            raise_if_interrupted=self._raise_if_interrupted,
+            send=lambda event, data: self.events.append((event, data)),
+        )
+
+    def _raise_if_interrupted(self) -> None:
+        if self.interruption is not None:
+            raise self.interruption
+
+    @contextmanager
+    def depot(self, **options: Any) -> Iterator[Depot]:
+        """A started depot that may reach the loopback origin."""
+        settings: dict[str, Any] = {
+            "model_manifests": self.manifests, "depot_dir": self.base / "depot", "depot_reserve": 0,
+            "depot_allow_hosts": ("127.0.0.1", "localhost"),
+        }
+        depot = comfy_depot.start(Options(**{**settings, **options}), self.host())
+        assert depot is not None
+        try:
+            yield depot
+        finally:
+            comfy_depot.stop()
+
+
+@contextmanager
+def world(base: Path) -> Iterator[World]:
+    """Folders below `base`; the program's own folders are set again afterwards."""
+    made = World(base)
+    made.manifests.mkdir(parents=True)
+    for folder in ("checkpoints", "loras"):
+        (base / "models" / folder).mkdir(parents=True)
+    folder_paths.apply_arguments(Namespace(base_directory=str(base)))
+    try:
+        yield made
+    finally:
+        comfy_depot.stop()
+        folder_paths.apply_arguments(program_arguments)
+
+
+def wait_until(is_true: Any, *, seconds: float = 5.0) -> None:
+    """Return as soon as a condition holds; fail after some seconds."""
+    end = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < end, "the condition did not come true"
+        time.sleep(0.01)
