@@ -194,9 +194,7 @@ class PromptServer:
         for handler in self.on_prompt_handlers:
             try:
                 json_data = handler(json_data)
-            except (
-                Exception
-            ):  # a pack's handler can raise anything, and must not stop a prompt that is not its own
+            except Exception:  # a pack's handler can raise anything, and must not stop others' prompts
                 logging.exception("A pack's handler for new prompts failed and is passed over.")
         return json_data
 
