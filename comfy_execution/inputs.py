@@ -1,0 +1,82 @@
+"""The values that a node is called with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from comfy_execution.dynamic_prompt import DynamicPrompt
+from comfy_execution.graph_utils import is_link
+from comfy_execution.node_facts import NodeFacts
+
+MISSING = (None,)
+"""The list of values of a link whose result is not known (yet)."""
+
+
+class LinkedResults(Protocol):
+    """Where the results of linked nodes are found."""
+
+    def get_cache(self, from_node_id: str, to_node_id: str) -> Any | None:
+        """The result of one node for another, or None."""
+
+
+@dataclass
+class NodeInputs:
+    """Values by input name, each a list; and the names whose link has no result yet."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    missing: dict[str, bool] = field(default_factory=dict)
+
+
+def hidden_values(
+    facts: NodeFacts, node_id: str, dynprompt: DynamicPrompt | None, extra_data: Mapping[str, Any]
+) -> dict[str, list[Any]]:
+    """Values of the hidden inputs that the class declares. Other hidden kinds are left to the prompt."""
+    values: dict[str, list[Any]] = {}
+    for name, kind in facts.hidden.items():
+        if kind == "PROMPT":
+            values[name] = [{} if dynprompt is None else dynprompt.get_original_prompt()]
+        elif kind == "DYNPROMPT":
+            values[name] = [dynprompt]
+        elif kind == "UNIQUE_ID":
+            values[name] = [node_id]
+        elif kind == "EXTRA_PNGINFO":
+            values[name] = [extra_data.get("extra_pnginfo")]
+        elif kind in ("AUTH_TOKEN_COMFY_ORG", "API_KEY_COMFY_ORG", "COMFY_USAGE_SOURCE"):
+            values[name] = [extra_data.get(kind.lower())]
+    return values
+
+
+def collect_inputs(
+    inputs: Mapping[str, Any],
+    facts: NodeFacts,
+    node_id: str,
+    *,
+    results: LinkedResults | None = None,
+    dynprompt: DynamicPrompt | None = None,
+    extra_data: Mapping[str, Any] | None = None,
+) -> NodeInputs:
+    """Gather what a node's function gets.
+
+    Literals become lists of one; a link becomes its list of values, or is missing. Literals that the class does
+    not declare are dropped, and so are links to undeclared inputs unless the function can take them.
+    """
+    found = NodeInputs()
+    for name, value in inputs.items():
+        spec = facts.input(name)
+        if is_link(value) and (spec is None or not spec.is_raw_link):
+            if spec is None and not facts.accepts(name):
+                continue
+            source, slot = value
+            entry = None if results is None else results.get_cache(source, node_id)
+            if entry is None or entry.outputs is None or slot >= len(entry.outputs):
+                found.missing[name] = True
+                found.values[name] = MISSING
+            else:
+                found.values[name] = entry.outputs[int(slot)]
+        elif spec is not None:
+            found.values[name] = [value]
+    if facts.hidden:
+        found.values.update(hidden_values(facts, node_id, dynprompt, extra_data or {}))
+    return found

@@ -1,0 +1,54 @@
+"""The IS_CHANGED values of a prompt's nodes: asked once per node and prompt, with literal inputs only."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from comfy_execution.dynamic_prompt import DynamicPrompt
+from comfy_execution.graph_utils import ExecutionBlocker
+from comfy_execution.inputs import collect_inputs
+from comfy_execution.mapping import finished
+
+log = logging.getLogger(__name__)
+
+MapOverLists = Callable[..., Awaitable[list[Any]]]
+"""`(prompt_id, node_id, object or class, values, function name)` -> results, as `execution` offers it."""
+
+
+class ChangeValues:
+    """`values` holds what IS_CHANGED returned, by node id, for the nodes whose class has it."""
+
+    def __init__(self, prompt_id: str, dynprompt: DynamicPrompt, map_over_lists: MapOverLists) -> None:
+        self.values: dict[str, Any] = {}
+        self._prompt_id = prompt_id
+        self._dynprompt = dynprompt
+        self._map_over_lists = map_over_lists
+
+    async def add(self, node_ids: Iterable[str]) -> None:
+        """Ask these nodes. One that fails counts as changed, always."""
+        for node_id in node_ids:
+            if node_id in self.values:
+                continue
+            node = self._dynprompt.get_node(node_id)
+            try:
+                if not self._dynprompt.facts.of(node["class_type"]).has_is_changed:
+                    continue
+                value: Any = await self._ask(node_id, node)
+            # Exception: code of node packs runs here; a failure means that nothing is known.
+            except Exception as error:
+                log.warning("IS_CHANGED of node %s (%s) failed: %s", node_id, node["class_type"], error)
+                value = float("nan")
+            self.values[node_id] = value
+            node["is_changed"] = value
+
+    async def _ask(self, node_id: str, node: dict[str, Any]) -> list[Any]:
+        facts = self._dynprompt.facts.of(node["class_type"])
+        inputs = collect_inputs(node["inputs"], facts, node_id)
+        results = await finished(
+            await self._map_over_lists(
+                self._prompt_id, node_id, facts.class_def, inputs.values, "IS_CHANGED"
+            )
+        )
+        return [None if isinstance(result, ExecutionBlocker) else result for result in results]

@@ -1,0 +1,107 @@
+"""Calling a node's function: once, or once per element when its inputs are lists of several values."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from comfy_execution.graph_utils import ExecutionBlocker
+from comfy_execution.utils import CurrentNodeContext
+
+BlockCallback = Callable[[ExecutionBlocker], ExecutionBlocker]
+
+
+class CallOfNode:
+    """Calls one function of one node with lists of values.
+
+    `check` runs before each call and may raise (interruption). `on_block` is given a blocker found among the
+    arguments, and says what to hand on instead of a result. `before_call` gets the number of the call.
+    """
+
+    def __init__(
+        self,
+        prompt_id: str,
+        node_id: str,
+        function: Callable[..., Any],
+        *,
+        check: Callable[[], None] | None = None,
+        on_block: BlockCallback | None = None,
+        before_call: Callable[[int], None] | None = None,
+    ) -> None:
+        self.prompt_id = prompt_id
+        self.node_id = node_id
+        self.function = function
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.check = check
+        self.on_block = on_block
+        self.before_call = before_call
+
+    async def over_lists(self, values: Mapping[str, Any], *, input_is_list: bool) -> list[Any]:
+        """One result per call. A call that is not finished after one turn of the loop is given as its task."""
+        if input_is_list:
+            blocker = next((v for many in values.values() for v in many if _blocks(v)), None)
+            return [await self._call(values, 0, blocker)]
+        if not values:
+            return [await self._call({}, None, None)]
+        calls = _number_of_calls(values)
+        results = []
+        for index in range(calls):
+            arguments = {name: many[index if index < len(many) else -1] for name, many in values.items()}
+            blocker = next((value for value in arguments.values() if _blocks(value)), None)
+            results.append(await self._call(arguments, index, blocker))
+        return results
+
+    async def _call(
+        self, arguments: Mapping[str, Any], index: int | None, blocker: ExecutionBlocker | None
+    ) -> Any:
+        if self.check is not None:
+            self.check()
+        if blocker is not None:
+            return blocker if self.on_block is None else self.on_block(blocker)
+        if self.before_call is not None and index is not None:
+            self.before_call(index)
+        if not self.is_async:
+            with CurrentNodeContext(self.prompt_id, self.node_id, index):
+                return self.function(**arguments)
+        task = asyncio.create_task(self._call_async(arguments, index))
+        await asyncio.sleep(0)  # it may be done without ever waiting
+        return task.result() if task.done() else task
+
+    async def _call_async(self, arguments: Mapping[str, Any], index: int | None) -> Any:
+        with CurrentNodeContext(self.prompt_id, self.node_id, index):
+            return await self.function(**arguments)
+
+
+def _blocks(value: object) -> bool:
+    return isinstance(value, ExecutionBlocker)
+
+
+def _number_of_calls(values: Mapping[str, Any]) -> int:
+    """The length of the longest list; shorter ones repeat their last element, so none may be empty."""
+    for name, many in values.items():
+        if len(many) == 0:
+            raise IndexError(
+                f"Input {name!r} received an empty list, so there is nothing to call this node with. "
+                "Check the node that it is linked to."
+            )
+    return max(len(many) for many in values.values())
+
+
+async def finished(results: list[Any]) -> list[Any]:
+    """The results with all tasks awaited; the first exception of a task is raised."""
+    tasks = [result for result in results if isinstance(result, asyncio.Task)]
+    if tasks:
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return results_of(results)
+
+
+def results_of(results: list[Any]) -> list[Any]:
+    """The results with finished tasks replaced by theirs; the first exception of a task is raised."""
+    return [result.result() if isinstance(result, asyncio.Task) else result for result in results]
+
+
+def unfinished(results: list[Any]) -> list[asyncio.Task[Any]]:
+    """The tasks that still run."""
+    return [result for result in results if isinstance(result, asyncio.Task) and not result.done()]

@@ -1,0 +1,123 @@
+"""What the executor needs to know about a node class, asked for in one place.
+
+Class attributes are read once per prompt, not once per node: `INPUT_TYPES()` of a loader lists folders, and a
+prompt may hold thousands of nodes of a few classes. A class of another schema joins by another way to make
+`NodeFacts`; nothing else in the executor reads attributes of node classes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+Prompt = dict[str, Any]
+"""A graph as clients send it: `{node id: {"class_type": str, "inputs": {name: literal or [id, slot]}}}`."""
+
+
+class InputSpec:
+    """One declared input: its type, where it is declared, and its options."""
+
+    __slots__ = ("type", "plain_type", "category", "options", "is_lazy", "is_raw_link")
+
+    def __init__(self, type: Any, category: str, options: Mapping[str, Any]) -> None:
+        self.type = type
+        # Packs make types that equal everything, and enumerations of types: this is the text they hold.
+        self.plain_type = str.__str__(type) if isinstance(type, str) else None
+        self.category = category
+        """"required", "optional" or "hidden"."""
+        self.options = options
+        self.is_lazy = bool(options.get("lazy"))
+        self.is_raw_link = bool(options.get("rawLink"))
+
+    @property
+    def config(self) -> tuple[Any, Mapping[str, Any]]:
+        """As error messages show it."""
+        return (self.type, self.options)
+
+
+def find_input(declared: Mapping[str, Any], name: str) -> InputSpec | None:
+    """The declaration of an input, or None.
+
+    `in` asks the declared dictionaries themselves: packs subclass dict so that any name counts as declared.
+    """
+    for category in ("required", "optional", "hidden"):
+        if category in declared and name in declared[category]:
+            info = declared[category][name]
+            if info is None:
+                return None
+            options = info[1] if len(info) > 1 and isinstance(info[1], Mapping) else {}
+            return InputSpec(info[0], category, options)
+    return None
+
+
+class NodeFacts:
+    """The facts of one class, for the length of one prompt."""
+
+    def __init__(self, class_def: Any) -> None:
+        self.class_def = class_def
+        self.declared: Mapping[str, Any] = class_def.INPUT_TYPES()
+        self.function: str = getattr(class_def, "FUNCTION", "")
+        self.is_output = getattr(class_def, "OUTPUT_NODE", False) is True
+        self.has_intermediate_output = bool(getattr(class_def, "HAS_INTERMEDIATE_OUTPUT", False))
+        self.is_async = inspect.iscoroutinefunction(getattr(class_def, self.function, None))
+        self.has_is_changed = hasattr(class_def, "IS_CHANGED")
+        self.has_check_lazy_status = hasattr(class_def, "check_lazy_status")
+        self.hidden: Mapping[str, Any] = self.declared.get("hidden") or {}
+        self.id_is_part_of_key = bool(getattr(class_def, "NOT_IDEMPOTENT", False)) or (
+            "UNIQUE_ID" in self.hidden.values()
+        )
+        self._inputs: dict[str, InputSpec | None] = {}
+        self._parameters: inspect.FullArgSpec | None = None
+        self._validation: tuple[frozenset[str], bool] | None = None
+        self._validated_inputs: list[tuple[str, InputSpec]] | None = None
+
+    def input(self, name: str) -> InputSpec | None:
+        """The declaration of an input, or None for a name the class does not know."""
+        if name not in self._inputs:
+            self._inputs[name] = find_input(self.declared, name)
+        return self._inputs[name]
+
+    @property
+    def validated_inputs(self) -> list[tuple[str, InputSpec]]:
+        """Inputs that validation looks at, in the order of declaration: required, then optional."""
+        if self._validated_inputs is None:
+            names = dict.fromkeys([*self.declared.get("required", ()), *self.declared.get("optional", ())])
+            found = ((name, self.input(name)) for name in names)
+            self._validated_inputs = [(name, spec) for name, spec in found if spec is not None]
+        return self._validated_inputs
+
+    @property
+    def validation_parameters(self) -> tuple[frozenset[str], bool]:
+        """Names that `VALIDATE_INPUTS` asks for, and whether it takes any keyword."""
+        if self._validation is None:
+            function = getattr(self.class_def, "VALIDATE_INPUTS", None)
+            if function is None:
+                self._validation = (frozenset(), False)
+            else:
+                spec = inspect.getfullargspec(function)
+                self._validation = (frozenset(spec.args + spec.kwonlyargs), spec.varkw is not None)
+        return self._validation
+
+    def accepts(self, name: str) -> bool:
+        """Can the node's function be called with this keyword? Asked for links to undeclared inputs."""
+        if self._parameters is None:
+            function = inspect.unwrap(getattr(self.class_def, self.function))
+            self._parameters = inspect.getfullargspec(function)
+        spec = self._parameters
+        return spec.varkw is not None or name in spec.args or name in spec.kwonlyargs
+
+
+class FactsOfPrompt:
+    """Facts by class name, remembered for one prompt. `classes` is the registry of node classes."""
+
+    def __init__(self, classes: Mapping[str, Any]) -> None:
+        self.classes = classes
+        self._facts: dict[str, NodeFacts] = {}
+
+    def of(self, class_type: str) -> NodeFacts:
+        """The facts of a class. KeyError if there is none; whatever `INPUT_TYPES` raises."""
+        facts = self._facts.get(class_type)
+        if facts is None:
+            facts = self._facts[class_type] = NodeFacts(self.classes[class_type])
+        return facts

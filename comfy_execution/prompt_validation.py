@@ -1,0 +1,350 @@
+"""Validation of a whole prompt, before it is queued.
+
+Every output node is walked to its ancestors, without recursion and each node once. A node is *opened* (its own
+inputs are checked and its links found), then the nodes it links to are validated, then it is *closed* (its
+`VALIDATE_INPUTS` is asked). An output with an error anywhere above it is left out; the others run.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from comfy_execution.graph_utils import ExecutionBlocker
+from comfy_execution.inputs import collect_inputs
+from comfy_execution.mapping import finished
+from comfy_execution.node_facts import FactsOfPrompt, InputSpec, NodeFacts, Prompt
+from comfy_execution.validation import Error, check_value, converted, make_error, validate_node_input
+
+log = logging.getLogger(__name__)
+
+NODES_OF_A_CYCLE_IN_MESSAGE = 64
+
+Verdict = tuple[bool, Error | None, list[str], dict[str, Any]]
+"""(valid, error, outputs to execute, errors by node)"""
+
+
+def full_type_name(klass: type) -> str:
+    """The class's name with its module, without it for built-in ones."""
+    module = klass.__module__
+    return klass.__qualname__ if module == "builtins" else f"{module}.{klass.__qualname__}"
+
+
+class _Visit:
+    """A node while it is being validated."""
+
+    __slots__ = ("node_id", "facts", "inputs", "links", "next", "errors", "valid", "received_types")
+
+    def __init__(self, node_id: str, facts: NodeFacts, inputs: dict[str, Any]) -> None:
+        self.node_id = node_id
+        self.facts = facts
+        self.inputs = inputs
+        self.links: list[tuple[str, InputSpec, str]] = []
+        """(input, its declaration, source node): the links that were good so far."""
+        self.next = 0
+        self.errors: list[Error] = []
+        self.valid = True
+        self.received_types: dict[str, Any] = {}
+
+
+class PromptValidation:
+    """Validates the nodes of one prompt; what it found of a node is remembered."""
+
+    def __init__(
+        self,
+        prompt_id: str,
+        prompt: Prompt,
+        facts: FactsOfPrompt,
+        map_over_lists: Callable[..., Awaitable[list[Any]]],
+    ) -> None:
+        self.prompt_id = prompt_id
+        self.prompt = prompt
+        self.facts = facts
+        self.map_over_lists = map_over_lists
+        self.valid: dict[str, bool] = {}
+        self.errors: dict[str, list[Error]] = {}
+        self._blame: dict[str, frozenset[str]] = {}
+
+    def blamed(self, node_id: str) -> frozenset[str]:
+        """The nodes with errors of their own that make this one invalid."""
+        return self._blame.get(node_id, frozenset())
+
+    async def validate(self, root: str) -> bool:
+        """Validate a node and everything above it."""
+        if root in self.valid:
+            return self.valid[root]
+        try:
+            await self._walk(root)
+        # Exception: INPUT_TYPES and VALIDATE_INPUTS of node packs run here, and the prompt may be malformed.
+        except Exception as error:
+            self._fail(root, make_error(
+                "exception_during_validation", "Exception when validating node", str(error), **_trace(error)
+            ))
+        return self.valid[root]
+
+    async def _walk(self, root: str) -> None:
+        path = {root: 0}
+        stack = [self._open(root)]
+        while stack:
+            visit = stack[-1]
+            if visit.next < len(visit.links):
+                name, spec, source = visit.links[visit.next]
+                visit.next += 1
+                if source in self.valid:
+                    continue
+                if source in path:
+                    self._mark_cycle([entry.node_id for entry in stack[path[source]:]])
+                    continue
+                try:
+                    stack.append(self._open(source))
+                    path[source] = len(stack) - 1
+                # Exception: as above.
+                except Exception as error:
+                    self._fail_inner(visit, visit.next - 1, error)
+                continue
+            try:
+                await self._close(visit)
+            # Exception: as above.
+            except Exception as error:
+                if len(stack) == 1:
+                    raise
+                self._fail_inner(stack[-2], stack[-2].next - 1, error)
+            stack.pop()
+            del path[visit.node_id]
+
+    # -- one node ------------------------------------------------------------------------------------------
+
+    def _open(self, node_id: str) -> _Visit:
+        node = self.prompt[node_id]
+        visit = _Visit(node_id, self.facts.of(node["class_type"]), node["inputs"])
+        for name, spec in visit.facts.validated_inputs:
+            if name not in visit.inputs:
+                if spec.category == "required":
+                    visit.errors.append(
+                        make_error("required_input_missing", "Required input is missing", name, input_name=name)
+                    )
+                continue
+            value = visit.inputs[name]
+            error = (
+                self._check_link(visit, name, value, spec)
+                if isinstance(value, list)
+                else self._check_literal(visit, name, value, spec)
+            )
+            if error is not None:
+                visit.errors.append(error)
+        return visit
+
+    def _check_link(self, visit: _Visit, name: str, link: list[Any], spec: InputSpec) -> Error | None:
+        if len(link) != 2:
+            return make_error(
+                "bad_linked_input",
+                "Bad linked input, must be a length-2 list of [node_id, slot_index]",
+                name,
+                input_name=name,
+                input_config=spec.config,
+                received_value=link,
+            )
+        source = link[0]
+        received = self.facts.classes[self.prompt[source]["class_type"]].RETURN_TYPES[link[1]]
+        visit.received_types[name] = received
+        types_are_checked = "input_types" not in visit.facts.validation_parameters[0]
+        if types_are_checked and not validate_node_input(received, spec.type):
+            return make_error(
+                "return_type_mismatch",
+                "Return type mismatch between linked nodes",
+                f"{name}, received_type({received}) mismatch input_type({spec.type})",
+                input_name=name,
+                input_config=spec.config,
+                received_type=received,
+                linked_node=link,
+            )
+        visit.links.append((name, spec, source))
+        return None
+
+    def _check_literal(self, visit: _Visit, name: str, value: Any, spec: InputSpec) -> Error | None:
+        value, error = converted(name, value, spec)
+        if error is not None:
+            return error
+        visit.inputs[name] = value
+        asked_for, takes_any = visit.facts.validation_parameters
+        if takes_any or name in asked_for:
+            return None
+        return check_value(name, value, spec)
+
+    async def _close(self, visit: _Visit) -> None:
+        node_id = visit.node_id
+        parameters, takes_any = visit.facts.validation_parameters
+        if parameters or takes_any:
+            visit.errors.extend(await self._custom_errors(visit))
+        sources = [source for _, _, source in visit.links]
+        visit.valid = visit.valid and all(self.valid.get(source, False) for source in sources)
+        known = self.errors.get(node_id, [])  # of a cycle that was found below
+        errors = known + [error for error in visit.errors if error not in known]
+        self._settle(node_id, errors, visit.valid, sources)
+
+    def _settle(self, node_id: str, errors: list[Error], valid: bool, sources: list[str]) -> None:
+        """Remember the verdict on a node, and who is to blame."""
+        self.valid[node_id] = valid and not errors
+        if self.valid[node_id]:
+            return
+        if errors:
+            self.errors[node_id] = errors
+        blames = {blame for blame in map(self.blamed, sources) if blame}
+        if errors and not any(node_id in blame for blame in blames):
+            blames.add(frozenset([node_id]))
+        # The usual case, one culprit for many nodes, shares one set instead of copying it per node.
+        self._blame[node_id] = blames.pop() if len(blames) == 1 else frozenset().union(*blames)
+
+    async def _custom_errors(self, visit: _Visit) -> list[Error]:
+        """Ask the class's VALIDATE_INPUTS. It gets the literals it names; those of links are not known yet."""
+        facts = visit.facts
+        parameters, takes_any = facts.validation_parameters
+        inputs = collect_inputs(visit.inputs, facts, visit.node_id)
+        passed = {k: v for k, v in inputs.values.items() if takes_any or k in parameters}
+        if "input_types" in parameters:
+            passed["input_types"] = [visit.received_types]
+        answers = await finished(
+            await self.map_over_lists(
+                self.prompt_id, visit.node_id, facts.class_def, passed, "VALIDATE_INPUTS"
+            )
+        )
+        return [
+            make_error(
+                "custom_validation_failed",
+                "Custom validation failed for node",
+                name if answer is False else f"{name} - {answer}",
+                input_name=name,
+            )
+            for name in passed
+            for answer in answers
+            if answer is not True and not isinstance(answer, ExecutionBlocker)
+        ]
+
+    # -- failures ------------------------------------------------------------------------------------------
+
+    def _fail(self, node_id: str, error: Error) -> None:
+        self._settle(node_id, [error], False, [])
+
+    def _fail_inner(self, visit: _Visit, link: int, error: Exception) -> None:
+        """The node at the other end of a link could not be validated: the error is put down to it."""
+        name, spec, source = visit.links[link]
+        visit.valid = False
+        self._fail(source, make_error(
+            "exception_during_inner_validation",
+            "Exception when validating inner node",
+            str(error),
+            input_name=name,
+            input_config=spec.config,
+            exception_message=str(error),
+            **_trace(error),
+            linked_node=visit.inputs[name],
+        ))
+
+    def _mark_cycle(self, cycle: list[str]) -> None:
+        """Every node of a circle gets the same error."""
+        shown = cycle[:NODES_OF_A_CYCLE_IN_MESSAGE]
+        steps = [f"{node_id} ({self.prompt[node_id]['class_type']})" for node_id in [*shown, cycle[0]]]
+        details = " -> ".join(steps)
+        for node_id in cycle:
+            self.errors[node_id] = [make_error(
+                "dependency_cycle", "Dependency cycle detected", details, node_id=node_id, cycle_nodes=shown
+            )]
+            self._blame[node_id] = frozenset(cycle)
+
+
+def _trace(error: Exception) -> dict[str, Any]:
+    return {
+        "exception_type": full_type_name(type(error)),
+        "traceback": traceback.format_tb(error.__traceback__ or sys.exc_info()[2]),
+    }
+
+
+# -- the prompt --------------------------------------------------------------------------------------------
+
+
+def check_shape(prompt: Any, classes: Mapping[str, Any]) -> Error | None:
+    """Is this a graph of nodes with known classes? Nodes without inputs are given an empty set of them."""
+    if not isinstance(prompt, dict):
+        return make_error("invalid_prompt", "The prompt is not an object of nodes by id.", type(prompt).__name__)
+    for node_id, node in prompt.items():
+        if not isinstance(node, dict) or not isinstance(node.setdefault("inputs", {}), dict):
+            return make_error(
+                "invalid_prompt",
+                f"Node #{node_id} is not an object with a class_type and inputs.",
+                f"Node ID '#{node_id}'",
+                node_id=node_id,
+            )
+        class_type = node.get("class_type")
+        if not isinstance(class_type, str) or class_type not in classes:
+            return _missing_class(node_id, node, class_type)
+    return None
+
+
+def _missing_class(node_id: str, node: dict[str, Any], class_type: Any) -> Error:
+    meta = node.get("_meta")
+    title = meta.get("title") if isinstance(meta, dict) else None
+    if class_type is None:
+        message = (
+            f"Node '{title or f'ID #{node_id}'}' has no class_type. "
+            "The workflow is damaged, or was made with a node pack that is missing here."
+        )
+    else:
+        title = title or str(class_type)
+        message = f"Node '{title}' not found. Install the node pack that has the class {class_type!r}."
+    return make_error(
+        "missing_node_type", message, f"Node ID '#{node_id}'",
+        node_id=node_id, class_type=class_type, node_title=title,
+    )
+
+
+async def validate(
+    prompt_id: str,
+    prompt: Any,
+    partial_execution_list: list[str] | None,
+    *,
+    classes: Mapping[str, Any],
+    map_over_lists: Callable[..., Awaitable[list[Any]]],
+) -> Verdict:
+    """Validate a prompt. Literals are converted to their declared types in place."""
+    error = check_shape(prompt, classes)
+    if error is not None:
+        return False, error, [], {}
+    facts = FactsOfPrompt(classes)
+    wanted = None if partial_execution_list is None else set(partial_execution_list)
+    outputs = [
+        node_id
+        for node_id, node in prompt.items()
+        if getattr(classes[node["class_type"]], "OUTPUT_NODE", False) is True
+        and (wanted is None or node_id in wanted)
+    ]
+    if not outputs:
+        return False, make_error("prompt_no_outputs", "Prompt has no outputs", ""), [], {}
+    validation = PromptValidation(prompt_id, prompt, facts, map_over_lists)
+    good = [output for output in outputs if await validation.validate(output)]
+    bad = [output for output in outputs if not validation.valid[output]]
+    node_errors = _errors_by_node(validation, bad)
+    if good:
+        return True, None, good, node_errors
+    reasons = [reason for output in bad for reason in validation.errors.get(output, ())]
+    details = "\n".join(f"{reason['message']}: {reason['details']}" for reason in reasons)
+    failure = make_error("prompt_outputs_failed_validation", "Prompt outputs failed validation", details)
+    return False, failure, [], node_errors
+
+
+def _errors_by_node(validation: PromptValidation, bad_outputs: list[str]) -> dict[str, Any]:
+    """For each node with errors: the errors, the class, and the outputs that cannot run because of it."""
+    found: dict[str, Any] = {}
+    for output in bad_outputs:
+        for node_id in sorted(validation.blamed(output)):
+            if node_id not in found:
+                errors = validation.errors[node_id]
+                class_type = validation.prompt[node_id]["class_type"]
+                found[node_id] = {"errors": errors, "dependent_outputs": [], "class_type": class_type}
+                for error in errors:
+                    log.error("%s %s: %s: %s", class_type, node_id, error["message"], error["details"])
+            found[node_id]["dependent_outputs"].append(output)
+        log.error("Output %s cannot run and is left out.", output)
+    return found

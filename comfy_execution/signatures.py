@@ -1,0 +1,133 @@
+"""Signatures: the same content gives the same signature, so a result can be found again.
+
+The signature of a node is a digest of its class, its `IS_CHANGED` value, its literal inputs and the
+signatures of the nodes it is linked to. Node ids are no part of it (unless the class says so): a workflow with
+other numbers finds its results, and two equal nodes share one. Since a link contributes the finished digest of
+its source, all signatures of a prompt cost O(nodes + links).
+
+What has no stable content (NaN, an object of some class, a link to nowhere, a circle) gets a digest of its own
+that never comes again, and so does everything that depends on it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import marshal
+import os
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+from typing import Any
+
+from comfy_execution.dynamic_prompt import DynamicPrompt
+from comfy_execution.graph_utils import is_link
+
+Signature = bytes
+NESTING_LIMIT = 200
+
+_scalars = frozenset({str, int, bool, type(None), bytes})
+_process = os.urandom(8)
+_serial = itertools.count()
+
+
+class NoStableContentError(Exception):
+    """A value cannot be told from others by its content."""
+
+
+def never_again() -> Signature:
+    """A signature that equals no other one, in this process or another."""
+    return blake2b(_process + next(_serial).to_bytes(8, "big"), digest_size=16).digest()
+
+
+def canonical(value: Any, depth: int = 0) -> Any:
+    """`value` out of exact built-in types, with dictionaries in one order. NoStableContentError if impossible."""
+    kind = type(value)
+    if kind in _scalars:
+        return value
+    if isinstance(value, float):
+        if value != value:
+            raise NoStableContentError("NaN equals nothing")
+        return float(value)
+    if isinstance(value, (str, int, bytes)):
+        base = next(base for base in (str, int, bytes) if isinstance(value, base))
+        return base(value)
+    if depth > NESTING_LIMIT:
+        raise NoStableContentError(f"nested deeper than {NESTING_LIMIT}")
+    if isinstance(value, dict):
+        items = [(canonical(k, depth + 1), canonical(v, depth + 1)) for k, v in value.items()]
+        return ("dict", *sorted(items, key=lambda item: (type(item[0]).__name__, repr(item[0]))))
+    if isinstance(value, (list, tuple)):
+        return ("list", *[canonical(item, depth + 1) for item in value])
+    raise NoStableContentError(f"a {kind.__name__} has no content to compare")
+
+
+def digest(parts: list[Any]) -> Signature:
+    """Digest of canonical content."""
+    # marshal in version 0 writes equal values of exact built-in types as equal bytes, and is the fastest.
+    return blake2b(marshal.dumps(parts, 0), digest_size=16).digest()
+
+
+class Signatures:
+    """The signatures of the nodes of one prompt. `changed` holds their IS_CHANGED values."""
+
+    def __init__(self, dynprompt: DynamicPrompt, changed: dict[str, Any]) -> None:
+        self.dynprompt = dynprompt
+        self.changed = changed
+        self.by_node: dict[str, Signature] = {}
+
+    def add(self, node_ids: Iterable[str]) -> None:
+        """Compute the signatures of these nodes and of all they depend on. Without recursion."""
+        known, open_nodes = self.by_node, set[str]()
+        for first in node_ids:
+            if first in known:
+                continue
+            stack: list[tuple[str, Iterator[str]]] = [(first, iter(self._sources(first)))]
+            open_nodes.add(first)
+            while stack:
+                node_id, sources = stack[-1]
+                for source in sources:
+                    if source in known:
+                        continue
+                    if source in open_nodes:  # a circle
+                        known[source] = never_again()
+                        continue
+                    open_nodes.add(source)
+                    stack.append((source, iter(self._sources(source))))
+                    break
+                else:
+                    stack.pop()
+                    open_nodes.discard(node_id)
+                    if node_id not in known:
+                        known[node_id] = self._signature(node_id)
+
+    def _sources(self, node_id: str) -> list[str]:
+        if not self.dynprompt.has_node(node_id):
+            return []
+        inputs = self.dynprompt.get_node(node_id)["inputs"]
+        return [value[0] for value in inputs.values() if type(value) is list and is_link(value)]
+
+    def _signature(self, node_id: str) -> Signature:
+        try:
+            return digest(self._content(node_id))
+        # Exception: classes of node packs answer here (INPUT_TYPES), and a node without signature just runs.
+        except Exception:
+            return never_again()
+
+    def _content(self, node_id: str) -> list[Any]:
+        node = self.dynprompt.get_node(node_id)
+        class_type, inputs, known = node["class_type"], node["inputs"], self.by_node
+        parts: list[Any] = [class_type]
+        if node_id in self.changed:
+            parts.append(("changed", canonical(self.changed[node_id])))
+        if self.dynprompt.facts.of(class_type).id_is_part_of_key:
+            parts.append(("id", node_id))
+        for name in sorted(inputs):
+            value = inputs[name]
+            kind = type(value)
+            parts.append(name)
+            if kind in _scalars:
+                parts.append(value)
+            elif kind is list and is_link(value):
+                parts.append(("link", known[value[0]], value[1]))
+            else:
+                parts.append(canonical(value))
+        return parts

@@ -1,0 +1,41 @@
+"""Which node is executing: a context variable, so that it is right in asynchronous nodes too."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+from typing import NamedTuple
+
+
+class ExecutionContext(NamedTuple):
+    """The running call: prompt, node, and the position in the list when a node is called per element."""
+
+    prompt_id: str
+    node_id: str
+    list_index: int | None
+
+
+_current: ContextVar[ExecutionContext | None] = ContextVar("executing_node", default=None)
+
+
+def get_executing_context() -> ExecutionContext | None:
+    """The call that this code runs in, or None outside a node."""
+    return _current.get()
+
+
+class CurrentNodeContext:
+    """`with CurrentNodeContext(prompt_id, node_id, list_index):` code inside belongs to that node."""
+
+    __slots__ = ("context", "_token")
+
+    def __init__(self, prompt_id: str, node_id: str, list_index: int | None = None) -> None:
+        self.context = ExecutionContext(prompt_id, node_id, list_index)
+        self._token: Token[ExecutionContext | None] | None = None
+
+    def __enter__(self) -> CurrentNodeContext:
+        self._token = _current.set(self.context)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._token is not None:
+            _current.reset(self._token)
+            self._token = None
