@@ -1,0 +1,114 @@
+"""What happens to models and conditioning just before and after sampling."""
+
+import collections
+import math
+import uuid
+
+import comfy.model_management
+import comfy.patcher_extension
+import comfy.utils
+
+
+def prepare_mask(noise_mask, shape, device):
+    """A mask in the latent's shape, on its device."""
+    return comfy.utils.reshape_mask(noise_mask, shape).to(device)
+
+
+def get_models_from_cond(cond, model_type):
+    """Everything that the conditioning carries under this key, lists flattened."""
+    models = []
+    for entry in cond:
+        if model_type in entry:
+            value = entry[model_type]
+            models.extend(value if isinstance(value, list) else [value])
+    return models
+
+
+def convert_cond(cond):
+    """From the node's form [tokens, {...}] to one dictionary per conditioning, each with an identity."""
+    converted = []
+    for tokens, extras in cond:
+        entry = dict(extras)
+        entry.setdefault("model_conds", {})
+        if tokens is not None:
+            entry["cross_attn"] = tokens
+        entry["uuid"] = uuid.uuid4()
+        converted.append(entry)
+    return converted
+
+
+def get_additional_models(conds, dtype):
+    """(models that the conditioning needs loaded, bytes they need to run)."""
+    found = {"control": [], "gligen": [], "additional_models": []}
+    for cond in conds.values():
+        for kind, models in found.items():
+            models.extend(get_models_from_cond(cond, kind))
+    models, inference_memory = [], 0
+    for control in set(found["control"]):
+        models.extend(control.get_models())
+        inference_memory += control.inference_memory_requirements(dtype)
+    models.extend(gligen[1] for gligen in found["gligen"])
+    return models + found["additional_models"], inference_memory
+
+
+def cleanup_additional_models(models):
+    """Let go of what models keep from the run."""
+    for model in models:
+        if hasattr(model, "cleanup"):
+            model.cleanup()
+
+
+def estimate_memory(model, noise_shape, conds):
+    """(bytes to run all conditioning in one batch, bytes to run the largest alone)."""
+    shapes = collections.defaultdict(list)
+    for cond in conds.values():
+        for entry in cond:
+            for name, shape in model.model.extra_conds_shapes(**entry).items():
+                shapes[name].append(shape)
+    largest = {name: [max(known, key=math.prod)] for name, known in shapes.items()}
+    batch, rest = noise_shape[0], list(noise_shape[1:])
+    both = model.model.memory_required([batch * 2, *rest], cond_shapes=shapes)
+    least = model.model.memory_required([batch, *rest], cond_shapes=largest)
+    return both, least
+
+
+def prepare_sampling(model, noise_shape, conds, model_options=None, force_full_load=False):
+    """Load the model and what the conditioning needs: (the model, conds, the additional models)."""
+    executor = comfy.patcher_extension.WrapperExecutor.new_executor(
+        _prepare_sampling,
+        comfy.patcher_extension.get_all_wrappers(
+            comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING, model_options or {}, is_model_options=True
+        ),
+    )
+    return executor.execute(
+        model, noise_shape, conds, model_options=model_options, force_full_load=force_full_load
+    )
+
+
+def _prepare_sampling(model, noise_shape, conds, model_options=None, force_full_load=False):
+    models, inference_memory = get_additional_models(conds, model.model_dtype())
+    models += model.get_nested_additional_models()
+    wanted, least = estimate_memory(model, noise_shape, conds)
+    comfy.model_management.load_models_gpu(
+        [model, *models],
+        memory_required=wanted + inference_memory,
+        minimum_memory_required=least + inference_memory,
+        force_full_load=force_full_load,
+    )
+    return model.model, conds, models
+
+
+def cleanup_models(conds, models):
+    """Undo `prepare_sampling`."""
+    cleanup_additional_models(models)
+    controls = set()
+    for cond in conds.values():
+        controls.update(get_models_from_cond(cond, "control"))
+    cleanup_additional_models(controls)
+
+
+def prepare_model_patcher(model, conds, model_options):
+    """Put the wrappers and callbacks of the patcher where the network and the samplers look for them."""
+    options = model_options["transformer_options"]
+    for kind, registered in (("wrappers", model.wrappers), ("callbacks", model.callbacks)):
+        comfy.patcher_extension.merge_nested_dicts(options.setdefault(kind, {}), registered, copy_dict1=False)
