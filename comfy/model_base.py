@@ -1,3 +1,4 @@
+# ruff: noqa: B006 - defaults like upstream's; they are only read
 """A diffusion model as the samplers see it: `apply_model(x, sigma, ...) -> denoised`.
 
 The network is the zoo's, wrapped by its family so that it takes (x, timesteps, context, ...); the prediction
@@ -112,7 +113,7 @@ class BaseModel(torch.nn.Module):
         c_crossattn=None,
         control=None,
         transformer_options={},
-        **kwargs,  # noqa: B006
+        **kwargs, 
     ):
         """Denoise x (B, C, H, W) at sigma t (B,); through the wrappers that packs registered."""
         wrappers = comfy.patcher_extension.get_all_wrappers(
@@ -131,7 +132,7 @@ class BaseModel(torch.nn.Module):
         c_crossattn=None,
         control=None,
         transformer_options={},
-        **kwargs,  # noqa: B006
+        **kwargs, 
     ):
         sigma = t
         xc = self.model_sampling.calculate_input(sigma, x)
@@ -249,7 +250,7 @@ class BaseModel(torch.nn.Module):
     def process_latent_out(self, latent):
         return self.latent_format.process_out(latent)
 
-    def memory_required(self, input_shape, cond_shapes={}) -> float:  # noqa: B006
+    def memory_required(self, input_shape, cond_shapes={}) -> float: 
         """Bytes that one evaluation needs besides the weights, as an estimate."""
         shapes = [input_shape]
         for name in self.memory_usage_factor_conds:

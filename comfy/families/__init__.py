@@ -1,0 +1,49 @@
+"""The model families, one file each, found by file name: a module here that holds a `FAMILY` is a family."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+
+from comfy.errors import UnknownArchitecture
+from comfy.families.base import Family, StateDict
+
+
+@functools.lru_cache(maxsize=1)
+def families() -> tuple[Family, ...]:
+    """All families, the most specific signature first."""
+    modules = (
+        importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)
+    )
+    found = [module.FAMILY for module in modules if hasattr(module, "FAMILY")]
+    return tuple(sorted(found, key=lambda family: (-family.specificity, family.name)))
+
+
+def recognise(weights: StateDict) -> tuple[Family, str] | None:
+    """The family of these weights and the prefix of its diffusion model; None for an unknown one."""
+    for family in families():
+        prefix = family.prefix_in(weights)
+        if prefix is not None:
+            return family, prefix
+    return None
+
+
+def unknown_architecture(weights: StateDict, path: str) -> UnknownArchitecture:
+    """The error for weights of no known family: what was found, and what comes nearest."""
+    names = list(weights)
+    sample = ", ".join(f"'{name}'" for name in names[:3]) + (", ..." if len(names) > 3 else "")
+    near = max(families(), key=lambda family: family.share_found(weights))
+    known = ", ".join(sorted(family.name for family in families()))
+    if near.share_found(weights) > 0.3:
+        guess = f"It comes nearest to {near.name}, but is of another variant or incomplete."
+    elif any("lora" in name for name in names):
+        guess = "It looks like a LoRA: load it with a LoRA loader on top of a checkpoint."
+    elif names and all(name.startswith(("encoder.", "decoder.", "quant_", "post_quant_")) for name in names):
+        guess = "It looks like a VAE alone: load it with a VAE loader."
+    else:
+        guess = "It resembles none of them."
+    return UnknownArchitecture(
+        f"'{path}' is of no model family that is known here ({known}). {guess} "
+        f"It holds {len(names)} tensors: {sample or 'none'}."
+    )
