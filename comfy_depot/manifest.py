@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -260,13 +260,19 @@ def read_entry(folder: str, name: str, value: Any) -> Entry:
                  form.license, form.gated)
 
 
+def extension_of(name: str) -> str:
+    """".safetensors" of "sub/a.safetensors", in lower case; empty when there is none."""
+    stem, _, extension = name.rpartition("/")[2].rpartition(".")
+    return f".{extension.lower()}" if stem and extension else ""
+
+
 def check_name(name: str) -> None:
     """ValueError for a file name that is hostile or has no extension."""
     try:
         safe_name(name)
     except UnsafeName as error:
         raise ValueError(str(error).rstrip(".")) from None
-    if not PurePosixPath(name).suffix.strip("."):
+    if not extension_of(name):
         raise ValueError("the name has no extension, so nobody can tell what kind of file it is. "
                          f"Write it as the file is called, such as '{name}.safetensors'")
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Collection, Mapping
-from pathlib import PurePosixPath
 
 import folder_paths
-from comfy_depot.manifest import Entry
+from comfy_depot.manifest import Entry, extension_of
 
 FolderTable = Mapping[str, tuple[list[str], Collection[str]]]
 
@@ -60,7 +59,7 @@ def why_refused(entry: Entry, *, allow_pickle: bool) -> str | None:
 
 
 def _why_extension_refused(entry: Entry, accepted: Collection[str], *, allow_pickle: bool) -> str | None:
-    extension = PurePosixPath(entry.name).suffix.lower()
+    extension = extension_of(entry.name)
     allowed = PLAIN_FORMATS | PICKLE_FORMATS if allow_pickle else PLAIN_FORMATS
     if accepted and extension not in accepted:
         shown = ", ".join(sorted(name for name in accepted if name in allowed)) or "no files at all"

@@ -1,0 +1,248 @@
+"""`python -m comfy_depot`: the depot by hand.
+
+    list      every known model and its tier
+    fetch     download models now
+    verify    every mistake in the manifests; also whether files on the disk are what the manifests say
+    log       which model was used when
+    serve     offer a folder of models over HTTP
+
+Exit status: 0 done, 1 something is wrong (it is printed), 2 the command line is wrong, 130 interrupted.
+Tables are for terminals; into a pipe go plain lines with tabs, and `--json` prints JSON everywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, astuple
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+import comfy_depot
+import folder_paths
+from comfy.cli_args import args as program_arguments
+from comfy_depot import access, hashing, inventory, manifest, options
+from comfy_depot.depot import Depot
+from comfy_depot.errors import DepotError
+from utils import extra_config
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    common = _common_parser()
+    shared, rest = common.parse_known_args(argv)
+    arguments = _command_parser(common).parse_args(rest, namespace=shared)
+    logging.basicConfig(level=logging.ERROR, format="%(levelname)s: %(message)s")
+    try:
+        return int(arguments.run(arguments))
+    except (DepotError, OSError, ValueError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted. What has arrived is kept; the next fetch goes on from there.", file=sys.stderr)
+        return 130
+
+
+def _common_parser() -> argparse.ArgumentParser:
+    """The options that every command takes, before or after its name."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    add = parser.add_argument
+    add("--base-directory", metavar="DIR", help="folder that holds models, model_manifests and depot")
+    add("--models-directory", metavar="DIR", help="folder of the models")
+    add("--extra-model-paths-config", metavar="FILE", action="append",
+        help="YAML file with more model folders")
+    add("--json", action="store_true", help="print JSON")
+    options.add_arguments(parser)
+    return parser
+
+
+def _command_parser(common: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m comfy_depot", description="Models from the cloud to the disk.", parents=[common],
+        conflict_handler="resolve", argument_default=argparse.SUPPRESS,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, run: Any, summary: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        command.set_defaults(run=run)
+        return command
+
+    command = add("list", _list, "every known model and its tier")
+    command.add_argument("--folder", metavar="TYPE", help="one folder type only, such as loras")
+    command.add_argument("--tier", choices=inventory.TIERS, help="one tier only")
+    command = add("fetch", _fetch, "download models now")
+    command.add_argument("models", nargs="+", metavar="FOLDER/NAME", help="such as checkpoints/x.safetensors")
+    command = add("verify", _verify, "list mistakes in the manifests, and files that are not what they say")
+    command.add_argument("--hash", action="store_true", help="also read the files and compare their sha256")
+    command.add_argument("--write-schema", action="store_true", help="write the manifests' schema.json anew")
+    command = add("log", _log, "which model was used when, newest first")
+    command.add_argument("--csv", action="store_true", help="print comma-separated values")
+    command.add_argument("--limit", type=int, default=-1, metavar="N", help="the newest N only")
+    command = add("serve", _serve, "offer a folder of models over HTTP, read-only")
+    command.add_argument("directory", type=Path, metavar="DIR", help="the folder, with one per type in it")
+    command.add_argument("--listen", default="127.0.0.1", metavar="ADDRESS", help="default: 127.0.0.1")
+    command.add_argument("--port", type=int, default=8189, help="default: 8189; 0 takes a free one")
+    command.add_argument("--rate", type=options.parse_size, default=0, metavar="BYTES",
+                         help="bytes per second, all connections together")
+    command.add_argument("--token-env", metavar="NAME", help="environment variable with the token to ask for")
+    return parser
+
+
+def _options(arguments: argparse.Namespace) -> options.Options:
+    """Place the folders as the server does, and the depot's options with them."""
+    for name in ("base_directory", "models_directory", "extra_model_paths_config"):
+        setattr(program_arguments, name, getattr(arguments, name))
+    folder_paths.apply_arguments(program_arguments)
+    extra_config.load_configured(arguments)
+    return options.from_args(arguments, base_directory=Path(folder_paths.base_path))
+
+
+@contextmanager
+def _depot(arguments: argparse.Namespace) -> Iterator[Depot]:
+    depot = comfy_depot.start(_options(arguments))
+    if depot is None:
+        raise ValueError("The depot is off. Leave out --depot-off.")
+    try:
+        yield depot
+    finally:
+        comfy_depot.stop()
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    with _depot(arguments) as depot:
+        found = inventory.models(depot, folder=arguments.folder, tier=arguments.tier)
+        problems = depot.catalogue.snapshot().problems
+    if arguments.json:
+        _print_json([inventory.as_json(model) for model in found])
+    else:
+        rows = [(model.folder, model.name, model.tier, human_size(model.size), model.source or "",
+                 model.group or "", "yes" if model.gated else "") for model in found]
+        _print_table(("folder", "name", "tier", "size", "source", "group", "gated"), rows)
+    if problems:
+        print(f"Mistakes in the manifests: {len(problems)}. To see them: python -m comfy_depot verify",
+              file=sys.stderr)
+    return 0
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    from comfy_depot.progress import progress_bars
+
+    results = []
+    with _depot(arguments) as depot, progress_bars(is_shown=not arguments.json) as show:
+        for model in arguments.models:
+            folder, slash, name = model.partition("/")
+            try:
+                if not slash:
+                    raise ValueError(f"'{model}' names no folder. Write FOLDER/NAME, as checkpoints/{model}.")
+                path = depot.fetch(folder, name, on_progress=show)
+                results.append({"model": model, "path": path, "error": None})
+            except (DepotError, ValueError) as error:
+                results.append({"model": model, "path": None, "error": str(error)})
+    if arguments.json:
+        _print_json(results)
+    for result in results if not arguments.json else []:
+        print(result["path"] or f"Error: {result['error']}",
+              file=sys.stdout if result["path"] else sys.stderr)
+    return 1 if any(result["error"] for result in results) else 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    with _depot(arguments) as depot:
+        if arguments.write_schema:
+            file = depot.options.model_manifests / "schema.json"
+            file.write_text(json.dumps(manifest.json_schema(), indent=2) + "\n", encoding="utf-8")
+        mistakes = [str(problem) for problem in depot.catalogue.snapshot().problems]
+        mistakes += _wrong_files(depot, with_hashes=arguments.hash)
+        models = sum(1 for _ in depot.catalogue)
+    if arguments.json:
+        _print_json({"models": models, "problems": mistakes})
+    else:
+        for mistake in mistakes:
+            print(mistake)
+        print(f"Models in the manifests: {models}. Mistakes: {len(mistakes)}.")
+    return 1 if mistakes else 0
+
+
+def _wrong_files(depot: Depot, *, with_hashes: bool) -> Iterator[str]:
+    """Files on the disk that are not what the manifests say."""
+    advice = "Remove the file to have it fetched again, or correct the manifest."
+    for entry in depot.catalogue:
+        path = depot.local_path(entry.folder, entry.name)
+        if path is None:
+            continue
+        size = os.path.getsize(path)
+        if entry.size is not None and size != entry.size:
+            yield f"{path}: has {size} bytes, and the manifest says {entry.size}. {advice}"
+        elif with_hashes and entry.sha256 is not None:
+            found = hashing.sha256_file(Path(path))
+            if found != entry.sha256:
+                yield f"{path}: has sha256 {found}, and the manifest says {entry.sha256}. {advice}"
+
+
+def _log(arguments: argparse.Namespace) -> int:
+    rows = access.read(_options(arguments).depot_dir, limit=arguments.limit)
+    if arguments.json:
+        _print_json([asdict(row) for row in rows])
+    elif arguments.csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(access.COLUMNS)
+        writer.writerows(astuple(row) for row in rows)
+    else:
+        shown = [(time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.time)), f"{row.folder}/{row.name}",
+                  row.outcome, human_size(row.bytes), row.prompt or "", row.node or "", row.tenant or "")
+                 for row in rows]
+        _print_table(("time", "model", "outcome", "size", "prompt", "node", "tenant"), shown)
+    return 0
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from comfy_depot.serve import Library, run
+
+    if not arguments.directory.is_dir():
+        raise ValueError(f"'{arguments.directory}' is no folder. Name the folder that holds the models.")
+    token = None
+    if arguments.token_env is not None:
+        token = os.environ.get(arguments.token_env)
+        if not token:
+            raise ValueError(f"The variable {arguments.token_env} is empty. Put the token into it.")
+    library = Library(arguments.directory, token=token, rate=arguments.rate)
+    run(library, arguments.listen, arguments.port, on_start=lambda url: print(
+        f"Serving {library.directory} at {url} (manifest: {url}/manifest.json). Ctrl+C stops.", flush=True))
+    return 0
+
+
+def human_size(size: int | None) -> str:
+    """"4.2 GiB" of a number of bytes; empty when it is not known."""
+    if size is None:
+        return ""
+    value, units = float(size), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:
+        value /= 1024
+        units.pop(0)
+    return f"{size} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
+
+
+def _print_json(content: Any) -> None:
+    print(json.dumps(content, indent=2))
+
+
+def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    if not sys.stdout.isatty():
+        for row in rows:
+            print("\t".join(row))
+        return
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
