@@ -22,7 +22,7 @@ import protocol
 from app.app_settings import AppSettings
 from app.custom_node_manager import CustomNodeManager
 from app.frontend_management import FrontendManager
-from app.middleware import chosen_middlewares
+from app.middleware import chosen_header_setters, chosen_middlewares
 from app.model_manager import ModelFileManager
 from app.node_replace_manager import NodeReplaceManager
 from app.routes import (
@@ -114,6 +114,7 @@ class PromptServer:
             client_max_size=round(args.max_upload_size * feature_flags.MEGABYTE),
             middlewares=chosen_middlewares(args),
         )
+        self.app.on_response_prepare.extend(chosen_header_setters(args))
         self.routes = web.RouteTableDef()
         for topic in TOPICS:
             topic.add_routes(self.routes, self)

@@ -8,6 +8,7 @@ import logging
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,6 +49,18 @@ def without_sensitive(item: tuple) -> tuple:
     return tuple(item[:5])
 
 
+def failure(prompt_id: str, error: Exception) -> execution.PromptQueue.ExecutionStatus:
+    """The status of a prompt that failed outside of its nodes, with every field that clients read."""
+    details = {
+        "prompt_id": prompt_id, "node_id": "", "node_type": "", "executed": [], "exception_message": str(error),
+        "exception_type": type(error).__qualname__, "traceback": traceback.format_tb(error.__traceback__),
+        "current_inputs": {}, "current_outputs": [], "timestamp": int(time.time() * 1000),
+    }  # fmt: skip
+    return execution.PromptQueue.ExecutionStatus(
+        status_str="error", completed=False, messages=[("execution_error", details)]
+    )
+
+
 def model_management() -> Any | None:
     """`comfy.model_management` if any prompt has loaded it."""
     return sys.modules.get("comfy.model_management")
@@ -78,24 +91,29 @@ class Worker:
         """Run one prompt. It reaches the history before its client hears that it is over."""
         prompt_id, started = item[1], time.perf_counter()
         self.server.last_prompt_id = prompt_id
-        extra_data = {**item[3], **(item[5] if len(item) > 5 else {})}
-        try:
-            self.executor.execute(item[2], prompt_id, extra_data, item[4])
-        finally:
-            status = execution.PromptQueue.ExecutionStatus(
-                status_str="success" if self.executor.success else "error",
-                completed=self.executor.success,
-                messages=self.executor.status_messages,
-            )
-            self.queue.task_done(
-                item_id, self.executor.history_result, status=status, process_item=without_sensitive
-            )
-            if self.server.client_id is not None:
-                self.server.send_sync(
-                    "executing", {"node": None, "prompt_id": prompt_id}, self.server.client_id
-                )
-            self.needs_cleanup = True
+        result, status = self.execute(item)
+        self.queue.task_done(item_id, result, status=status, process_item=without_sensitive)
+        if self.server.client_id is not None:
+            self.server.send_sync("executing", {"node": None, "prompt_id": prompt_id}, self.server.client_id)
+        self.needs_cleanup = True
         logging.info("Prompt executed in %.2f seconds", time.perf_counter() - started)
+
+    def execute(self, item: tuple) -> tuple[dict[str, Any], execution.PromptQueue.ExecutionStatus]:
+        """(outputs for the history, status) of a prompt, also when the executor itself breaks."""
+        _, prompt_id, prompt, extra_data, outputs, *sensitive = item
+        try:
+            self.executor.execute(
+                prompt, prompt_id, {**extra_data, **(sensitive[0] if sensitive else {})}, outputs
+            )
+        except Exception as error:  # packs replace parts of the executor; the prompt must end in the history
+            logging.exception("Prompt %s ended in an error outside of its nodes.", prompt_id)
+            return {"outputs": {}, "meta": {}}, failure(prompt_id, error)
+        success = self.executor.success
+        return self.executor.history_result, execution.PromptQueue.ExecutionStatus(
+            status_str="success" if success else "error",
+            completed=success,
+            messages=self.executor.status_messages,
+        )
 
     def follow_flags(self) -> None:
         """Do what POST /free asked for."""
@@ -127,8 +145,8 @@ def prompt_worker(queue: Any, server: Any) -> None:
             worker.run_next()
         except interruption.InterruptProcessingException:
             logging.info("A stop was asked for between two nodes.")
-        except Exception:  # the thread must outlive any prompt; its own error is in the history or in the log
-            logging.exception("A prompt ended in an error outside of its nodes. The next one is taken.")
+        except Exception:  # the thread must outlive whatever happens between prompts
+            logging.exception("The worker failed between two prompts. The next one is taken.")
 
 
 def start(server: Any) -> threading.Thread:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.middleware.cache_headers import cache_control
+from app.middleware.cache_headers import set_cache_header
 from app.middleware.compression import compress_body
-from app.middleware.origin import create_cors_middleware, create_origin_only_middleware
+from app.middleware.origin import answer_options, create_cors_headers, refuse_other_sites
 from app.middleware.policy import forbid_the_internet
 
 
 def chosen_middlewares(args: Any) -> list:
-    """The middlewares for these options, outermost first."""
-    chosen = [cache_control]
-    if args.enable_compress_response_body:
-        chosen.append(compress_body)
+    """What stands around the handlers with these options, outermost first."""
+    chosen = [answer_options if args.enable_cors_header else refuse_other_sites]
+    return [*chosen, compress_body] if args.enable_compress_response_body else chosen
+
+
+def chosen_header_setters(args: Any) -> list:
+    """What adds headers to every answer, also to errors and files, just before it is sent."""
+    chosen = [set_cache_header]
     if args.enable_cors_header:
-        chosen.append(create_cors_middleware(args.enable_cors_header))
-    else:
-        chosen.append(create_origin_only_middleware())
+        chosen.append(create_cors_headers(args.enable_cors_header))
     if args.disable_api_nodes:
         chosen.append(forbid_the_internet)
     return chosen

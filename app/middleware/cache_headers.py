@@ -25,16 +25,8 @@ def cache_rule(path: str, status: int) -> str | None:
     return None
 
 
-@web.middleware
-async def cache_control(request: web.Request, handler) -> web.StreamResponse:
+async def set_cache_header(request: web.Request, response: web.StreamResponse) -> None:
     """Set Cache-Control by file kind unless the handler did."""
-    try:
-        response = await handler(request)
-    except web.HTTPException as answer:  # a 404 of a static folder is raised, not returned
-        response = answer
     rule = cache_rule(request.path, response.status)
-    if rule is not None and not response.prepared:
+    if rule is not None:
         response.headers.setdefault("Cache-Control", rule)
-    if isinstance(response, web.HTTPException):
-        raise response
-    return response

@@ -61,28 +61,26 @@ async def is_foreign(headers) -> bool:
     return await is_loopback(urllib.parse.urlsplit("//" + host.lower()).hostname)
 
 
-def create_origin_only_middleware():
+@web.middleware
+async def refuse_other_sites(request: web.Request, handler) -> web.StreamResponse:
     """Refuse requests that other sites' pages send to this machine."""
-
-    @web.middleware
-    async def origin_only(request: web.Request, handler) -> web.StreamResponse:
-        if await is_foreign(request.headers):
-            logging.warning(
-                "Refused %s %s: it comes from %s. To allow other pages start with --enable-cors-header.",
-                request.method,
-                request.path,
-                request.headers.get("Origin", "another site"),
-            )
-            return web.Response(status=403)
-        if request.method == "OPTIONS":
-            return web.Response()
-        return await handler(request)
-
-    return origin_only
+    if await is_foreign(request.headers):
+        logging.warning(
+            "Refused %s %s from %s. To let other pages in, start with --enable-cors-header.",
+            request.method, request.path, request.headers.get("Origin", "another site"),
+        )  # fmt: skip
+        return web.Response(status=403)
+    return await answer_options(request, handler)
 
 
-def create_cors_middleware(allowed_origin: str):
-    """Let pages of `allowed_origin` ("*": any) call the server."""
+@web.middleware
+async def answer_options(request: web.Request, handler) -> web.StreamResponse:
+    """Answer the question of browsers whether they may ask."""
+    return web.Response() if request.method == "OPTIONS" else await handler(request)
+
+
+def create_cors_headers(allowed_origin: str):
+    """A header setter that lets pages of `allowed_origin` ("*": any) read answers."""
     headers = {
         "Access-Control-Allow-Origin": allowed_origin,
         "Access-Control-Allow-Methods": ALLOWED_METHODS,
@@ -90,11 +88,7 @@ def create_cors_middleware(allowed_origin: str):
         "Access-Control-Allow-Credentials": "true",
     }
 
-    @web.middleware
-    async def cors(request: web.Request, handler) -> web.StreamResponse:
-        response = web.Response() if request.method == "OPTIONS" else await handler(request)
-        if not response.prepared:
-            response.headers.update(headers)
-        return response
+    async def set_cors_headers(request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.update(headers)
 
-    return cors
+    return set_cors_headers

@@ -55,7 +55,7 @@ def describe(names: list[str]) -> str:
     with folder_paths.cache_helper:
         for name in names:
             try:
-                # Class by class and without NaN or Infinity: one such value makes the whole answer unreadable.
+                # Class by class, and no NaN or Infinity: one such value makes the whole answer unreadable.
                 described.append(f"{json.dumps(name)}: {json.dumps(node_info(name), allow_nan=False)}")
             except Exception:  # a pack's INPUT_TYPES can raise anything, and must not empty every menu
                 logging.exception("Node class %s is left out of /object_info.", name)

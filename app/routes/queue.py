@@ -16,25 +16,12 @@ def without_sensitive(items: list) -> list[tuple]:
     return [tuple(item[:5]) for item in items]
 
 
-def interrupt_if_running(server: Any, prompt_id: str) -> bool:
-    """Interrupt the prompt, but only if it is the one that runs now; says whether it was.
-
-    The queue's lock is held, so that the wish cannot reach a prompt that starts in between.
-    """
-    queue = server.prompt_queue
-    with queue.mutex:
-        running = any(item[1] == prompt_id for item in queue.currently_running.values())
-        if running:
-            interruption.interrupt_current_processing()
-    return running
-
-
 def cancel(server: Any, prompt_id: str) -> bool:
     """Take a waiting prompt out of the queue or interrupt it if it runs; False when it is finished or
     unknown.
     """
     waiting = server.prompt_queue.delete_queue_item(lambda item: item[1] == prompt_id)
-    return bool(waiting) or interrupt_if_running(server, prompt_id)
+    return bool(waiting) or server.prompt_queue.interrupt_if_running(prompt_id)
 
 
 async def get_queue(server: Any, request: web.Request) -> web.Response:
@@ -63,7 +50,7 @@ async def post_interrupt(server: Any, request: web.Request) -> web.Response:
     if not prompt_id:
         logging.info("Interrupting whatever runs.")
         interruption.interrupt_current_processing()
-    elif interrupt_if_running(server, prompt_id):
+    elif server.prompt_queue.interrupt_if_running(prompt_id):
         logging.info("Interrupting prompt %s.", prompt_id)
     return web.Response()
 

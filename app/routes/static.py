@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import nodes
@@ -12,6 +13,7 @@ from aiohttp import web
 from app.custom_node_manager import EXAMPLE_FOLDERS
 from app.frontend_management import FrontendManager, template_files
 from app.routes import register
+from app.safe_paths import inside
 
 ENTRY_PAGE_HEADERS = {"Cache-Control": "no-cache", "Pragma": "no-cache", "Expires": "0"}
 
@@ -28,24 +30,45 @@ async def get_template_file(server: Any, request: web.Request) -> web.StreamResp
     return web.FileResponse(path)
 
 
+def file_below(folders: Iterable[str], name: str) -> web.FileResponse:
+    """The file of that name in the first folder that has it; 404 when none has."""
+    for folder in folders:
+        path = inside(folder, name)
+        if path is not None and os.path.isfile(path):
+            return web.FileResponse(path)
+    raise web.HTTPNotFound()
+
+
+async def get_extension_file(server: Any, request: web.Request) -> web.StreamResponse:
+    """A file of a pack's web folder, else of the web page's own extensions."""
+    path = request.match_info["path"]
+    for name, folder in nodes.EXTENSION_WEB_DIRS.items():
+        if path.startswith(name + "/"):
+            return file_below([folder], path[len(name) + 1 :])
+    return file_below([os.path.join(server.web_root, "extensions")], path)
+
+
+async def get_example_workflow(server: Any, request: web.Request) -> web.StreamResponse:
+    """An example workflow of a pack, or a picture beside it."""
+    folder = nodes.LOADED_MODULE_DIRS.get(request.match_info["pack"])
+    if folder is None:
+        raise web.HTTPNotFound()
+    return file_below([os.path.join(folder, kind) for kind in EXAMPLE_FOLDERS], request.match_info["path"])
+
+
 def add_routes(routes: web.RouteTableDef, server: Any) -> None:
     """The entry page."""
     register(routes, server, [("GET", "/", get_page)])
 
 
 def mount_files(application: web.Application, server: Any) -> None:
-    """Mount every folder of files.
-
-    Called when the node packs are loaded; the web page's folder comes last.
-    """
-    for name, folder in nodes.EXTENSION_WEB_DIRS.items():
-        application.add_routes([web.static("/extensions/" + name, folder)])
-    for name, folder in nodes.LOADED_MODULE_DIRS.items():
-        for examples in (os.path.join(folder, kind) for kind in EXAMPLE_FOLDERS):
-            if os.path.isdir(examples):
-                application.add_routes([web.static("/api/workflow_templates/" + name, examples)])
+    """Mount what has no twin below /api: every kind of file, and last the web page's folder."""
     mounted = web.RouteTableDef()
-    register(mounted, server, [("GET", "/templates/{path:.*}", get_template_file)])
+    register(mounted, server, [
+        ("GET", "/extensions/{path:.*}", get_extension_file),
+        ("GET", "/api/workflow_templates/{pack}/{path:.*}", get_example_workflow),
+        ("GET", "/templates/{path:.*}", get_template_file),
+    ])  # fmt: skip
     application.add_routes(mounted)
     docs = FrontendManager.embedded_docs_path()
     if docs is not None:

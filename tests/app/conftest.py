@@ -39,7 +39,7 @@ def base(tmp_path, monkeypatch):
 
 @pytest.fixture
 async def connect(base):
-    """A function that starts a server with options and returns a client; `client.prompt_server` is the server."""
+    """A function that starts a server with options; gives a client, whose `prompt_server` is the server."""
     from server import PromptServer
 
     async with contextlib.AsyncExitStack() as stack:

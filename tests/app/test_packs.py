@@ -32,6 +32,9 @@ async def test_every_script_of_the_page_and_of_the_packs_is_listed_and_served(co
         "/extensions/my%20pack/deep/b.js",
     ]
     assert await (await client.get("/extensions/my%20pack/a.js")).text() == "let a = 1;"
+    assert (await client.get("/extensions/my%20pack/none.js")).status == 404
+    assert (await client.get("/extensions/core/widgetInputs.js")).status == 200
+    assert (await client.get("/extensions/my%20pack/..%2F..%2Fsecret")).status == 404
 
 
 async def test_translations_of_all_packs_are_merged(client, base):
@@ -56,6 +59,8 @@ async def test_example_workflows_are_listed_and_served(connect, base):
     assert await (await client.get("/workflow_templates")).json() == {"pack": ["one", "two"]}
     assert await (await client.get("/api/workflow_templates/pack/one.json")).json() == {"nodes": []}
     assert (await client.get("/api/workflow_templates/pack/two.json")).status == 200
+    assert (await client.get("/api/workflow_templates/pack/none.json")).status == 404
+    assert (await client.get("/api/workflow_templates/other/one.json")).status == 404
 
 
 async def test_subgraphs_are_listed_without_and_fetched_with_their_data(client, base):

@@ -19,9 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 async def test_system_stats_have_the_fields_clients_read(client):
     stats = await (await client.get("/api/system_stats")).json()
     assert set(stats["system"]) == {
-        "os", "ram_total", "ram_free", "comfyui_version", "required_frontend_version", "installed_templates_version",
-        "required_templates_version", "comfy_package_versions", "python_version", "pytorch_version",
-        "embedded_python", "deploy_environment", "argv",
+        "os", "ram_total", "ram_free", "comfyui_version", "required_frontend_version", "pytorch_version",
+        "installed_templates_version", "required_templates_version", "comfy_package_versions",
+        "python_version", "embedded_python", "deploy_environment", "argv",
     }  # fmt: skip
     assert stats["system"]["ram_total"] > stats["system"]["ram_free"] > 0
     assert stats["system"]["argv"] == sys.argv
@@ -37,8 +37,10 @@ async def test_system_stats_have_the_fields_clients_read(client):
 
 def test_every_list_answers_without_torch(tmp_path):
     """A server that imports torch to draw a menu starts slowly and takes 400 MB more."""
-    paths = ["/system_stats", "/object_info", "/features", "/models", "/models/checkpoints", "/experiment/models",
-             "/embeddings", "/extensions", "/settings", "/users", "/queue", "/history", "/prompt", "/api/jobs", "/"]  # fmt: skip
+    paths = (
+        "/ /system_stats /object_info /features /models /models/checkpoints /experiment/models /embeddings"
+        " /extensions /settings /users /queue /history /prompt /api/jobs /internal/logs /internal/folder_paths"
+    ).split()
     script = f"""
 import asyncio, sys
 from aiohttp.test_utils import TestClient, TestServer

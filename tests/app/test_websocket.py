@@ -1,0 +1,156 @@
+"""The websocket: greeting, flags, reconnection, and who hears what."""
+
+import asyncio
+import json
+import struct
+
+import pytest
+from PIL import Image
+
+from protocol import BinaryEventTypes
+
+
+async def greeted(socket):
+    """The id in the greeting, which is the first message."""
+    greeting = await socket.receive_json(timeout=5)
+    assert greeting["type"] == "status"
+    assert greeting["data"]["status"] == {"exec_info": {"queue_remaining": 0}}
+    return greeting["data"]["sid"]
+
+
+async def test_a_client_is_greeted_with_its_id_and_the_queue(client):
+    async with client.ws_connect("/ws?clientId=me") as own, client.ws_connect("/api/ws") as given:
+        assert await greeted(own) == "me"
+        assert len(await greeted(given)) == 32
+
+
+async def test_feature_flags_are_answered_with_the_servers(client):
+    async with client.ws_connect("/ws?clientId=me") as socket:
+        await greeted(socket)
+        await socket.send_json({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
+        answer = await socket.receive_json(timeout=5)
+        assert answer["type"] == "feature_flags" and answer["data"]["supports_preview_metadata"] is True
+        assert client.prompt_server.sockets_metadata["me"]["feature_flags"] == {
+            "supports_preview_metadata": True
+        }
+
+
+@pytest.mark.parametrize(
+    "first", ["no json", "[1]", '{"type": "other"}', '{"type": "feature_flags", "data": 3}']
+)
+async def test_any_other_first_message_is_harmless(client, first):
+    async with client.ws_connect("/ws?clientId=me") as socket:
+        await greeted(socket)
+        await socket.send_str(first)
+        await socket.send_json({"type": "feature_flags", "data": {"late": True}})
+        await socket.ping()
+        client.prompt_server.send_sync("hello", {"n": 1}, "me")
+        message = await socket.receive_json(timeout=5)
+        while message["type"] == "feature_flags":
+            message = await socket.receive_json(timeout=5)
+        assert message == {"type": "hello", "data": {"n": 1}}
+        assert client.prompt_server.sockets_metadata["me"]["feature_flags"] == {}
+
+
+async def test_messages_reach_one_client_or_all(client):
+    async with client.ws_connect("/ws?clientId=a") as a, client.ws_connect("/ws?clientId=b") as b:
+        await greeted(a)
+        await greeted(b)
+        client.prompt_server.send_sync("only", 1, "a")
+        client.prompt_server.send_sync("nobody", 2, "unknown")
+        client.prompt_server.send_sync("all", 3)
+        assert [(await a.receive_json(timeout=5))["type"] for _ in range(2)] == ["only", "all"]
+        assert (await b.receive_json(timeout=5))["type"] == "all"
+
+
+async def test_a_client_that_reconnects_before_its_old_line_ends_goes_on_hearing(client):
+    """Upstream drops the new registration when the old line ends; the client then hears nothing more."""
+    old = await client.ws_connect("/ws?clientId=me")
+    await greeted(old)
+    async with client.ws_connect("/ws?clientId=me") as new:
+        await greeted(new)
+        await new.send_json({"type": "feature_flags", "data": {"new": True}})
+        await new.receive_json(timeout=5)
+        await old.close()
+        await asyncio.sleep(0.05)
+        client.prompt_server.send_sync("hello", None, "me")
+        assert (await new.receive_json(timeout=5))["type"] == "hello"
+        assert client.prompt_server.sockets_metadata["me"]["feature_flags"] == {"new": True}
+    for _ in range(100):
+        if not client.prompt_server.sockets:
+            break
+        await asyncio.sleep(0.01)
+    assert client.prompt_server.sockets == {} and client.prompt_server.sockets_metadata == {}
+
+
+async def test_the_owner_of_the_running_prompt_is_told_the_node_when_it_comes_back(client):
+    client.prompt_server.client_id, client.prompt_server.last_node_id = "me", "7"
+    async with (
+        client.ws_connect("/ws?clientId=me") as socket,
+        client.ws_connect("/ws?clientId=other") as other,
+    ):
+        await greeted(socket)
+        assert await socket.receive_json(timeout=5) == {"type": "executing", "data": {"node": "7"}}
+        await greeted(other)
+        client.prompt_server.send_sync("next", None)
+        assert (await other.receive_json(timeout=5))["type"] == "next"
+
+
+async def test_previews_go_out_with_and_without_metadata(client):
+    picture = Image.new("RGBA", (64, 32), (255, 0, 0, 255))
+    async with client.ws_connect("/ws?clientId=me") as socket:
+        await greeted(socket)
+        server = client.prompt_server
+        server.send_sync(BinaryEventTypes.UNENCODED_PREVIEW_IMAGE, ("JPEG", picture, 16), "me")
+        plain = await socket.receive_bytes(timeout=5)
+        assert struct.unpack(">II", plain[:8]) == (1, 1) and plain[8:10] == b"\xff\xd8"
+        server.send_sync(BinaryEventTypes.UNENCODED_PREVIEW_IMAGE, ("PNG", picture, None), "me")
+        assert struct.unpack(">II", (await socket.receive_bytes(timeout=5))[:8]) == (1, 2)
+        metadata = {"node_id": "3", "prompt_id": "p"}
+        server.send_sync(BinaryEventTypes.PREVIEW_IMAGE_WITH_METADATA, (("PNG", picture, 16), metadata), "me")
+        message = await socket.receive_bytes(timeout=5)
+        event, length = struct.unpack(">II", message[:8])
+        assert event == 4
+        assert json.loads(message[8 : 8 + length]) == {**metadata, "image_type": "image/png"}
+        assert message[8 + length :].startswith(b"\x89PNG")
+
+
+async def test_text_below_a_node_carries_the_nodes_id(client):
+    async with client.ws_connect("/ws?clientId=me") as socket:
+        await greeted(socket)
+        client.prompt_server.send_progress_text("half way", 12, "me")
+        assert await socket.receive_bytes(timeout=5) == struct.pack(">II", 3, 2) + b"12half way"
+
+
+async def test_bytes_need_an_event_number(client):
+    with pytest.raises(RuntimeError, match="needs an event number, not 'name'"):
+        client.prompt_server.encode_bytes("name", b"")
+
+
+async def test_a_message_that_cannot_be_encoded_does_not_stop_the_others(client, caplog):
+    async with client.ws_connect("/ws?clientId=me") as socket:
+        await greeted(socket)
+        client.prompt_server.send_sync("bad", object())
+        client.prompt_server.send_sync("good", None)
+        assert (await socket.receive_json(timeout=5))["type"] == "good"
+    assert "Message 'bad' could not be sent." in caplog.text
+
+
+async def test_the_length_of_the_queue_is_told_to_all(client):
+    async with client.ws_connect("/ws?clientId=me") as socket:
+        await greeted(socket)
+        client.prompt_server.queue_updated()
+        message = await socket.receive_json(timeout=5)
+        assert message == {"type": "status", "data": {"status": {"exec_info": {"queue_remaining": 0}}}}
+
+
+async def test_a_client_that_takes_nothing_is_dropped(client, monkeypatch, caplog):
+    class Stuck:
+        async def send_str(self, text):
+            await asyncio.sleep(60)
+
+    monkeypatch.setattr("server.SECONDS_TO_TAKE_A_MESSAGE", 0.01)
+    client.prompt_server.sockets["stuck"] = Stuck()
+    await client.prompt_server.send_json("hello", None)
+    assert "stuck" not in client.prompt_server.sockets
+    assert "Client stuck takes no messages and is dropped." in caplog.text

@@ -1,0 +1,192 @@
+"""The worker's part: run, store, tell, follow flags; and the progress of nodes."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from app import progress_messages, worker
+from comfy import interruption, progress_bar
+from comfy.cli_args import args
+from comfy_execution import progress
+from protocol import BinaryEventTypes
+
+
+class Host:
+    """What the worker needs of a server; it writes down what is sent, and what the history held then."""
+
+    def __init__(self):
+        self.client_id = self.last_node_id = self.last_prompt_id = None
+        self.sockets_metadata = {}
+        self.sent = []
+        self.queue = None
+
+    def send_sync(self, event, data, sid=None):
+        self.sent.append((event, data, sid, self.queue is not None and list(self.queue.history)))
+
+    def queue_updated(self):
+        pass
+
+
+@pytest.fixture
+def house(echo):
+    """A worker with its host and queue."""
+    import execution
+
+    host = Host()
+    host.queue = execution.PromptQueue(host)
+    return worker.Worker(host.queue, host)
+
+
+def put(house, prompt_id="p", text="hi", client_id="me"):
+    graph = {"1": {"class_type": "Echo", "inputs": {"text": text}}}
+    house.queue.put(
+        (0, prompt_id, graph, {"client_id": client_id}, ["1"], {"auth_token_comfy_org": "secret"})
+    )
+
+
+def test_a_prompt_is_in_the_history_before_its_client_hears_the_end(house):
+    put(house)
+    house.run_next()
+    entry = house.queue.history["p"]
+    assert entry["status"]["status_str"] == "success" and entry["outputs"] == {"1": {"text": ["hi"]}}
+    assert "secret" not in str(entry)
+    event, data, sid, history = house.server.sent[-1]
+    assert (event, data, sid, history) == ("executing", {"node": None, "prompt_id": "p"}, "me", ["p"])
+    assert house.server.last_prompt_id == "p"
+
+
+def test_without_a_client_no_end_is_sent(house):
+    put(house, client_id=None)
+    house.run_next()
+    assert [
+        message for message in house.server.sent if message[0] == "executing" and message[1]["node"] is None
+    ] == []
+
+
+def test_nodes_run_without_gradients(house, echo):
+    seen = []
+
+    def run(self, text, id=None):
+        import torch
+
+        seen.append(torch.is_inference_mode_enabled())
+        return (text,)
+
+    echo_run, echo.run = echo.run, run
+    try:
+        put(house)
+        house.run_next()
+    finally:
+        echo.run = echo_run
+    assert seen == [True]
+
+
+def test_an_executor_that_breaks_leaves_a_history_entry_and_the_next_prompt_runs(house, monkeypatch):
+    put(house, "broken")
+    with monkeypatch.context() as patch:
+        patch.setattr(house.executor, "execute", lambda *arguments: (_ for _ in ()).throw(OSError("disk")))
+        house.run_next()
+    entry = house.queue.history["broken"]
+    assert entry["status"]["status_str"] == "error"
+    (event, data), = entry["status"]["messages"]  # fmt: skip
+    assert event == "execution_error" and data["exception_message"] == "disk"
+    assert {"node_id", "node_type", "exception_type", "traceback"} <= set(data)
+    assert house.queue.currently_running == {}
+    put(house, "next")
+    house.run_next()
+    assert house.queue.history["next"]["status"]["completed"]
+
+
+def test_the_thread_outlives_errors(house, monkeypatch, caplog):
+    ends = iter([OSError("first"), interruption.InterruptProcessingException(), SystemExit()])
+    monkeypatch.setattr(worker.Worker, "run_next", lambda self: (_ for _ in ()).throw(next(ends)))
+    with pytest.raises(SystemExit):
+        worker.prompt_worker(house.queue, house.server)
+    assert "The next one is taken." in caplog.text
+
+
+def test_flags_free_results_and_models(house, monkeypatch):
+    calls = []
+    management = SimpleNamespace(
+        unload_all_models=lambda: calls.append("unload"), soft_empty_cache=lambda: calls.append("empty")
+    )
+    monkeypatch.setitem(sys.modules, "comfy.model_management", management)
+    monkeypatch.setattr(house.executor, "reset", lambda: calls.append("reset"))
+    for flag, expected in {
+        "unload_models": ["unload", "empty"],
+        "free_memory": ["reset", "unload", "empty"],
+    }.items():
+        calls.clear()
+        house.queue.set_flag(flag, True)
+        house.follow_flags()
+        house.clean_up()
+        assert calls == expected
+    calls.clear()
+    house.follow_flags()
+    house.clean_up()
+    assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({}, "CLASSIC"),
+        ({"cache_none": True}, "NONE"),
+        ({"cache_lru": 3}, "LRU"),
+        ({"cache_ram": [2.0]}, "RAM_PRESSURE"),
+    ],
+)
+def test_the_command_line_chooses_the_cache(options, kind):
+    settings = worker.cache_settings(SimpleNamespace(**{**vars(args), **options}))
+    assert settings["cache_type"].name == kind
+    assert settings["cache_args"]["lru"] == options.get("cache_lru", 0)
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """A host whose progress hook is installed, and what the node states were told."""
+    host, states = Host(), []
+    registry = SimpleNamespace(update_progress=lambda *arguments: states.append(arguments))
+    monkeypatch.setattr(progress_messages, "get_progress_state", lambda: registry)
+    progress_messages.install(host)
+    host.client_id, host.last_node_id, host.last_prompt_id = "me", "9", "last"
+    yield host, states
+    progress_bar.set_progress_bar_global_hook(None)
+    interruption.interrupt_current_processing(False)
+
+
+def test_a_bar_tells_its_node_and_prompt(told):
+    from comfy_execution.utils import CurrentNodeContext
+
+    host, states = told
+    with CurrentNodeContext("p", "5"):
+        progress_bar.ProgressBar(4).update(1)
+    progress_bar.ProgressBar(4, node_id="6").update_absolute(2)
+    assert [message[1] for message in host.sent] == [
+        {"value": 1, "max": 4, "prompt_id": "p", "node": "5"},
+        {"value": 2, "max": 4, "prompt_id": "last", "node": "6"},
+    ]
+    assert states == [("5", 1, 4, None), ("6", 2, 4, None)]
+
+
+def test_previews_are_sent_plainly_only_to_clients_that_know_no_metadata(told):
+    host, _ = told
+    progress_bar.ProgressBar(4).update_absolute(1, preview="picture")
+    assert (BinaryEventTypes.UNENCODED_PREVIEW_IMAGE, "picture", "me") in [
+        message[:3] for message in host.sent
+    ]
+    host.sent.clear()
+    host.sockets_metadata = {"me": {"feature_flags": {"supports_preview_metadata": True}}}
+    progress_bar.ProgressBar(4).update_absolute(1, preview="picture")
+    assert [message[0] for message in host.sent] == ["progress"]
+
+
+def test_a_bar_is_where_a_long_node_learns_that_it_shall_stop(told):
+    interruption.interrupt_current_processing()
+    with pytest.raises(interruption.InterruptProcessingException):
+        progress_bar.ProgressBar(4).update(1)
+
+
+def test_node_states_come_from_the_registry():
+    assert progress_messages.get_progress_state is progress.get_progress_state
