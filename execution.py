@@ -1,8 +1,9 @@
 """The executor of prompts, under the names that servers and node packs use.
 
-`PromptExecutor` runs a validated prompt and sends events to any host with `send_sync`; `PromptQueue` holds the
-waiting prompts; `validate_prompt` checks one. The work is done in `comfy_execution`. Functions here that node
-packs replace (`execute`, `get_output_data`) are looked up in this module each time they are called.
+`PromptExecutor` runs a validated prompt and sends events to any host with `send_sync`; `PromptQueue` holds
+the waiting prompts; `validate_prompt` checks one. The work is done in `comfy_execution`. Functions here
+that node packs replace (`execute`, `get_output_data`) are looked up in this module each time they are
+called.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
 from typing import Any
 
-import comfy.interruption
 import nodes
+
+import comfy.interruption
+import latent_preview
 from comfy_execution import prompt_queue, prompt_validation
 from comfy_execution.caching import CacheEntry, CacheSet, CacheType
 from comfy_execution.dynamic_prompt import DynamicPrompt
@@ -38,9 +41,9 @@ from comfy_execution.progress import (
 from comfy_execution.prompt_validation import full_type_name
 
 __all__ = [
-    "CacheEntry", "CacheSet", "CacheType", "ExecutionBlocker", "ExecutionList", "ExecutionResult", "GraphBuilder",
-    "PromptExecutor", "PromptQueue", "SENSITIVE_EXTRA_DATA_KEYS", "execute", "full_type_name", "get_input_data",
-    "get_output_data", "get_output_from_returns", "validate_prompt",
+    "CacheEntry", "CacheSet", "CacheType", "ExecutionBlocker", "ExecutionList", "ExecutionResult",
+    "GraphBuilder", "PromptExecutor", "PromptQueue", "SENSITIVE_EXTRA_DATA_KEYS", "execute",
+    "full_type_name", "get_input_data", "get_output_data", "get_output_from_returns", "validate_prompt",
 ]
 
 log = logging.getLogger(__name__)
@@ -83,7 +86,8 @@ class PromptQueue(prompt_queue.PromptQueue):
 def get_input_data(inputs, class_def, unique_id, execution_list=None, dynprompt=None, extra_data=None):
     """(values by input name as lists, names of links without a result, facts of other schemas)."""
     found = collect_inputs(
-        inputs, NodeFacts(class_def), unique_id, results=execution_list, dynprompt=dynprompt, extra_data=extra_data
+        inputs, NodeFacts(class_def), unique_id,
+        results=execution_list, dynprompt=dynprompt, extra_data=extra_data,
     )
     return found.values, found.missing, {}
 
@@ -224,7 +228,7 @@ class PromptExecutor:
             self.server.send_sync(event, data, self.server.client_id)
 
     def handle_execution_error(
-        self, prompt_id: str, prompt: Prompt, current_outputs: Any, executed: Any, error: dict, ex: BaseException
+        self, prompt_id: str, prompt: Prompt, current_outputs: Any, executed: Any, error: Any, ex: Any
     ) -> None:
         """Report why a prompt ended early."""
         self.success = False
@@ -252,6 +256,7 @@ class PromptExecutor:
         self, prompt: Prompt, prompt_id: str, extra_data: dict | None = None, execute_outputs: Any = ()
     ) -> None:
         """The same inside an event loop of its own; tasks of nodes that are left are the loop's to cancel."""
+        latent_preview.set_preview_method((extra_data or {}).get("preview_method"))
         comfy.interruption.interrupt_current_processing(False)
         extra_data = extra_data or {}
         self.server.client_id = extra_data.get("client_id")

@@ -26,7 +26,9 @@ NodeKey = tuple[str, str]
 
 
 class CacheEntry(NamedTuple):
-    """What a node gave: `outputs` is a list of values per slot; `ui` is {"meta": ..., "output": ...} or None."""
+    """What a node gave: `outputs` is a list of values per slot; `ui` is {"meta": ..., "output": ...} or
+    None.
+    """
 
     ui: dict[str, Any] | None
     outputs: list[Any]
@@ -141,7 +143,8 @@ class ClassicCache:
 
 
 class LRUCache(ClassicCache):
-    """Keeps the `max_size` results used last. What the running prompt uses is never dropped, even if it is more.
+    """Keeps the `max_size` results used last. What the running prompt uses is never dropped, even if it is
+    more.
     """
 
     def __init__(self, max_size: int = 100) -> None:
@@ -179,7 +182,9 @@ class NullCache(ClassicCache):
 
 
 class ObjectCache:
-    """Node objects live as long as each prompt contains their node: attributes of `self` persist between runs."""
+    """Node objects live as long as each prompt contains their node: attributes of `self` persist between
+    runs.
+    """
 
     def __init__(self, *, keeps: bool = True) -> None:
         self._keeps = keeps

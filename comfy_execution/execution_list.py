@@ -1,9 +1,10 @@
 """In which order nodes run.
 
-The list holds the nodes that still have to run and who waits for whom. A node without a missing input is ready.
-Among ready nodes the user's eyes decide: first outputs and asynchronous nodes, then a node that feeds an
-output, then one two steps before an output, else the one that joined the list first. Ranks are kept up to date
-as links arrive, and ready nodes stand in a heap, so that the whole prompt costs O((nodes + links) log nodes).
+The list holds the nodes that still have to run and who waits for whom. A node without a missing input is
+ready. Among ready nodes the user's eyes decide: first outputs and asynchronous nodes, then a node that
+feeds an output, then one two steps before an output, else the one that joined the list first. Ranks are
+kept up to date as links arrive, and ready nodes stand in a heap, so that the whole prompt costs O((nodes +
+links) log nodes).
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class ExecutionList:
     # -- building ------------------------------------------------------------------------------------------
 
     def add_node(self, node_id: str) -> None:
-        """Add a node and everything it needs that is not known yet. Raises NodeNotFoundError for bad links."""
+        """Add a node and everything it needs that is not known yet. Raises NodeNotFoundError for bad links.
+        """
         if node_id in self._pending:
             return
         links: list[tuple[str, str]] = []

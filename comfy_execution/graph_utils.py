@@ -20,8 +20,8 @@ def is_link(value: object) -> bool:
 class ExecutionBlocker:
     """A value that stops whoever would use it.
 
-    A node returns it for an output that must not be used this time. Consumers are skipped and hand the blocker
-    on. With a message, the first consumers report it; with None they are skipped in silence.
+    A node returns it for an output that must not be used this time. Consumers are skipped and hand the
+    blocker on. With a message, the first consumers report it; with None they are skipped in silence.
     """
 
     def __init__(self, message: str | None) -> None:

@@ -1,4 +1,6 @@
-"""What an executor needs of its host: somewhere to send events. A web server, a test and a script are hosts."""
+"""What an executor needs of its host: somewhere to send events. A web server, a test and a script are
+hosts.
+"""
 
 from __future__ import annotations
 

@@ -59,8 +59,8 @@ def collect_inputs(
 ) -> NodeInputs:
     """Gather what a node's function gets.
 
-    Literals become lists of one; a link becomes its list of values, or is missing. Literals that the class does
-    not declare are dropped, and so are links to undeclared inputs unless the function can take them.
+    Literals become lists of one; a link becomes its list of values, or is missing. Literals that the class
+    does not declare are dropped, and so are links to undeclared inputs unless the function can take them.
     """
     found = NodeInputs()
     for name, value in inputs.items():

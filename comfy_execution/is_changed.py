@@ -36,8 +36,7 @@ class ChangeValues:
                 if not self._dynprompt.facts.of(node["class_type"]).has_is_changed:
                     continue
                 value: Any = await self._ask(node_id, node)
-            # Exception: code of node packs runs here; a failure means that nothing is known.
-            except Exception as error:
+            except Exception as error:  # code of node packs; a failure means that nothing is known
                 log.warning("IS_CHANGED of node %s (%s) failed: %s", node_id, node["class_type"], error)
                 value = float("nan")
             self.values[node_id] = value

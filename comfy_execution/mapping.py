@@ -39,7 +39,8 @@ class CallOfNode:
         self.before_call = before_call
 
     async def over_lists(self, values: Mapping[str, Any], *, input_is_list: bool) -> list[Any]:
-        """One result per call. A call that is not finished after one turn of the loop is given as its task."""
+        """One result per call. A call that is not finished after one turn of the loop is given as its task.
+        """
         if input_is_list:
             blocker = next((v for many in values.values() for v in many if _blocks(v)), None)
             return [await self._call(values, 0, blocker)]

@@ -18,7 +18,7 @@ Prompt = dict[str, Any]
 class InputSpec:
     """One declared input: its type, where it is declared, and its options."""
 
-    __slots__ = ("type", "plain_type", "category", "options", "is_lazy", "is_raw_link")
+    __slots__ = ("type", "plain_type", "category", "options", "is_lazy", "is_raw_link", "is_limited")
 
     def __init__(self, type: Any, category: str, options: Mapping[str, Any]) -> None:
         self.type = type
@@ -29,6 +29,8 @@ class InputSpec:
         self.options = options
         self.is_lazy = bool(options.get("lazy"))
         self.is_raw_link = bool(options.get("rawLink"))
+        is_choice = isinstance(type, list) or self.plain_type == "COMBO"
+        self.is_limited = is_choice or "min" in options or "max" in options
 
     @property
     def config(self) -> tuple[Any, Mapping[str, Any]]:
@@ -51,6 +53,14 @@ def find_input(declared: Mapping[str, Any], name: str) -> InputSpec | None:
     return None
 
 
+def _validation_parameters(class_def: Any) -> tuple[frozenset[str], bool]:
+    function = getattr(class_def, "VALIDATE_INPUTS", None)
+    if function is None:
+        return frozenset(), False
+    spec = inspect.getfullargspec(function)
+    return frozenset(spec.args + spec.kwonlyargs), spec.varkw is not None
+
+
 class NodeFacts:
     """The facts of one class, for the length of one prompt."""
 
@@ -69,8 +79,13 @@ class NodeFacts:
         )
         self._inputs: dict[str, InputSpec | None] = {}
         self._parameters: inspect.FullArgSpec | None = None
-        self._validation: tuple[frozenset[str], bool] | None = None
-        self._validated_inputs: list[tuple[str, InputSpec]] | None = None
+        names = dict.fromkeys([*self.declared.get("required", ()), *self.declared.get("optional", ())])
+        specs = ((name, self.input(name)) for name in names)
+        self.validated_inputs = [(name, spec) for name, spec in specs if spec is not None]
+        """What validation looks at, in the order of declaration: required, then optional."""
+        self.validation_names, self.validation_takes_any = _validation_parameters(class_def)
+        """What `VALIDATE_INPUTS` asks for: names, and whether it takes any keyword."""
+        self.has_custom_validation = bool(self.validation_names) or self.validation_takes_any
 
     def input(self, name: str) -> InputSpec | None:
         """The declaration of an input, or None for a name the class does not know."""
@@ -78,26 +93,9 @@ class NodeFacts:
             self._inputs[name] = find_input(self.declared, name)
         return self._inputs[name]
 
-    @property
-    def validated_inputs(self) -> list[tuple[str, InputSpec]]:
-        """Inputs that validation looks at, in the order of declaration: required, then optional."""
-        if self._validated_inputs is None:
-            names = dict.fromkeys([*self.declared.get("required", ()), *self.declared.get("optional", ())])
-            found = ((name, self.input(name)) for name in names)
-            self._validated_inputs = [(name, spec) for name, spec in found if spec is not None]
-        return self._validated_inputs
-
-    @property
-    def validation_parameters(self) -> tuple[frozenset[str], bool]:
-        """Names that `VALIDATE_INPUTS` asks for, and whether it takes any keyword."""
-        if self._validation is None:
-            function = getattr(self.class_def, "VALIDATE_INPUTS", None)
-            if function is None:
-                self._validation = (frozenset(), False)
-            else:
-                spec = inspect.getfullargspec(function)
-                self._validation = (frozenset(spec.args + spec.kwonlyargs), spec.varkw is not None)
-        return self._validation
+    def validates_itself(self, name: str) -> bool:
+        """Does the class check this input's value, so that the declared limits are not applied?"""
+        return self.validation_takes_any or name in self.validation_names
 
     def accepts(self, name: str) -> bool:
         """Can the node's function be called with this keyword? Asked for links to undeclared inputs."""

@@ -65,7 +65,8 @@ class NodeRun:
         ui: dict[str, Any] = {}
         expands = False
         if node_id in run.pending_calls:
-            output, ui, expands = merge_returns(results_of(run.pending_calls.pop(node_id)), self.facts.class_def)
+            returned = results_of(run.pending_calls.pop(node_id))
+            output, ui, expands = merge_returns(returned, self.facts.class_def)
         elif node_id in run.pending_subgraphs:
             output = self._resolve_expansion(run.pending_subgraphs.pop(node_id))
         else:
@@ -227,13 +228,14 @@ class NodeRun:
                 "Take ids from GraphBuilder."
             )
         node.setdefault("inputs", {})
-        dynprompt.add_ephemeral_node(new_id, node, self.node_id, node.get("override_display_id", self.node_id))
+        shown = node.get("override_display_id", self.node_id)
+        dynprompt.add_ephemeral_node(new_id, node, self.node_id, shown)
         try:
             dynprompt.node_facts(new_id)
         except KeyError:
             raise NodeNotFoundError(
-                f"Node {self.node_id} expanded into a node of the class {node.get('class_type')!r}, which does "
-                "not exist. Install the node pack that has it."
+                f"Node {self.node_id} expanded into a node of the class {node.get('class_type')!r}, "
+                "which does not exist. Install the node pack that has it."
             ) from None
 
     def _resolve_expansion(self, graphs: list[tuple[bool, Any]]) -> list[list[Any]]:
@@ -247,7 +249,9 @@ class NodeRun:
     def _linked(self, link: list[Any]) -> returns.Several:
         entry = self.run.execution_list.get_cache(link[0], self.node_id)
         if entry is None or link[1] >= len(entry.outputs):
-            raise NodeNotFoundError(f"Node {self.node_id} returned a link to an output that does not exist: {link}.")
+            raise NodeNotFoundError(
+                f"Node {self.node_id} returned a link to an output that does not exist: {link}."
+            )
         return returns.Several(entry.outputs[int(link[1])])
 
 

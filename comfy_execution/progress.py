@@ -1,9 +1,9 @@
 """Progress of the nodes of the running prompt.
 
 The registry holds a state per node; handlers carry it to whoever watches. The web handler sends
-`progress_state` messages. A message has the nodes that changed since the last one and those that run now, and
-messages are limited in rate, so that all of them together stay linear in the number of nodes; the last state of
-every node is sent in any case.
+`progress_state` messages. A message has the nodes that changed since the last one and those that run now,
+and messages are limited in rate, so that all of them together stay linear in the number of nodes; the last
+state of every node is sent in any case.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Validation of a whole prompt, before it is queued.
 
-Every output node is walked to its ancestors, without recursion and each node once. A node is *opened* (its own
-inputs are checked and its links found), then the nodes it links to are validated, then it is *closed* (its
-`VALIDATE_INPUTS` is asked). An output with an error anywhere above it is left out; the others run.
+Every output node is walked to its ancestors, without recursion and each node once. A node is *opened* (its
+own inputs are checked and its links found), then the nodes it links to are validated, then it is *closed*
+(its `VALIDATE_INPUTS` is asked). An output with an error anywhere above it is left out; the others run.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from comfy_execution.graph_utils import ExecutionBlocker
@@ -33,20 +33,24 @@ def full_type_name(klass: type) -> str:
     return klass.__qualname__ if module == "builtins" else f"{module}.{klass.__qualname__}"
 
 
+Link = tuple[str, InputSpec, str]
+"""(input, its declaration, source node)"""
+
+
 class _Visit:
     """A node while it is being validated."""
 
-    __slots__ = ("node_id", "facts", "inputs", "links", "next", "errors", "valid", "received_types")
+    __slots__ = ("node_id", "facts", "inputs", "links", "todo", "link", "errors", "received_types")
 
     def __init__(self, node_id: str, facts: NodeFacts, inputs: dict[str, Any]) -> None:
         self.node_id = node_id
         self.facts = facts
         self.inputs = inputs
-        self.links: list[tuple[str, InputSpec, str]] = []
-        """(input, its declaration, source node): the links that were good so far."""
-        self.next = 0
+        self.links: list[Link] = []
+        self.todo: Iterator[Link] = iter(self.links)
+        """Links whose source is still to be validated; `link` is the one that was taken last."""
+        self.link: Link
         self.errors: list[Error] = []
-        self.valid = True
         self.received_types: dict[str, Any] = {}
 
 
@@ -78,61 +82,60 @@ class PromptValidation:
             return self.valid[root]
         try:
             await self._walk(root)
-        # Exception: INPUT_TYPES and VALIDATE_INPUTS of node packs run here, and the prompt may be malformed.
-        except Exception as error:
+        except Exception as error:  # code of node packs runs here, and a prompt may be malformed anyhow
             self._fail(root, make_error(
                 "exception_during_validation", "Exception when validating node", str(error), **_trace(error)
             ))
         return self.valid[root]
 
     async def _walk(self, root: str) -> None:
-        path = {root: 0}
+        valid = self.valid
         stack = [self._open(root)]
+        path = {root: 0}
         while stack:
             visit = stack[-1]
-            if visit.next < len(visit.links):
-                name, spec, source = visit.links[visit.next]
-                visit.next += 1
-                if source in self.valid:
+            for link in visit.todo:
+                source = link[2]
+                if source in valid:
                     continue
+                visit.link = link
                 if source in path:
                     self._mark_cycle([entry.node_id for entry in stack[path[source]:]])
                     continue
                 try:
                     stack.append(self._open(source))
-                    path[source] = len(stack) - 1
-                # Exception: as above.
-                except Exception as error:
-                    self._fail_inner(visit, visit.next - 1, error)
-                continue
-            try:
-                await self._close(visit)
-            # Exception: as above.
-            except Exception as error:
-                if len(stack) == 1:
-                    raise
-                self._fail_inner(stack[-2], stack[-2].next - 1, error)
-            stack.pop()
-            del path[visit.node_id]
+                except Exception as error:  # as in `validate`
+                    self._fail_inner(visit, error)
+                    continue
+                path[source] = len(path)
+                break
+            else:
+                try:
+                    await self._close(visit)
+                except Exception as error:  # as in `validate`
+                    if len(stack) == 1:
+                        raise
+                    self._fail_inner(stack[-2], error)
+                stack.pop()
+                del path[visit.node_id]
 
     # -- one node ------------------------------------------------------------------------------------------
 
     def _open(self, node_id: str) -> _Visit:
         node = self.prompt[node_id]
         visit = _Visit(node_id, self.facts.of(node["class_type"]), node["inputs"])
+        inputs = visit.inputs
         for name, spec in visit.facts.validated_inputs:
-            if name not in visit.inputs:
+            error = None
+            if name not in inputs:
                 if spec.category == "required":
-                    visit.errors.append(
-                        make_error("required_input_missing", "Required input is missing", name, input_name=name)
+                    error = make_error(
+                        "required_input_missing", "Required input is missing", name, input_name=name
                     )
-                continue
-            value = visit.inputs[name]
-            error = (
-                self._check_link(visit, name, value, spec)
-                if isinstance(value, list)
-                else self._check_literal(visit, name, value, spec)
-            )
+            elif isinstance(inputs[name], list):
+                error = self._check_link(visit, name, inputs[name], spec)
+            else:
+                error = self._check_literal(visit, name, inputs[name], spec)
             if error is not None:
                 visit.errors.append(error)
         return visit
@@ -150,7 +153,7 @@ class PromptValidation:
         source = link[0]
         received = self.facts.classes[self.prompt[source]["class_type"]].RETURN_TYPES[link[1]]
         visit.received_types[name] = received
-        types_are_checked = "input_types" not in visit.facts.validation_parameters[0]
+        types_are_checked = "input_types" not in visit.facts.validation_names
         if types_are_checked and not validate_node_input(received, spec.type):
             return make_error(
                 "return_type_mismatch",
@@ -169,21 +172,24 @@ class PromptValidation:
         if error is not None:
             return error
         visit.inputs[name] = value
-        asked_for, takes_any = visit.facts.validation_parameters
-        if takes_any or name in asked_for:
+        if not spec.is_limited or visit.facts.validates_itself(name):
             return None
         return check_value(name, value, spec)
 
     async def _close(self, visit: _Visit) -> None:
-        node_id = visit.node_id
-        parameters, takes_any = visit.facts.validation_parameters
-        if parameters or takes_any:
+        node_id, valid = visit.node_id, self.valid
+        if visit.facts.has_custom_validation:
             visit.errors.extend(await self._custom_errors(visit))
-        sources = [source for _, _, source in visit.links]
-        visit.valid = visit.valid and all(self.valid.get(source, False) for source in sources)
-        known = self.errors.get(node_id, [])  # of a cycle that was found below
+        known = self.errors.get(node_id, [])  # of a circle that was found below
+        sources_are_valid = True
+        for link in visit.links:
+            if not valid.get(link[2], False):
+                sources_are_valid = False
+        if sources_are_valid and not visit.errors and not known:
+            valid[node_id] = True
+            return
         errors = known + [error for error in visit.errors if error not in known]
-        self._settle(node_id, errors, visit.valid, sources)
+        self._settle(node_id, errors, sources_are_valid, [link[2] for link in visit.links])
 
     def _settle(self, node_id: str, errors: list[Error], valid: bool, sources: list[str]) -> None:
         """Remember the verdict on a node, and who is to blame."""
@@ -199,12 +205,12 @@ class PromptValidation:
         self._blame[node_id] = blames.pop() if len(blames) == 1 else frozenset().union(*blames)
 
     async def _custom_errors(self, visit: _Visit) -> list[Error]:
-        """Ask the class's VALIDATE_INPUTS. It gets the literals it names; those of links are not known yet."""
+        """Ask the class's VALIDATE_INPUTS. It gets the literals it names; those of links are not known yet.
+        """
         facts = visit.facts
-        parameters, takes_any = facts.validation_parameters
         inputs = collect_inputs(visit.inputs, facts, visit.node_id)
-        passed = {k: v for k, v in inputs.values.items() if takes_any or k in parameters}
-        if "input_types" in parameters:
+        passed = {k: v for k, v in inputs.values.items() if facts.validates_itself(k)}
+        if "input_types" in facts.validation_names:
             passed["input_types"] = [visit.received_types]
         answers = await finished(
             await self.map_over_lists(
@@ -228,10 +234,9 @@ class PromptValidation:
     def _fail(self, node_id: str, error: Error) -> None:
         self._settle(node_id, [error], False, [])
 
-    def _fail_inner(self, visit: _Visit, link: int, error: Exception) -> None:
+    def _fail_inner(self, visit: _Visit, error: Exception) -> None:
         """The node at the other end of a link could not be validated: the error is put down to it."""
-        name, spec, source = visit.links[link]
-        visit.valid = False
+        name, spec, source = visit.link
         self._fail(source, make_error(
             "exception_during_inner_validation",
             "Exception when validating inner node",
@@ -268,7 +273,8 @@ def _trace(error: Exception) -> dict[str, Any]:
 def check_shape(prompt: Any, classes: Mapping[str, Any]) -> Error | None:
     """Is this a graph of nodes with known classes? Nodes without inputs are given an empty set of them."""
     if not isinstance(prompt, dict):
-        return make_error("invalid_prompt", "The prompt is not an object of nodes by id.", type(prompt).__name__)
+        message = "The prompt is not an object of nodes by id."
+        return make_error("invalid_prompt", message, type(prompt).__name__)
     for node_id, node in prompt.items():
         if not isinstance(node, dict) or not isinstance(node.setdefault("inputs", {}), dict):
             return make_error(

@@ -1,8 +1,8 @@
 """What node functions return, brought into one form.
 
-A node may return a tuple of outputs; a dictionary with any of "ui", "result" and "expand"; an ExecutionBlocker,
-which stands for all outputs; an object with the attributes `result`, `ui`, `expand` and `block_execution`; and
-None if it has no outputs.
+A node may return a tuple of outputs; a dictionary with any of "ui", "result" and "expand"; an
+ExecutionBlocker, which stands for all outputs; an object with the attributes `result`, `ui`, `expand` and
+`block_execution`; and None if it has no outputs.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Signatures: the same content gives the same signature, so a result can be found again.
 
 The signature of a node is a digest of its class, its `IS_CHANGED` value, its literal inputs and the
-signatures of the nodes it is linked to. Node ids are no part of it (unless the class says so): a workflow with
-other numbers finds its results, and two equal nodes share one. Since a link contributes the finished digest of
-its source, all signatures of a prompt cost O(nodes + links).
+signatures of the nodes it is linked to. Node ids are no part of it (unless the class says so): a workflow
+with other numbers finds its results, and two equal nodes share one. Since a link contributes the finished
+digest of its source, all signatures of a prompt cost O(nodes + links).
 
-What has no stable content (NaN, an object of some class, a link to nowhere, a circle) gets a digest of its own
-that never comes again, and so does everything that depends on it.
+What has no stable content (NaN, an object of some class, a link to nowhere, a circle) gets a digest of its
+own that never comes again, and so does everything that depends on it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import marshal
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any
 
@@ -39,7 +39,9 @@ def never_again() -> Signature:
 
 
 def canonical(value: Any, depth: int = 0) -> Any:
-    """`value` out of exact built-in types, with dictionaries in one order. NoStableContentError if impossible."""
+    """`value` out of exact built-in types, with dictionaries in one order. NoStableContentError if
+    impossible.
+    """
     kind = type(value)
     if kind in _scalars:
         return value
@@ -48,8 +50,8 @@ def canonical(value: Any, depth: int = 0) -> Any:
             raise NoStableContentError("NaN equals nothing")
         return float(value)
     if isinstance(value, (str, int, bytes)):
-        base = next(base for base in (str, int, bytes) if isinstance(value, base))
-        return base(value)
+        exact = str if isinstance(value, str) else int if isinstance(value, int) else bytes
+        return exact(value)  # type: ignore[arg-type]
     if depth > NESTING_LIMIT:
         raise NoStableContentError(f"nested deeper than {NESTING_LIMIT}")
     if isinstance(value, dict):
@@ -76,40 +78,33 @@ class Signatures:
 
     def add(self, node_ids: Iterable[str]) -> None:
         """Compute the signatures of these nodes and of all they depend on. Without recursion."""
-        known, open_nodes = self.by_node, set[str]()
+        known, opened = self.by_node, set[str]()
         for first in node_ids:
-            if first in known:
-                continue
-            stack: list[tuple[str, Iterator[str]]] = [(first, iter(self._sources(first)))]
-            open_nodes.add(first)
+            stack = [first]
             while stack:
-                node_id, sources = stack[-1]
-                for source in sources:
-                    if source in known:
-                        continue
-                    if source in open_nodes:  # a circle
-                        known[source] = never_again()
-                        continue
-                    open_nodes.add(source)
-                    stack.append((source, iter(self._sources(source))))
-                    break
-                else:
+                node_id = stack[-1]
+                if node_id in known:
                     stack.pop()
-                    open_nodes.discard(node_id)
-                    if node_id not in known:
-                        known[node_id] = self._signature(node_id)
+                    continue
+                unknown = [source for source in self._sources(node_id) if source not in known]
+                if not unknown:
+                    known[stack.pop()] = self._signature(node_id)
+                elif node_id in opened:  # what it waits for waits for it: a circle
+                    known[stack.pop()] = never_again()
+                else:
+                    opened.add(node_id)
+                    stack.extend(unknown)
 
     def _sources(self, node_id: str) -> list[str]:
-        if not self.dynprompt.has_node(node_id):
+        node = self.dynprompt.find_node(node_id)
+        if node is None:
             return []
-        inputs = self.dynprompt.get_node(node_id)["inputs"]
-        return [value[0] for value in inputs.values() if type(value) is list and is_link(value)]
+        return [value[0] for value in node["inputs"].values() if type(value) is list and is_link(value)]
 
     def _signature(self, node_id: str) -> Signature:
         try:
             return digest(self._content(node_id))
-        # Exception: classes of node packs answer here (INPUT_TYPES), and a node without signature just runs.
-        except Exception:
+        except Exception:  # classes of node packs answer here; a node without a signature just runs
             return never_again()
 
     def _content(self, node_id: str) -> list[Any]:
