@@ -52,9 +52,10 @@ def without_sensitive(item: tuple) -> tuple:
 def failure(prompt_id: str, error: Exception) -> execution.PromptQueue.ExecutionStatus:
     """The status of a prompt that failed outside of its nodes, with every field that clients read."""
     details = {
-        "prompt_id": prompt_id, "node_id": "", "node_type": "", "executed": [], "exception_message": str(error),
-        "exception_type": type(error).__qualname__, "traceback": traceback.format_tb(error.__traceback__),
-        "current_inputs": {}, "current_outputs": [], "timestamp": int(time.time() * 1000),
+        "prompt_id": prompt_id, "node_id": "", "node_type": "", "executed": [],
+        "exception_message": str(error), "exception_type": type(error).__qualname__,
+        "traceback": traceback.format_tb(error.__traceback__), "current_inputs": {}, "current_outputs": [],
+        "timestamp": int(time.time() * 1000),
     }  # fmt: skip
     return execution.PromptQueue.ExecutionStatus(
         status_str="error", completed=False, messages=[("execution_error", details)]

@@ -236,8 +236,10 @@ async def run_four_jobs(client):
              ("execution_success", {"prompt_id": "good", "timestamp": 3000})]  # fmt: skip
     finish(client, queue.get(timeout=0), outputs={"1": {"images": [picture]}}, messages=times)
     await post(client, prompt_id="bad")
-    error = {"prompt_id": "bad", "node_id": "1", "node_type": "Echo", "executed": [], "exception_message": "no",
-             "exception_type": "ValueError", "traceback": [], "timestamp": 5}  # fmt: skip
+    error = {
+        "prompt_id": "bad", "node_id": "1", "node_type": "Echo", "executed": [],
+        "exception_message": "no", "exception_type": "ValueError", "traceback": [], "timestamp": 5,
+    }  # fmt: skip
     finish(client, queue.get(timeout=0), success=False, messages=[("execution_error", error)])
     await post(client, prompt_id="running")
     await post(client, prompt_id="waiting")

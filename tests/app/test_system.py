@@ -39,7 +39,7 @@ def test_every_list_answers_without_torch(tmp_path):
     """A server that imports torch to draw a menu starts slowly and takes 400 MB more."""
     paths = (
         "/ /system_stats /object_info /features /models /models/checkpoints /experiment/models /embeddings"
-        " /extensions /settings /users /queue /history /prompt /api/jobs /internal/logs /internal/folder_paths"
+        " /extensions /settings /users /queue /history /prompt /api/jobs /internal/logs"
     ).split()
     script = f"""
 import asyncio, sys

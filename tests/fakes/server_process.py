@@ -36,13 +36,14 @@ class ServerProcess:
         *options: str,
         port: int | None = None,
         main: Path = ROOT / "main.py",
+        python: str = sys.executable,
         environment: dict[str, str] | None = None,
     ) -> None:
         self.base_directory = Path(base_directory)
         self.port = port or free_port()
         self.log_file = self.base_directory / "server.log"
         self.command = [
-            sys.executable,
+            python,
             str(main),
             "--cpu",
             "--port",
