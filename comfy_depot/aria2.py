@@ -255,6 +255,7 @@ def settings(program: str, *, port: int, secret: str, rate: int) -> dict[str, st
         "enable-dht6": "false",
         "bt-enable-lpd": "false",
         "proxy-method": "tunnel",
+        "socket-recv-buffer-size": str(gate.RELAY_BYTES),
         "max-overall-download-limit": str(rate),
         "max-download-result": "100",
         "user-agent": AGENT,

@@ -302,9 +302,8 @@ class Download:
         connections = self.options.depot_connections if remote.ranges else 1
         headers = list(remote.headers)
         if remote.validator.if_range and remote.ranges:
-            headers.append(
-                f"If-Range: {remote.validator.if_range}"
-            )  # a changed file is sent whole: aria2 gives up
+            # A file that has changed is then sent whole, and aria2 gives up instead of mixing.
+            headers.append(f"If-Range: {remote.validator.if_range}")
         wishes = {
             "dir": str(self.place.partial.parent),
             "out": self.place.partial.name,
@@ -312,11 +311,18 @@ class Download:
             "split": str(connections),
             "max-connection-per-server": str(connections),
             "continue": "true" if remote.ranges else "false",
+            "use-head": "true" if self._may_use_head(remote) else "false",
         }
         try:
             return self.daemon.add(remote.url, wishes, (remote.host, remote.port))
         except DaemonGone as error:
             raise Busy(f"'{self.entry.key}': {error}", retry_after=0.1) from error
+
+    def _may_use_head(self, remote: Remote) -> bool:
+        """aria2 begins with a request for the whole file; when a part is here that is sent for nothing."""
+        return self.resumed and sources.answers_head(
+            self.entry, remote, allow_hosts=self.options.depot_allow_hosts
+        )
 
     def _aria2_error(self, status: dict[str, str], remote: Remote) -> DownloadFailed:
         code, text = status.get("errorCode", "?"), status.get("errorMessage", "")

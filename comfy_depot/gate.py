@@ -34,7 +34,7 @@ from pathlib import Path
 CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 120.0
 HEAD_BYTES = 1 << 14
-RELAY_BYTES = 1 << 18
+RELAY_BYTES = 1 << 18  # also the buffer towards aria2: what is in it is lost by a crash
 
 
 class AddressRefused(OSError):
@@ -106,6 +106,7 @@ class Gate:
             except OSError:
                 client.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
                 return
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, RELAY_BYTES)
             with server:
                 client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
                 server.sendall(rest)

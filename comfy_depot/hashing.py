@@ -33,7 +33,7 @@ def check_safetensors(path: Path, name: str) -> None:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, LONGEST_HEADER):
             raise WrongContent(
-                f"'{name}' is no safetensors file: it is {size} bytes long and announces a header of {length}. "
+                f"'{name}' is no safetensors file: it has {size} bytes and announces a header of {length}. "
                 "The source serves something else under this name or cuts it off: "
                 "check the url in the manifest."
             )
@@ -41,16 +41,17 @@ def check_safetensors(path: Path, name: str) -> None:
     try:
         header = json.loads(text)
         ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]
-        end = max(ends, default=0)
+        described = 8 + length + max(ends, default=0)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         raise WrongContent(
             f"'{name}' is no safetensors file: its header cannot be read. "
             "The source serves something else under this name: check the url in the manifest."
         ) from None
-    if 8 + length + end != size:
+    if described != size:
         raise WrongContent(
             f"'{name}' is cut off or has something behind its end: its header describes "
-            f"{8 + length + end} bytes, and it has {size}. The source's copy is damaged: choose another url in the manifest."
+            f"{described} bytes, and it has {size}. "
+            "The source's copy is damaged: choose another url in the manifest."
         )
 
 

@@ -4,13 +4,14 @@ A partial is a file with holes, of its final size from the start. After a crash 
 two things:
 
 - the journal: five times a second, the pieces (1 MiB) that aria2 calls complete;
-- the holes: what was never written is a hole of the file, so the bytes in front of the first hole of a
-  piece were written. The last block (16 KiB) before a hole or before the end of a piece is not believed,
-  because a file system tells holes in pages, and a page may be half written.
+- the holes: what was never written is a hole of the file and reads as zeros. A piece is written from its
+  start on, so it is written at least up to its last byte that is not zero. File systems tell holes in
+  pages, and a page may be half written: hence the look at the bytes.
 
-So a SIGKILL costs a few blocks per piece that changed in the last 0.2 s, however fast the link is.
-aria2's own control file is older (it is saved once a second at best) and is never believed: it is written
-here, from the above.
+So a SIGKILL costs what was under way and less than a block (16 KiB) per connection, however fast the link
+is. aria2's own control file is a second old at best and is never believed: it is written here, from the
+above. Leaving small gaps in it would be costly, because aria2 asks for everything behind a gap and then
+hangs up.
 
 After a crash of the machine neither counts, since the last writes may not have reached the disk: then
 only pieces count that were journalled before an fdatasync of the partial (every SYNC_SECONDS).
@@ -180,17 +181,25 @@ def believed(record: Record, partial: Path) -> tuple[Pieces, dict[int, int]]:
     if not record.grain or not same_boot:
         return pieces, blocks
     with open(partial, "rb", buffering=0) as file:
-        spans = written_spans(file.fileno(), size)
-    for start, end in spans:
-        first = -(-start // PIECE_BYTES)  # a piece is written from its start on
-        for index in range(first, -(-end // PIECE_BYTES)):
-            if index in pieces:
-                continue
-            offset = index * PIECE_BYTES
-            reach = min(end - offset, pieces.length(index)) - record.grain
-            if reach >= BLOCK_BYTES:
-                blocks[index] = reach // BLOCK_BYTES
+        for start, end in written_spans(file.fileno(), size):
+            for index in range(-(-start // PIECE_BYTES), -(-end // PIECE_BYTES)):
+                if index in pieces:
+                    continue
+                offset = index * PIECE_BYTES
+                reach = min(end, offset + pieces.length(index))
+                written = written_up_to(file.fileno(), offset, reach, record.grain) - offset
+                if written == pieces.length(index):
+                    pieces.add(index)
+                elif written >= BLOCK_BYTES:
+                    blocks[index] = written // BLOCK_BYTES
     return pieces, blocks
+
+
+def written_up_to(fd: int, start: int, end: int, grain: int) -> int:
+    """Offset behind the last byte of [start, end) that was certainly written; writing began at start."""
+    look_at = max(start, end - grain)
+    seen = os.pread(fd, end - look_at, look_at)
+    return look_at + len(seen.rstrip(b"\0"))
 
 
 def control_file(pieces: Pieces, blocks: dict[int, int]) -> bytes:

@@ -144,16 +144,32 @@ def expand_headers(headers: Mapping[str, str]) -> tuple[dict[str, str], list[str
     return ready, missing
 
 
+def answers_head(entry: Entry, remote: Remote, *, allow_hosts: Iterable[str] = ()) -> bool:
+    """Whether the source tells its size without sending the file; signed addresses often refuse that."""
+    headers = dict(line.split(": ", 1) for line in remote.headers)
+    try:
+        answer = ask(entry, remote.url, headers, tuple(allow_hosts), ANSWER_SECONDS, method="HEAD")
+    except DownloadFailed:
+        return False
+    return answer.status == 200 and _size(answer) == remote.validator.size
+
+
 def ask(
-    entry: Entry, url: str, headers: Mapping[str, str], allow_hosts: tuple[str, ...], seconds: float
+    entry: Entry,
+    url: str,
+    headers: Mapping[str, str],
+    allow_hosts: tuple[str, ...],
+    seconds: float,
+    method: str = "GET",
 ) -> Answer:
-    """One request for the first byte, without following anything, over a connection that the gate opened."""
+    """One request (GET for the first byte only) over a connection that the gate opened; follows nothing."""
     scheme, host, port = origin_of(url)
     parts = urlsplit(url)
     if scheme not in ("http", "https") or not host or parts.username or parts.password:
         raise SourceRefused(
             f"'{entry.key}': {shown(url)} is no plain http(s) address. "
-            "Write https://host/path into the manifest; a user name or token belongs into 'headers', as the name of an environment variable."
+            "Write https://host/path into the manifest; "
+            "a user name or token belongs into 'headers', as the name of an environment variable."
         )
     target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._") + (f"?{parts.query}" if parts.query else "")
     connection = http.client.HTTPConnection(host, port, timeout=seconds)
@@ -164,8 +180,10 @@ def ask(
         if scheme == "https":
             connection.sock = _tls().wrap_socket(sock, server_hostname=host)
             connection.default_port = 443
-        sent = {"User-Agent": AGENT, "Accept-Encoding": "identity", "Range": "bytes=0-0", **headers}
-        connection.request("GET", target, headers=sent)
+        sent = {"User-Agent": AGENT, "Accept-Encoding": "identity", **headers}
+        if method == "GET":
+            sent["Range"] = "bytes=0-0"
+        connection.request(method, target, headers=sent)
         response = connection.getresponse()
         return Answer(response.status, {name.lower(): value for name, value in response.getheaders()})
     except gate.AddressRefused as error:
@@ -197,7 +215,8 @@ def _remote(entry: Entry, url: str, headers: Mapping[str, str], answer: Answer, 
     if entry.size is not None and validator.size is not None and entry.size != validator.size:
         raise WrongContent(
             f"'{entry.key}': {shown(url)} offers {validator.size} bytes "
-            f"and the manifest promises {entry.size}. The file at the source has changed or the manifest is wrong: correct size and sha256 there."
+            f"and the manifest promises {entry.size}. "
+            "The file at the source has changed or the manifest is wrong: correct size and sha256 there."
         )
     _, host, port = origin_of(url)
     sent = tuple(f"{name}: {value}" for name, value in headers.items())
