@@ -253,11 +253,12 @@ class PromptValidation:
         shown = cycle[:NODES_OF_A_CYCLE_IN_MESSAGE]
         steps = [f"{node_id} ({self.prompt[node_id]['class_type']})" for node_id in [*shown, cycle[0]]]
         details = " -> ".join(steps)
+        everyone = frozenset(cycle)
         for node_id in cycle:
             self.errors[node_id] = [make_error(
                 "dependency_cycle", "Dependency cycle detected", details, node_id=node_id, cycle_nodes=shown
             )]
-            self._blame[node_id] = frozenset(cycle)
+            self._blame[node_id] = everyone
 
 
 def _trace(error: Exception) -> dict[str, Any]:

@@ -1,0 +1,154 @@
+"""A small world for tests of the executor: a host that records events, and node classes made in a line."""
+
+import asyncio
+import importlib.util
+import sys
+import types
+from dataclasses import dataclass, field
+
+if "nodes" not in sys.modules and importlib.util.find_spec("nodes") is None:  # the core nodes are not needed here, only their registry
+    sys.modules["nodes"] = types.ModuleType("nodes")
+    sys.modules["nodes"].NODE_CLASS_MAPPINGS = {}
+
+import execution  # noqa: E402
+import nodes  # noqa: E402
+from comfy_execution.utils import get_executing_context  # noqa: E402
+
+INT = ("INT", {"default": 0})
+
+
+def make(function, required=None, *, optional=None, hidden=None, returns=("INT",), **attributes):
+    """A node class whose method is `function(self, **inputs)`."""
+    declared = {"required": required or {}}
+    if optional is not None:
+        declared["optional"] = optional
+    if hidden is not None:
+        declared["hidden"] = hidden
+    return type("TestNode", (), {
+        "INPUT_TYPES": classmethod(lambda cls: declared),
+        "RETURN_TYPES": returns,
+        "FUNCTION": "run",
+        "run": function,
+        **attributes,
+    })
+
+
+def node(class_type, **inputs):
+    """An entry of a prompt."""
+    return {"class_type": class_type, "inputs": inputs}
+
+
+class Host:
+    """Records what is sent."""
+
+    def __init__(self):
+        self.client_id = None
+        self.last_node_id = None
+        self.sockets_metadata = {}
+        self.sent = []
+
+    def send_sync(self, event, data, sid=None):
+        self.sent.append((event, data, sid))
+
+    def queue_updated(self):
+        pass
+
+
+@dataclass
+class Result:
+    """What came of a prompt."""
+
+    valid: bool
+    error: dict | None
+    node_errors: dict
+    roots: list
+    sent: list = field(default_factory=list)
+    messages: list = field(default_factory=list)
+    success: bool | None = None
+    outputs: dict = field(default_factory=dict)
+    meta: dict = field(default_factory=dict)
+
+    def of(self, event):
+        return [data for name, data, _ in self.sent if name == event]
+
+    @property
+    def ran(self):
+        """Ids in the order of their execution."""
+        return [data["node"] for data in self.of("executing")]
+
+    @property
+    def cached(self):
+        return self.of("execution_cached")[0]["nodes"]
+
+    @property
+    def failure(self):
+        found = self.of("execution_error")
+        return found[-1] if found else None
+
+
+class Rig:
+    """An executor that lives as long as the test, with classes of its own."""
+
+    def __init__(self, **executor_options):
+        self.host = Host()
+        self.executor = execution.PromptExecutor(self.host, **executor_options)
+        self.calls = []
+        self.prompts = 0
+        self.add_basics()
+
+    def add(self, **classes):
+        nodes.NODE_CLASS_MAPPINGS.update(classes)
+
+    def note(self, what):
+        self.calls.append(what)
+
+    def add_basics(self):
+        """Number -> Add -> Show, which all note that they were called."""
+        rig = self
+
+        def number(self, value):
+            rig.note(("Number", value))
+            return (value,)
+
+        def add(self, a, b=1):
+            rig.note(("Add", a, b))
+            return (a + b,)
+
+        def show(self, value, **others):
+            rig.note(("Show", value))
+            return {"ui": {"text": [value]}}
+
+        def values(self, value):
+            return (list(range(value)),)
+
+        self.add(
+            Number=make(number, {"value": INT}),
+            Add=make(add, {"a": INT}, optional={"b": INT}),
+            Show=make(show, {"value": ("*", {})}, returns=(), OUTPUT_NODE=True),
+            Range=make(values, {"value": INT}, OUTPUT_IS_LIST=(True,)),
+        )
+
+    def validate(self, prompt, targets=None):
+        valid, error, roots, node_errors = asyncio.run(execution.validate_prompt("p", prompt, targets))
+        return Result(valid, error, node_errors, roots)
+
+    def run(self, prompt, *, targets=None, client="client", extra_data=None, must_be_valid=True):
+        """Validate and run a prompt."""
+        self.prompts += 1
+        result = self.validate(prompt, targets)
+        assert result.valid or not must_be_valid, (result.error, result.node_errors)
+        if not result.valid:
+            return result
+        self.host.sent = []
+        self.calls.clear()
+        data = {**(extra_data or {}), **({"client_id": client} if client else {})}
+        self.executor.execute(prompt, f"prompt-{self.prompts}", data, result.roots)
+        result.sent = self.host.sent
+        result.messages = self.executor.status_messages
+        result.success = self.executor.success
+        result.outputs = self.executor.history_result["outputs"]
+        result.meta = self.executor.history_result["meta"]
+        return result
+
+
+__all__ = ["INT", "Host", "Result", "Rig", "execution", "get_executing_context", "make", "node", "nodes"]
