@@ -33,6 +33,11 @@ def prepare_noise(latent_image, seed, noise_inds=None):
     return prepare_noise_inner(latent_image, torch.manual_seed(seed), noise_inds)
 
 
+def prepare_empty_noise(latent_image):
+    """No noise at all, where noise would be drawn."""
+    return torch.zeros_like(latent_image, device="cpu")
+
+
 def fix_empty_latent_channels(
     model, latent_image, downscale_ratio_spacial=None, downscale_ratio_temporal=None
 ):

@@ -1,0 +1,108 @@
+"""Pictures of a latent while it is being sampled, and the progress of a sampler. Torch is imported on first
+use.
+"""
+
+import logging
+
+from comfy.cli_args import LatentPreviewMethod, args
+
+# What the command line asked for, once a prompt has asked for something else.
+_method_before_override: LatentPreviewMethod | None = None
+
+_said_no_taesd = False
+
+
+def __getattr__(name: str):
+    # Options are parsed after this module may have been imported, so the limit is read when asked for.
+    if name == "MAX_PREVIEW_RESOLUTION":
+        return args.preview_size
+    raise AttributeError(f"module 'latent_preview' has no attribute '{name}'")
+
+
+def preview_to_image(latent_image, do_scale=True):
+    """A picture from colours (H, W, 3) in -1..1, or in 0..1 when not `do_scale`."""
+    import torch
+    from PIL import Image
+
+    if do_scale:
+        latent_image = (latent_image + 1.0) / 2.0
+    colours = latent_image.clamp(0, 1).mul(255).to(device="cpu", dtype=torch.uint8)
+    return Image.fromarray(colours.numpy())
+
+
+class LatentPreviewer:
+    """Makes a picture from the denoised latent x0 (B, C, H, W)."""
+
+    def decode_latent_to_preview(self, x0):
+        """A PIL picture of the first sample. Overridden."""
+
+    def decode_latent_to_preview_image(self, preview_format, x0):
+        """What a progress bar takes: (format, picture, longest side)."""
+        return ("JPEG", self.decode_latent_to_preview(x0), args.preview_size)
+
+
+class Latent2RGBPreviewer(LatentPreviewer):
+    """A linear map from latent channels to colours: rough, and nearly free."""
+
+    def __init__(self, latent_rgb_factors, latent_rgb_factors_bias=None, latent_rgb_factors_reshape=None):
+        import torch
+
+        self.latent_rgb_factors = torch.tensor(latent_rgb_factors, device="cpu").transpose(0, 1)
+        self.latent_rgb_factors_bias = None
+        if latent_rgb_factors_bias is not None:
+            self.latent_rgb_factors_bias = torch.tensor(latent_rgb_factors_bias, device="cpu")
+        self.latent_rgb_factors_reshape = latent_rgb_factors_reshape
+
+    def decode_latent_to_preview(self, x0):
+        """See LatentPreviewer; of a video, the first frame."""
+        import torch
+
+        if self.latent_rgb_factors_reshape is not None:
+            x0 = self.latent_rgb_factors_reshape(x0)
+        first = x0[0, :, 0] if x0.ndim == 5 else x0[0]
+        factors, bias = (
+            value if value is None else value.to(dtype=first.dtype, device=first.device)
+            for value in (self.latent_rgb_factors, self.latent_rgb_factors_bias)
+        )
+        return preview_to_image(torch.nn.functional.linear(first.movedim(0, -1), factors, bias=bias))
+
+
+def get_previewer(device, latent_format):
+    """The previewer for these latents under --preview-method, or None."""
+    global _said_no_taesd
+    method = args.preview_method
+    if method == LatentPreviewMethod.NoPreviews or latent_format.latent_rgb_factors is None:
+        return None
+    if method == LatentPreviewMethod.TAESD and not _said_no_taesd:
+        _said_no_taesd = True
+        logging.warning("TAESD previews are not available; previews are made with latent2rgb.")
+    return Latent2RGBPreviewer(
+        latent_format.latent_rgb_factors,
+        latent_format.latent_rgb_factors_bias,
+        latent_format.latent_rgb_factors_reshape,
+    )
+
+
+def prepare_callback(model, steps, x0_output_dict=None):
+    """A sampler callback (step, x0, x, total) that reports progress with a preview, and keeps x0 if asked."""
+    import comfy.utils
+
+    previewer = get_previewer(model.load_device, model.model.latent_format)
+    bar = comfy.utils.ProgressBar(steps)
+
+    def callback(step, x0, x, total_steps):
+        if x0_output_dict is not None:
+            x0_output_dict["x0"] = x0
+        preview = previewer.decode_latent_to_preview_image("JPEG", x0) if previewer else None
+        bar.update_absolute(step + 1, total_steps, preview)
+
+    return callback
+
+
+def set_preview_method(override: str | None = None) -> None:
+    """Use this method for previews; None, "default" or an unknown word: the command line's."""
+    global _method_before_override
+    if _method_before_override is None:
+        _method_before_override = args.preview_method
+    chosen = LatentPreviewMethod.from_string(override) if override and override != "default" else None
+    args.preview_method = chosen or _method_before_override

@@ -1,0 +1,428 @@
+"""The core nodes, with the class names, inputs and categories that workflows and node packs know.
+
+A node declares its inputs in `INPUT_TYPES` and does its work in the method that `FUNCTION` names. Heavy
+modules (torch, the model library, Pillow) are imported by the methods that use them, and called through their
+module: the lists of nodes need none of them, and node packs can replace functions. Nodes that only change
+data stand in `comfy_extras/core_<topic>.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import comfy.interruption
+import folder_paths
+import latent_preview
+from comfy import sampler_names
+from comfy.cli_args import args
+from comfy_execution import node_packs
+from comfy_extras.core_conditioning import (
+    CLIPTextEncode,
+    ConditioningAverage,
+    ConditioningCombine,
+    ConditioningConcat,
+    ConditioningSetArea,
+    ConditioningSetAreaPercentage,
+    ConditioningSetAreaStrength,
+    ConditioningSetMask,
+    ConditioningSetTimestepRange,
+    ConditioningZeroOut,
+    InpaintModelConditioning,
+)
+from comfy_extras.core_files import (
+    LoadImage,
+    LoadImageMask,
+    LoadImageOutput,
+    LoadLatent,
+    PreviewImage,
+    SaveImage,
+    SaveLatent,
+)
+from comfy_extras.core_images import (
+    EmptyImage,
+    ImageBatch,
+    ImageInvert,
+    ImagePadForOutpaint,
+    ImageScale,
+    ImageScaleBy,
+)
+from comfy_extras.core_inputs import MAX_RESOLUTION, float_input, int_input
+from comfy_extras.core_latents import (
+    EmptyLatentImage,
+    LatentBlend,
+    LatentComposite,
+    LatentCrop,
+    LatentFlip,
+    LatentFromBatch,
+    LatentRotate,
+    LatentUpscale,
+    LatentUpscaleBy,
+    RepeatLatentBatch,
+    SetLatentNoiseMask,
+    VAEDecode,
+    VAEDecodeTiled,
+    VAEEncode,
+    VAEEncodeForInpaint,
+    VAEEncodeTiled,
+)
+
+__all__ = ["MAX_RESOLUTION"]
+
+
+def before_node_execution():
+    """Called by the executor before each node: stop here if the user asked for it."""
+    comfy.interruption.throw_exception_if_processing_interrupted()
+
+
+def interrupt_processing(value=True):
+    """Ask the running node to stop (or take the wish back)."""
+    comfy.interruption.interrupt_current_processing(value)
+
+
+# --- models ------------------------------------------------------------------------------------------
+
+
+class CheckpointLoaderSimple:
+    @classmethod
+    def INPUT_TYPES(cls):
+        tooltip = "The checkpoint file: diffusion model, text encoder and VAE in one."
+        return {
+            "required": {"ckpt_name": (folder_paths.get_filename_list("checkpoints"), {"tooltip": tooltip})}
+        }
+
+    RETURN_TYPES = ("MODEL", "CLIP", "VAE")
+    OUTPUT_TOOLTIPS = (
+        "The diffusion model, which removes noise from latents.",
+        "The text encoder, which turns prompts into conditioning.",
+        "The VAE, which turns latents into pictures and back.",
+    )
+    FUNCTION = "load_checkpoint"
+    CATEGORY = "loaders"
+    DESCRIPTION = "Loads a checkpoint: everything that is needed to make pictures from a prompt."
+
+    def load_checkpoint(self, ckpt_name):
+        import comfy.sd
+
+        path = folder_paths.get_full_path_or_raise("checkpoints", ckpt_name)
+        embeddings = folder_paths.get_folder_paths("embeddings")
+        loaded = comfy.sd.load_checkpoint_guess_config(
+            path, output_vae=True, output_clip=True, embedding_directory=embeddings
+        )
+        return loaded[:3]
+
+
+class VAELoader:
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"vae_name": (folder_paths.get_filename_list("vae"),)}}
+
+    RETURN_TYPES = ("VAE",)
+    FUNCTION = "load_vae"
+    CATEGORY = "loaders"
+    DESCRIPTION = "Loads a VAE from its own file."
+
+    def load_vae(self, vae_name):
+        import comfy.sd
+        import comfy.utils
+
+        path = folder_paths.get_full_path_or_raise("vae", vae_name)
+        weights, metadata = comfy.utils.load_torch_file(path, return_metadata=True)
+        vae = comfy.sd.VAE(sd=weights, metadata=metadata)
+        vae.throw_exception_if_invalid()
+        return (vae,)
+
+
+class CLIPSetLastLayer:
+    @classmethod
+    def INPUT_TYPES(cls):
+        layer = int_input(-1, -24, -1, 1, tooltip="-1 is the last layer, -2 the one before it.")
+        return {"required": {"clip": ("CLIP",), "stop_at_clip_layer": layer}}
+
+    RETURN_TYPES = ("CLIP",)
+    FUNCTION = "set_last_layer"
+    CATEGORY = "conditioning"
+    DESCRIPTION = "Takes the text encoder's output from an earlier layer (CLIP skip)."
+
+    def set_last_layer(self, clip, stop_at_clip_layer):
+        clip = clip.clone()
+        clip.clip_layer(stop_at_clip_layer)
+        return (clip,)
+
+
+# --- sampling ------------------------------------------------------------------------------------------
+
+
+def common_ksampler(
+    model,
+    seed,
+    steps,
+    cfg,
+    sampler_name,
+    scheduler,
+    positive,
+    negative,
+    latent,
+    denoise=1.0,
+    disable_noise=False,
+    start_step=None,
+    last_step=None,
+    force_full_denoise=False,
+):
+    """Sample a LATENT with previews and progress: the common part of the sampler nodes."""
+    import comfy.sample
+    import comfy.utils
+
+    latent_image = comfy.sample.fix_empty_latent_channels(
+        model,
+        latent["samples"],
+        latent.get("downscale_ratio_spacial"),
+        latent.get("downscale_ratio_temporal"),
+    )
+    if disable_noise:
+        noise = comfy.sample.prepare_empty_noise(latent_image)
+    else:
+        noise = comfy.sample.prepare_noise(latent_image, seed, latent.get("batch_index"))
+    samples = comfy.sample.sample(
+        model,
+        noise,
+        steps,
+        cfg,
+        sampler_name,
+        scheduler,
+        positive,
+        negative,
+        latent_image,
+        denoise=denoise,
+        disable_noise=disable_noise,
+        start_step=start_step,
+        last_step=last_step,
+        force_full_denoise=force_full_denoise,
+        noise_mask=latent.get("noise_mask"),
+        callback=latent_preview.prepare_callback(model, steps),
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=seed,
+    )
+    made_for_size = ("downscale_ratio_spacial", "downscale_ratio_temporal")
+    out = {name: value for name, value in latent.items() if name not in made_for_size}
+    return ({**out, "samples": samples},)
+
+
+def _seed_input(tooltip=None):
+    return int_input(0, 0, 0xFFFFFFFFFFFFFFFF, tooltip=tooltip, control_after_generate=True)
+
+
+def _cfg_input(tooltip=None):
+    return float_input(8.0, 0.0, 100.0, 0.1, tooltip, round=0.01)
+
+
+class KSampler:
+    @classmethod
+    def INPUT_TYPES(cls):
+        how = "How noise is removed; it changes speed, detail and how steps count."
+        levels = "How the noise levels are spread over the steps."
+        keep = "1 paints anew; less keeps more of the given latents."
+        return {
+            "required": {
+                "model": ("MODEL", {"tooltip": "The diffusion model."}),
+                "seed": _seed_input("The number from which the noise follows: same seed, same picture."),
+                "steps": int_input(20, 1, 10000, tooltip="In how many steps the noise is removed."),
+                "cfg": _cfg_input("How strongly the prompt is followed. Too much makes pictures harsh."),
+                "sampler_name": (sampler_names.samplers(), {"tooltip": how}),
+                "scheduler": (sampler_names.schedulers(), {"tooltip": levels}),
+                "positive": ("CONDITIONING", {"tooltip": "What the picture should show."}),
+                "negative": ("CONDITIONING", {"tooltip": "What it should stay away from."}),
+                "latent_image": ("LATENT", {"tooltip": "The latents to start from."}),
+                "denoise": float_input(1.0, 0.0, 1.0, tooltip=keep),
+            }
+        }
+
+    RETURN_TYPES = ("LATENT",)
+    OUTPUT_TOOLTIPS = ("The latents without noise.",)
+    FUNCTION = "sample"
+    CATEGORY = "sampling"
+    DESCRIPTION = "Makes latents from noise with a model, guided by a positive and a negative prompt."
+
+    def sample(
+        self, model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise=1.0
+    ):
+        return common_ksampler(
+            model,
+            seed,
+            steps,
+            cfg,
+            sampler_name,
+            scheduler,
+            positive,
+            negative,
+            latent_image,
+            denoise=denoise,
+        )
+
+
+class KSamplerAdvanced:
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {
+            "required": {
+                "model": ("MODEL",),
+                "add_noise": (["enable", "disable"],),
+                "noise_seed": _seed_input(),
+                "steps": int_input(20, 1, 10000),
+                "cfg": _cfg_input(),
+                "sampler_name": (sampler_names.samplers(),),
+                "scheduler": (sampler_names.schedulers(),),
+                "positive": ("CONDITIONING",),
+                "negative": ("CONDITIONING",),
+                "latent_image": ("LATENT",),
+                "start_at_step": int_input(0, 0, 10000),
+                "end_at_step": int_input(10000, 0, 10000),
+                "return_with_leftover_noise": (["disable", "enable"],),
+            }
+        }
+
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "sample"
+    CATEGORY = "sampling"
+    DESCRIPTION = "A sampler for a part of the steps, so that several can share one picture."
+
+    def sample(
+        self,
+        model,
+        add_noise,
+        noise_seed,
+        steps,
+        cfg,
+        sampler_name,
+        scheduler,
+        positive,
+        negative,
+        latent_image,
+        start_at_step,
+        end_at_step,
+        return_with_leftover_noise,
+        denoise=1.0,
+    ):
+        return common_ksampler(
+            model,
+            noise_seed,
+            steps,
+            cfg,
+            sampler_name,
+            scheduler,
+            positive,
+            negative,
+            latent_image,
+            denoise=denoise,
+            disable_noise=add_noise == "disable",
+            start_step=start_at_step,
+            last_step=end_at_step,
+            force_full_denoise=return_with_leftover_noise != "enable",
+        )
+
+
+# --- the list of nodes --------------------------------------------------------------------------------
+
+# Every node above, with the name under which the UI shows it.
+_NODES = {
+    CheckpointLoaderSimple: "Load Checkpoint",
+    VAELoader: "Load VAE",
+    CLIPSetLastLayer: "CLIP Set Last Layer",
+    CLIPTextEncode: "CLIP Text Encode (Prompt)",
+    ConditioningCombine: "Conditioning (Combine)",
+    ConditioningAverage: "ConditioningAverage",
+    ConditioningConcat: "Conditioning (Concat)",
+    ConditioningSetArea: "Conditioning (Set Area)",
+    ConditioningSetAreaPercentage: "Conditioning (Set Area with Percentage)",
+    ConditioningSetAreaStrength: "ConditioningSetAreaStrength",
+    ConditioningSetMask: "Conditioning (Set Mask)",
+    ConditioningZeroOut: "ConditioningZeroOut",
+    ConditioningSetTimestepRange: "ConditioningSetTimestepRange",
+    InpaintModelConditioning: "InpaintModelConditioning",
+    VAEDecode: "VAE Decode",
+    VAEDecodeTiled: "VAE Decode (Tiled)",
+    VAEEncode: "VAE Encode",
+    VAEEncodeTiled: "VAE Encode (Tiled)",
+    VAEEncodeForInpaint: "VAE Encode (for Inpainting)",
+    EmptyLatentImage: "Empty Latent Image",
+    LatentFromBatch: "Latent From Batch",
+    RepeatLatentBatch: "Repeat Latent Batch",
+    LatentUpscale: "Upscale Latent",
+    LatentUpscaleBy: "Upscale Latent By",
+    LatentRotate: "Rotate Latent",
+    LatentFlip: "Flip Latent",
+    LatentCrop: "Crop Latent",
+    LatentComposite: "Latent Composite",
+    LatentBlend: "Latent Blend",
+    SetLatentNoiseMask: "Set Latent Noise Mask",
+    KSampler: "KSampler",
+    KSamplerAdvanced: "KSampler (Advanced)",
+    SaveImage: "Save Image",
+    PreviewImage: "Preview Image",
+    LoadImage: "Load Image",
+    LoadImageMask: "Load Image (as Mask)",
+    LoadImageOutput: "Load Image (from Outputs)",
+    SaveLatent: "SaveLatent",
+    LoadLatent: "LoadLatent",
+    ImageScale: "Upscale Image",
+    ImageScaleBy: "Upscale Image By",
+    ImageInvert: "Invert Image",
+    ImageBatch: "Batch Images",
+    EmptyImage: "EmptyImage",
+    ImagePadForOutpaint: "Pad Image for Outpainting",
+}
+
+NODE_CLASS_MAPPINGS = {node.__name__: node for node in _NODES}
+NODE_DISPLAY_NAME_MAPPINGS = {node.__name__: title for node, title in _NODES.items()}
+
+# Filled when node packs are loaded: {pack: folder of its web files}, {pack: folder of its module}.
+EXTENSION_WEB_DIRS: dict[str, str] = {}
+LOADED_MODULE_DIRS: dict[str, str] = {}
+
+
+# --- loading of node packs --------------------------------------------------------------------------------
+
+
+def get_module_name(module_path: str) -> str:
+    """Name of a pack from its path."""
+    return node_packs.pack_name(module_path)
+
+
+def _registry(protected) -> node_packs.Registry:
+    return node_packs.Registry(
+        NODE_CLASS_MAPPINGS,
+        NODE_DISPLAY_NAME_MAPPINGS,
+        EXTENSION_WEB_DIRS,
+        LOADED_MODULE_DIRS,
+        frozenset(protected),
+    )
+
+
+async def load_custom_node(module_path: str, ignore=frozenset(), module_parent: str = "custom_nodes") -> bool:
+    """Load one pack; node names in `ignore` keep their class. False, and a line in the log, when it fails."""
+    return node_packs.load_pack(module_path, _registry(ignore), parent=module_parent).is_loaded
+
+
+async def init_external_custom_nodes() -> None:
+    """Load the packs of the user. A broken one is reported and skipped."""
+    reports = node_packs.load_packs(
+        folder_paths.get_folder_paths("custom_nodes"),
+        _registry(NODE_CLASS_MAPPINGS),
+        disabled=args.disable_all_custom_nodes,
+        allowed=args.whitelist_custom_nodes,
+    )
+    if reports:
+        logging.info("Import times of node packs:\n%s", node_packs.describe(reports))
+
+
+async def init_builtin_extra_nodes() -> list[str]:
+    """Load the topics of comfy_extras; returns the names of those that failed."""
+    reports = node_packs.load_topics("comfy_extras", _registry(()))
+    return [report.name for report in reports if not report.is_loaded]
+
+
+async def init_extra_nodes(init_custom_nodes: bool = True, init_api_nodes: bool = True) -> list[str]:
+    """Load every node that is not in this file; returns the built-in topics that failed."""
+    failed = await init_builtin_extra_nodes()
+    if init_custom_nodes:
+        await init_external_custom_nodes()
+    return failed
