@@ -1,8 +1,8 @@
-"""What every family file uses: signatures, and building a module of the zoo around weights that exist already."""
+"""What every family file uses: signatures, and modules of the zoo built around weights that exist already."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -65,15 +65,16 @@ def load_exactly(module: torch.nn.Module, weights: StateDict, *, what: str) -> N
         if keys:
             raise ModelFileError(
                 f"The {what} in this file {problem} weights ({len(keys)}): {', '.join(keys[:4])}"
-                f"{', ...' if len(keys) > 4 else ''}. The file is damaged, or of a variant that is not supported."
+                f"{', ...' if len(keys) > 4 else ''}. The file is damaged or of an unsupported variant."
             )
     with torch.no_grad():
         module.load_state_dict(weights, assign=True, strict=True)
     module.requires_grad_(False)
 
 
-def count_indices(keys, pattern: str) -> int:
+def count_indices(keys: Iterable[str], pattern: str) -> int:
     """Number of consecutive `pattern.format(0)`, `pattern.format(1)`, ... that begin some key."""
+    keys = [key for key in keys if key.startswith(pattern.partition("{")[0])]
     count = 0
     while any(key.startswith(pattern.format(count)) for key in keys):
         count += 1

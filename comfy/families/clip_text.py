@@ -23,14 +23,13 @@ HEAD_WIDTH = 64
 
 
 def config_of(weights: StateDict, prefix: str, hidden_act: str = "quick_gelu") -> dict:
-    """The configuration as the shapes have it. The number of heads leaves no trace there: 64 channels each."""
+    """The configuration as the shapes have it. Heads leave no trace there: they have 64 channels."""
     vocabulary, width = weights[prefix + "embeddings.token_embedding.weight"].shape
-    inside = (key for key in weights if key.startswith(prefix))
     return {
         "vocab_size": vocabulary,
         "hidden_size": width,
         "intermediate_size": weights[prefix + "encoder.layers.0.mlp.fc1.weight"].shape[0],
-        "num_hidden_layers": count_indices(list(inside), prefix + "encoder.layers.{}."),
+        "num_hidden_layers": count_indices(weights, prefix + "encoder.layers.{}."),
         "num_attention_heads": max(1, width // HEAD_WIDTH),
         "max_position_embeddings": weights[prefix + "embeddings.position_embedding.weight"].shape[0],
         "hidden_act": hidden_act,
@@ -56,7 +55,7 @@ class ClipTextModel(torch.nn.Module):
         self.text_model.embeddings.token_embedding = embeddings
 
     def load_weights(self, weights: StateDict) -> None:
-        """Take the weights below the checkpoint's `transformer.`; what is no part of the model is left out."""
+        """Take the weights below the checkpoint's `transformer.`, without what is no part of the model."""
         skipped = ("text_model.embeddings.position_ids", "text_projection.weight")
         used = {key: tensor for key, tensor in weights.items() if key not in skipped}
         load_exactly(self, used, what="text encoder (CLIP)")

@@ -36,7 +36,7 @@ class UNetShape:
 
 
 def _depth(weights: StateDict, block: str) -> int:
-    return count_indices((key for key in weights if key.startswith(block)), block + "transformer_blocks.{}.")
+    return count_indices(weights, block + "transformer_blocks.{}.")
 
 
 def _level_is_done(weights: StateDict, block: int, prefix: str) -> bool:
@@ -50,7 +50,7 @@ def shape_of(weights: StateDict, prefix: str) -> UNetShape:
     multipliers: list[int] = []
     res_blocks: list[int] = []
     depths: list[int] = []
-    blocks = count_indices((key for key in weights if key.startswith(prefix)), prefix + "input_blocks.{}.")
+    blocks = count_indices(weights, prefix + "input_blocks.{}.")
     new_level = True
     for block in range(1, blocks):
         if _level_is_done(weights, block, prefix):

@@ -1,0 +1,332 @@
+"""How far are our numbers from upstream ComfyUI's on the same file, seed and graph? fp32, on the CPU.
+
+    python benchmarks/parity_upstream.py --upstream ../ComfyUI --upstream-python ../ComfyUI/venv/bin/python
+
+A full-size SD1.5 checkpoint of random weights is written to a temporary folder (2 GB; with
+--tiny 0.6 GB: half of the UNet's levels). Then one worker
+process per program loads it and runs the same calls, one after the other, and the results are compared: prompts with
+weights and of two chunks, clip skip, one evaluation of the UNet, VAE encode and decode, and pictures by several
+samplers and schedulers. With --servers both servers run a whole graph and their PNG files are compared too.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent.parent
+PROMPTS = {
+    "plain": "a photograph of an astronaut riding a horse",
+    "weights": "a (red:1.3) circle, ((big)), [blue], \\(not\\) (((deep)) nested:0.7)",
+    "two chunks": ", ".join(f"word number {i} of a (long:1.1) prompt" for i in range(20)),
+    "empty": "",
+}
+SAMPLERS = [
+    ("euler", "normal"), ("euler_ancestral", "karras"), ("dpmpp_2m", "karras"), ("ddim", "simple"),
+    ("heun", "normal"), ("dpmpp_2m_sde", "karras"),
+]  # fmt: skip
+PICTURE_LIMIT = 2 / 255
+
+
+# --- the worker: the same calls for both programs ---
+
+
+def worker(checkpoint: str, out: str, size: int, steps: int) -> None:
+    """Run all calls with the `comfy` that is first on the path, and save every result."""
+    sys.argv = [sys.argv[0], "--cpu"]
+    prepare_upstream()
+    import comfy.sd
+    import safetensors.torch
+    import torch
+
+    torch.set_num_threads(2)
+    results, seconds = {}, {}
+    started = time.perf_counter()
+    model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(checkpoint)
+    seconds["load"] = time.perf_counter() - started
+    with torch.inference_mode():
+        for step in (encode_prompts, evaluate_unet, run_vae, draw_pictures):
+            started = time.perf_counter()
+            step(results, model=model, clip=clip, vae=vae, size=size, steps=steps)
+            seconds[step.__name__] = time.perf_counter() - started
+    safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in results.items()}, out)
+    Path(out).with_suffix(".json").write_text(json.dumps(seconds))
+
+
+def prepare_upstream() -> None:
+    """Upstream reads the command line while importing, and only after it was told to."""
+    try:
+        import comfy.options
+    except ImportError:
+        from comfy.cli_args import parse
+
+        parse(["--cpu"])
+    else:
+        comfy.options.enable_args_parsing()
+
+
+def encode_prompts(results, *, clip, **_unused):
+    for name, text in PROMPTS.items():
+        cond, pooled = clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)
+        results[f"clip/{name}/conditioning"], results[f"clip/{name}/pooled"] = cond, pooled
+    skipping = clip.clone()
+    skipping.clip_layer(-2)
+    results["clip/skip 2/conditioning"] = skipping.encode_from_tokens(skipping.tokenize(PROMPTS["weights"]))
+
+
+def evaluate_unet(results, *, model, size, **_unused):
+    import comfy.model_management
+    import torch
+
+    comfy.model_management.load_model_gpu(model)
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(2, 4, size // 8, size // 8 + 2, generator=generator)
+    context = results["clip/weights/conditioning"].repeat(2, 1, 1)
+    for sigma in (14.0, 1.0, 0.05):
+        out = model.model.apply_model(x * sigma, torch.full((2,), sigma), c_crossattn=context)
+        results[f"unet/sigma {sigma}"] = out
+
+
+def run_vae(results, *, vae, size, **_unused):
+    import torch
+
+    generator = torch.Generator().manual_seed(2)
+    image = torch.rand(1, size, size + 5, 3, generator=generator)
+    results["vae/encode"] = vae.encode(image)
+    results["vae/decode"] = vae.decode(torch.randn(1, 4, size // 8, size // 8, generator=generator))
+    latent = torch.randn(1, 4, 24, 20, generator=generator)
+    results["vae/decode tiled"] = vae.decode_tiled(latent, tile_x=16, tile_y=16, overlap=4)
+
+
+def draw_pictures(results, *, model, clip, vae, size, steps, **_unused):
+    import comfy.sample
+    import torch
+
+    positive = clip.encode_from_tokens_scheduled(clip.tokenize(PROMPTS["weights"]))
+    negative = clip.encode_from_tokens_scheduled(clip.tokenize("blurry"))
+    empty = torch.zeros(1, 4, size // 8, size // 8)
+    for sampler, scheduler in SAMPLERS:
+        for denoise in (1.0, 0.6) if sampler == "euler" else (1.0,):
+            start = empty if denoise == 1.0 else vae.encode(results["picture/euler, normal"].float())
+            latent = comfy.sample.sample(
+                model, comfy.sample.prepare_noise(start, 42), steps, 5.0, sampler, scheduler, positive, negative,
+                start, denoise=denoise, disable_pbar=True, seed=42,
+            )  # fmt: skip
+            name = f"{sampler}, {scheduler}" + ("" if denoise == 1.0 else f", denoise {denoise}")
+            results[f"latent/{name}"] = latent
+            results[f"picture/{name}"] = vae.decode(latent)
+
+
+# --- the checkpoint ---
+
+
+def write_checkpoint(path: Path, *, tiny: bool, dtype_name: str) -> None:
+    """Random weights in the layout of an SD1.5 checkpoint, scaled so that what passes through keeps its size."""
+    import safetensors.torch
+    import torch
+
+    shapes = checkpoint_shapes(tiny)
+    torch.manual_seed(0)
+    weights = {}
+    for name, shape in shapes.items():
+        if len(shape) > 1:
+            fan_in = 1
+            for length in shape[1:]:
+                fan_in *= length
+            scale = 0.02 if "embedding" in name else fan_in**-0.5
+            weights[name] = (torch.randn(shape) * scale).to(getattr(torch, dtype_name))
+        else:
+            start = 1.0 if name.endswith("weight") else 0.0
+            weights[name] = (start + 0.1 * torch.randn(shape)).to(getattr(torch, dtype_name))
+    safetensors.torch.save_file(weights, path)
+
+
+def checkpoint_shapes(tiny: bool) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every weight, from our own families built without memory."""
+    sys.path.insert(0, str(HERE))
+    from comfy.families import ldm_unet, ldm_vae
+    from comfy.families.base import build_empty
+    from comfy.families.clip_text import CLIP_L, ClipTextModel
+
+    levels = 2 if tiny else 4  # upstream recognises SD1 by its full width
+    unet_config = ldm_unet.UNetShape(
+        in_channels=4, out_channels=4, model_channels=320, channel_mult=(1, 2, 4, 4)[:levels],
+        num_res_blocks=(2,) * levels, transformer_depth=(1,) * (levels - 1) + (0,),
+        transformer_depth_middle=1, context_dim=768, use_linear_in_transformer=False, adm_in_channels=None,
+    ).as_unet_config()  # fmt: skip
+    unet = ldm_unet.LDMUNet.empty(**unet_config).state_dict()
+    names = ldm_unet.checkpoint_names(unet, unet_config)
+    shapes = {f"model.diffusion_model.{names[key]}": tuple(tensor.shape) for key, tensor in unet.items()}
+    vae_shape = ldm_vae.VAEShape((128, 256, 512, 512), layers_per_block=2, latent_channels=4)
+    vae = build_empty(lambda: ldm_vae.LDMVAE(vae_shape))
+    for key, tensor in ldm_vae.checkpoint_weights(vae.state_dict()).items():
+        shapes[f"first_stage_model.{key}"] = tuple(tensor.shape)
+    text = build_empty(lambda: ClipTextModel(CLIP_L)).state_dict()
+    shapes.update({f"cond_stage_model.transformer.{key}": tuple(tensor.shape) for key, tensor in text.items()})
+    return shapes
+
+
+# --- both servers, one graph ---
+
+
+def graph(checkpoint: str, size: int, steps: int) -> dict:
+    def node(kind, **inputs):
+        return {"class_type": kind, "inputs": inputs}
+
+    return {
+        "1": node("CheckpointLoaderSimple", ckpt_name=checkpoint),
+        "2": node("CLIPTextEncode", text=PROMPTS["weights"], clip=["1", 1]),
+        "3": node("CLIPTextEncode", text="blurry", clip=["1", 1]),
+        "4": node("EmptyLatentImage", width=size, height=size, batch_size=1),
+        "5": node("KSampler", model=["1", 0], positive=["2", 0], negative=["3", 0], latent_image=["4", 0], seed=42,
+                  steps=steps, cfg=5.0, sampler_name="dpmpp_2m", scheduler="karras", denoise=1.0),
+        "6": node("VAEDecode", samples=["5", 0], vae=["1", 2]),
+        "7": node("SaveImage", images=["6", 0], filename_prefix="parity"),
+    }  # fmt: skip
+
+
+def request(url: str, body=None):
+    data = None if body is None else json.dumps(body).encode()
+    call = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})
+    with urllib.request.urlopen(call, timeout=30) as answer:
+        return answer.read()
+
+
+def picture_of_server(python: str, root: Path, checkpoint: Path, port: int, size: int, steps: int, env: dict) -> bytes:
+    """Start the server in `root`, run the graph, and return the PNG file that it saved."""
+    base = Path(tempfile.mkdtemp(dir=checkpoint.parent))
+    folder = base / "models" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / checkpoint.name).symlink_to(checkpoint)
+    command = [python, str(root / "main.py"), "--cpu", "--port", str(port), "--base-directory", str(base),
+               "--disable-auto-launch", "--disable-all-custom-nodes"]  # fmt: skip
+    log = open(base / "log.txt", "w")  # noqa: SIM115 (the process writes on while this function waits)
+    server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env, cwd=root)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_for(lambda: request(f"{url}/system_stats"), seconds=120)
+        prompt_id = json.loads(request(f"{url}/prompt", {"prompt": graph(checkpoint.name, size, steps)}))["prompt_id"]
+        entry = wait_for(lambda: json.loads(request(f"{url}/history/{prompt_id}"))[prompt_id], seconds=1200)
+        if entry["status"]["status_str"] != "success":
+            raise RuntimeError(f"{root}: {entry['status']['messages']}")
+        image = entry["outputs"]["7"]["images"][0]
+        return request(f"{url}/view?filename={image['filename']}&type=output&subfolder={image['subfolder']}")
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+        log.close()
+
+
+def wait_for(ask, *, seconds: float):
+    """What `ask` returns as soon as it does not raise."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return ask()
+        except (urllib.error.URLError, ConnectionError, KeyError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
+# --- comparing ---
+
+
+def compare(ours: Path, theirs: Path) -> list[tuple[str, float, float, float]]:
+    """(name, largest absolute difference, the same over the largest value, spread) of every result."""
+    import safetensors.torch
+
+    left, right = safetensors.torch.load_file(ours), safetensors.torch.load_file(theirs)
+    rows = []
+    for name, tensor in left.items():
+        other = right[name]
+        assert tensor.shape == other.shape, f"{name}: {tuple(tensor.shape)} here, {tuple(other.shape)} upstream"
+        difference = (tensor.float() - other.float()).abs().max().item()
+        relative = difference / max(other.abs().max().item(), 1e-12)
+        rows.append((name, difference, relative, other.float().std().item()))
+    return rows
+
+
+def environment(root: Path, stubs: str | None) -> dict:
+    path = os.pathsep.join(filter(None, [str(root), stubs]))
+    return {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
+
+
+def programs(options) -> dict[str, tuple[str, Path, dict]]:
+    upstream = Path(options.upstream).resolve()
+    return {
+        "ours": (sys.executable, HERE, environment(HERE, None)),
+        "upstream": (options.upstream_python, upstream, environment(upstream, options.stubs)),
+    }
+
+
+def run_workers(options, folder: Path, checkpoint: Path) -> bool:
+    files = {}
+    for name, (python, root, env) in programs(options).items():
+        files[name] = folder / f"{name}.safetensors"
+        command = [python, str(Path(__file__).resolve()), "--worker", str(files[name]), "--checkpoint",
+                   str(checkpoint), "--size", str(options.size), "--steps", str(options.steps)]  # fmt: skip
+        subprocess.run(command, env=env, cwd=root, check=True)
+        print(name, "seconds:", json.loads(files[name].with_suffix(".json").read_text()))
+    good = True
+    print(f"{'':<36}{'largest difference':>20}{'relative':>12}{'std of values':>16}")
+    for name, difference, relative, spread in compare(files["ours"], files["upstream"]):
+        print(f"{name:<36}{difference:>20.2e}{relative:>12.2e}{spread:>16.3f}")
+        if name.startswith("picture/"):
+            good = good and difference <= PICTURE_LIMIT
+    return good
+
+
+def run_servers(options, checkpoint: Path) -> bool:
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    pictures = []
+    for port, (python, root, env) in zip((18461, 18462), programs(options).values(), strict=True):
+        png = picture_of_server(python, root, checkpoint, port, options.size, options.steps, env)
+        pictures.append(np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int))
+    difference = np.abs(pictures[0] - pictures[1]).max()
+    print(f"PNG of both servers: {pictures[0].shape}, spread {pictures[0].std():.1f}, "
+          f"largest difference {difference} of 255")  # fmt: skip
+    return difference <= 2
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--upstream", help="checkout of upstream ComfyUI")
+    parser.add_argument("--upstream-python", default=sys.executable, help="python with upstream's requirements")
+    parser.add_argument("--stubs", help="folder put on upstream's path as well")
+    parser.add_argument("--checkpoint", help="use this file instead of writing one")
+    parser.add_argument("--tiny", action="store_true", help="only two levels of the UNet")
+    parser.add_argument("--dtype", default="float16", choices=["float16", "float32"], help="of the written file")
+    parser.add_argument("--size", type=int, default=128, help="pixels of the pictures")
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--servers", action="store_true", help="compare whole graphs through both servers, too")
+    parser.add_argument("--worker", metavar="OUT", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        worker(options.checkpoint, options.worker, options.size, options.steps)
+        return 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        checkpoint = Path(options.checkpoint or folder / "random-sd15.safetensors").resolve()
+        if not options.checkpoint:
+            write_checkpoint(checkpoint, tiny=options.tiny, dtype_name=options.dtype)
+        print(f"{checkpoint.name}: {checkpoint.stat().st_size / 1e9:.2f} GB")
+        good = run_workers(options, folder, checkpoint)
+        if options.servers:
+            good = run_servers(options, checkpoint) and good
+    print("equal within 2/255 at every pixel" if good else "NOT equal within 2/255")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
