@@ -7,6 +7,7 @@ Ranges, `ETag` and `If-Range` are served, so a download may use many connections
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import os
 import re
@@ -167,7 +168,8 @@ def parse_range(header: str | None, size: int) -> Span | None:
 
 def run(library: Library, address: str, port: int, *, on_start: Callable[[str], None]) -> None:
     """Serve until interrupted; `on_start` gets the url once the port is open."""
-    asyncio.run(_serve_forever(library, address, port, on_start))
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_serve_forever(library, address, port, on_start))
 
 
 async def _serve_forever(library: Library, address: str, port: int, on_start: Callable[[str], None]) -> None:

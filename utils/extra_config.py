@@ -30,7 +30,8 @@ def load_extra_path_config(yaml_path: str) -> None:
         try:
             sections = yaml.safe_load(stream)
         except yaml.YAMLError as error:
-            raise ValueError(f"{yaml_path} is not YAML: {error}. Correct or remove the file.") from error
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{yaml_path} is not YAML: {reason}. Correct or remove the file.") from error
     if sections is None:
         return
     if not isinstance(sections, Mapping):

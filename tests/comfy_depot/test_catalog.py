@@ -51,7 +51,9 @@ def test_a_file_on_disk_stands_once_in_the_list(depot_world: World) -> None:
     depot_world.write_model("loras", "a.safetensors")
     depot_world.write_manifest({"loras": {"a.safetensors": URL}})
     with depot_world.depot():
-        assert folder_paths.recursive_search(str(depot_world.base / "models" / "loras"))[0] == ["a.safetensors"]
+        assert folder_paths.recursive_search(str(depot_world.base / "models" / "loras"))[0] == [
+            "a.safetensors"
+        ]
         assert folder_paths.get_filename_list("loras") == ["a.safetensors"]
 
 
@@ -61,7 +63,8 @@ def test_legacy_folder_names_mean_their_successors(depot_world: World) -> None:
         assert folder_paths.get_filename_list("diffusion_models") == ["u.safetensors"]
         assert folder_paths.get_filename_list("clip") == ["c.safetensors"]
         assert depot.catalogue.find("unet", "u.safetensors") == depot.catalogue.find(
-            "diffusion_models", "u.safetensors")
+            "diffusion_models", "u.safetensors"
+        )
 
 
 def test_lists_are_as_before_without_a_depot(depot_world: World) -> None:
@@ -142,18 +145,33 @@ def test_a_half_written_manifest_keeps_its_entries_and_is_reported(depot_world: 
         ("checkpoint", "a.safetensors", "folder type 'checkpoint' is not known. Did you mean 'checkpoints'"),
         ("zzz", "a.safetensors", "folder type 'zzz' is not known. Known: audio_encoders, "),
         ("custom_nodes", "a.json", "node packs are code and are never fetched. Take the entry out"),
-        ("loras", "a.txt", "'loras' lists no files with extension '.txt'. Use a file of kind: .safetensors, .sft"),
+        (
+            "loras",
+            "a.txt",
+            "'loras' lists no files with extension '.txt'. Use a file of kind: .safetensors, .sft",
+        ),
         ("loras", "a.v2", "'loras' lists no files with extension '.v2'"),
-        ("diffusers", "a.json", "'diffusers' lists no files with extension '.json'. Use a file of kind: no files"),
-        ("checkpoints", "a.ckpt", "'.ckpt' files can run code when they are loaded. Use a .safetensors file, or"),
+        (
+            "diffusers",
+            "a.json",
+            "'diffusers' lists no files with extension '.json'. Use a file of kind: no files",
+        ),
+        (
+            "checkpoints",
+            "a.ckpt",
+            "'.ckpt' files can run code when they are loaded. Use a .safetensors file, or",
+        ),
         ("datasets", "a.py", "the depot fetches no '.py' files. Use one of: .flac, .gguf"),
     ],
 )
 def test_a_refused_entry_tells_line_and_reason(
     depot_world: World, caplog: pytest.LogCaptureFixture, folder: str, name: str, words: str
 ) -> None:
-    depot_world.write_manifest({"loras": {"good.safetensors": URL}, folder + "": {name: URL}}
-                               if folder != "loras" else {"loras": {"good.safetensors": URL, name: URL}})
+    depot_world.write_manifest(
+        {"loras": {"good.safetensors": URL}, folder + "": {name: URL}}
+        if folder != "loras"
+        else {"loras": {"good.safetensors": URL, name: URL}}
+    )
     with caplog.at_level(logging.WARNING), depot_world.depot() as depot:
         (problem,) = depot.catalogue.snapshot().problems
         assert words in problem.message and problem.file == "models.json"
@@ -179,7 +197,9 @@ def test_a_type_without_a_folder_is_refused(depot_world: World) -> None:
 
 def test_the_first_of_two_manifests_counts_and_the_second_is_told(depot_world: World) -> None:
     depot_world.write_manifest({"unet": {"a.safetensors": "https://first.example/a"}}, name="a.json")
-    depot_world.write_manifest({"diffusion_models": {"a.safetensors": "https://second.example/a"}}, name="b.json")
+    depot_world.write_manifest(
+        {"diffusion_models": {"a.safetensors": "https://second.example/a"}}, name="b.json"
+    )
     with depot_world.depot() as depot:
         entry = depot.catalogue.find("diffusion_models", "a.safetensors")
         assert entry is not None and entry.urls == ("https://first.example/a",)
@@ -192,7 +212,10 @@ def test_a_type_that_a_pack_adds_later_is_known_from_then_on(depot_world: World)
     depot_world.write_manifest({"unet_gguf": {"a.gguf": URL}})
     with depot_world.depot() as depot:
         assert len(depot.catalogue.snapshot().problems) == 1
-        folder_paths.folder_names_and_paths["unet_gguf"] = ([str(depot_world.base / "models" / "gguf")], {".gguf"})
+        folder_paths.folder_names_and_paths["unet_gguf"] = (
+            [str(depot_world.base / "models" / "gguf")],
+            {".gguf"},
+        )
         assert folder_paths.get_filename_list("unet_gguf") == ["a.gguf"]
         assert depot.catalogue.snapshot().problems == ()
 
@@ -230,7 +253,9 @@ def test_schema_and_versions_are_no_manifests(depot_world: World) -> None:
         assert depot.catalogue.snapshot().problems == ()
 
 
-def test_a_thousand_mistakes_do_not_flood_the_log(depot_world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_thousand_mistakes_do_not_flood_the_log(
+    depot_world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     depot_world.write_manifest({"loras": {f"{i}": URL for i in range(1000)}})
     with caplog.at_level(logging.WARNING), depot_world.depot() as depot:
         assert len(depot.catalogue.snapshot().problems) == 1000

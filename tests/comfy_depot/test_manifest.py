@@ -27,7 +27,10 @@ def write(folder: Path, text: str, name: str = "list.json") -> Path:
 
 
 def test_the_plain_form_gives_an_entry_per_name(tmp_path: Path) -> None:
-    content = {"checkpoints": {"a.safetensors": URL}, "loras": {"sub/b.safetensors": "http://mirror.example:8080/b"}}
+    content = {
+        "checkpoints": {"a.safetensors": URL},
+        "loras": {"sub/b.safetensors": "http://mirror.example:8080/b"},
+    }
     reading = read_manifest(write(tmp_path, json.dumps(content)))
     assert reading.problems == ()
     assert reading.entries == (
@@ -38,12 +41,23 @@ def test_the_plain_form_gives_an_entry_per_name(tmp_path: Path) -> None:
 
 def test_the_object_form_gives_every_field() -> None:
     value = {
-        "urls": [URL, "https://mirror.example/a.safetensors"], "size": 7, "sha256": "AB" * 32,
-        "headers": {"Authorization": "Bearer $HF_TOKEN"}, "group": "sd15", "license": "MIT", "gated": True,
+        "urls": [URL, "https://mirror.example/a.safetensors"],
+        "size": 7,
+        "sha256": "AB" * 32,
+        "headers": {"Authorization": "Bearer $HF_TOKEN"},
+        "group": "sd15",
+        "license": "MIT",
+        "gated": True,
     }
     entry = read_entry("checkpoints", "a.safetensors", value)
     assert entry.urls == (URL, "https://mirror.example/a.safetensors")
-    assert (entry.size, entry.sha256, entry.group, entry.license, entry.gated) == (7, "ab" * 32, "sd15", "MIT", True)
+    assert (entry.size, entry.sha256, entry.group, entry.license, entry.gated) == (
+        7,
+        "ab" * 32,
+        "sd15",
+        "MIT",
+        True,
+    )
     assert entry.headers["Authorization"] == "Bearer $HF_TOKEN", "the token is not expanded here"
     assert entry.key == "checkpoints/a.safetensors"
 
@@ -62,7 +76,9 @@ def test_an_entry_can_be_a_key_of_a_dictionary() -> None:
         ("[" * 100_000, None, "nested too deeply"),
     ],
 )
-def test_what_is_not_json_is_refused_with_its_line(tmp_path: Path, text: str, line: int | None, words: str) -> None:
+def test_what_is_not_json_is_refused_with_its_line(
+    tmp_path: Path, text: str, line: int | None, words: str
+) -> None:
     reading = read_manifest(write(tmp_path, text))
     assert not reading.is_readable and reading.entries == ()
     (problem,) = reading.problems
@@ -83,7 +99,9 @@ def test_a_byte_order_mark_is_accepted(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    assert "cannot be read (No such file or directory)" in str(read_manifest(tmp_path / "no.json").problems[0])
+    assert "cannot be read (No such file or directory)" in str(
+        read_manifest(tmp_path / "no.json").problems[0]
+    )
 
 
 def test_a_giant_file_is_refused_unread(tmp_path: Path) -> None:
@@ -136,7 +154,10 @@ def test_a_hostile_or_bare_name_is_refused(tmp_path: Path, name: str, words: str
         ("https://[::1/a", "is malformed"),
         ("https://host/a b", "holds a space or a control character. Write %20 for a space"),
         ("https://host/a\r\nX: y", "holds a space or a control character"),
-        ("https://me:secret@host/a", "holds a user name or password. Write it as a header, from the environment"),
+        (
+            "https://me:secret@host/a",
+            "holds a user name or password. Write it as a header, from the environment",
+        ),
         ("hf://org/model/a", "urls of scheme 'hf://' are not supported yet. Write https://huggingface.co/"),
         ("civitai://1", "Write https://civitai.com/api/download/models/VERSION"),
         ("modelscope://a", "Write https://modelscope.cn/models/"),
@@ -154,9 +175,15 @@ def test_a_hostile_or_bare_name_is_refused(tmp_path: Path, name: str, words: str
         ({"url": URL, "gated": "yes"}, "'gated' must be true or false"),
         ({"url": URL, "group": 1}, "'group' must be text in quotes"),
         ({"url": URL, "headers": []}, "'headers' must be an object such as"),
-        ({"url": URL, "headers": {"A b": "c"}}, "header 'A b' is malformed. Write a plain name and a value on one"),
+        (
+            {"url": URL, "headers": {"A b": "c"}},
+            "header 'A b' is malformed. Write a plain name and a value on one",
+        ),
         ({"url": URL, "headers": {"X": "a\r\nY: b"}}, "header 'X' is malformed"),
-        ({"url": URL, "headers": {"Authorization": "Bearer abc"}}, "holds a secret in plain text. Put it into an"),
+        (
+            {"url": URL, "headers": {"Authorization": "Bearer abc"}},
+            "holds a secret in plain text. Put it into an",
+        ),
         ({"url": URL, "sha265": "x"}, "field 'sha265' is not known. Write 'sha256'"),
         ({"url": URL, "zzz": 1}, "field 'zzz' is not known. Write one of url, urls, size"),
         ({"url": URL, "bundle": {}}, "bundles are not supported yet. Give the file a url of its own"),
@@ -189,8 +216,10 @@ def test_the_schema_key_is_no_folder(tmp_path: Path) -> None:
 def test_a_name_that_stands_twice_is_told_with_both_lines(tmp_path: Path) -> None:
     text = '{"loras": {\n"a.safetensors": "https://host/1",\n"a.safetensors": "https://host/2"}}'
     reading = read_manifest(write(tmp_path, text))
-    assert str(reading.problems[0]) == "list.json:3: 'a.safetensors' stands here and on line 2; " \
-                                       "only this counts. Join the two."
+    assert (
+        str(reading.problems[0]) == "list.json:3: 'a.safetensors' stands here and on line 2; "
+        "only this counts. Join the two."
+    )
     assert reading.entries[0].urls == ("https://host/2",)
 
 
@@ -210,12 +239,17 @@ def paths(content: Any) -> list[tuple[str, ...]]:
 @given(JSON)
 def test_every_key_of_every_json_text_is_found(content: Any) -> None:
     assert [path for path, _ in key_lines(json.dumps(content))] == paths(content)
-    assert [path for path, _ in key_lines(json.dumps(content, indent=2, ensure_ascii=False))] == paths(content)
+    assert [path for path, _ in key_lines(json.dumps(content, indent=2, ensure_ascii=False))] == paths(
+        content
+    )
 
 
 def test_lines_are_counted_from_one() -> None:
     assert list(key_lines('{\n"a": {\n\n"b\\"": [{"c": 1}]},\n"d": ":"}')) == [
-        (("a",), 2), (("a", 'b"'), 4), (("a", 'b"', "c"), 4), (("d",), 5)
+        (("a",), 2),
+        (("a", 'b"'), 4),
+        (("a", 'b"', "c"), 4),
+        (("d",), 5),
     ]
 
 

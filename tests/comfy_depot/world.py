@@ -40,7 +40,9 @@ class World:
     def write_manifest(self, content: Any, name: str = "models.json") -> Path:
         """Write a manifest (text as it is, anything else as JSON) with a modification time of its own."""
         file = self.manifests / name
-        file.write_text(content if isinstance(content, str) else json.dumps(content, indent=1), encoding="utf-8")
+        file.write_text(
+            content if isinstance(content, str) else json.dumps(content, indent=1), encoding="utf-8"
+        )
         return file
 
     def write_model(self, folder: str, name: str, body: bytes = b"local") -> Path:
@@ -69,7 +71,9 @@ class World:
     def depot(self, **options: Any) -> Iterator[Depot]:
         """A started depot that may reach the loopback origin."""
         settings: dict[str, Any] = {
-            "model_manifests": self.manifests, "depot_dir": self.base / "depot", "depot_reserve": 0,
+            "model_manifests": self.manifests,
+            "depot_dir": self.base / "depot",
+            "depot_reserve": 0,
             "depot_allow_hosts": ("127.0.0.1", "localhost"),
         }
         depot = comfy_depot.start(Options(**{**settings, **options}), self.host())

@@ -1,0 +1,286 @@
+"""`python -m comfy_depot`: what it prints and how it ends."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfy_depot import cli
+from comfy_depot.access import COLUMNS
+from tests.comfy_depot.world import World
+from tests.fakes.origin import Origin, safetensors, sha256
+
+ROOT = Path(cli.__file__).parents[1]
+LOCAL = ("--depot-allow-hosts", "127.0.0.1", "--depot-reserve", "0")
+
+
+class Commands:
+    """Runs commands in this process against a world."""
+
+    def __init__(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+        self.base = str(world.base)
+        self.capsys = capsys
+
+    def __call__(self, *words: str) -> tuple[int, str, str]:
+        status = cli.main([*words, "--base-directory", self.base])
+        printed = self.capsys.readouterr()
+        return status, printed.out, printed.err
+
+
+@pytest.fixture
+def run(depot_world: World, capsys: pytest.CaptureFixture[str]) -> Commands:
+    return Commands(depot_world, capsys)
+
+
+def test_list_prints_lines_for_a_pipe(depot_world: World, run: Commands) -> None:
+    depot_world.write_model("loras", "own.safetensors", b"x" * 2048)
+    depot_world.write_manifest(
+        {
+            "checkpoints": {
+                "c.safetensors": {
+                    "url": "https://host.example/c",
+                    "size": 5 << 30,
+                    "group": "g",
+                    "gated": True,
+                }
+            }
+        }
+    )
+    status, out, err = run("list")
+    assert status == 0 and err == ""
+    assert out.split("\n") == [
+        "checkpoints\tc.safetensors\tcloud\t5.0 GiB\thost.example\tg\tyes",
+        "loras\town.safetensors\tdisk\t2.0 KiB\t\t\t",
+        "",
+    ]
+    assert run("list", "--folder", "loras")[1].startswith("loras\town")
+    assert run("list", "--tier", "disk")[1].count("\n") == 1
+    assert [model["name"] for model in json.loads(run("--json", "list")[1])] == [
+        "c.safetensors",
+        "own.safetensors",
+    ]
+
+
+def test_list_draws_a_table_in_a_terminal(
+    depot_world: World, run: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    depot_world.write_model("loras", "own.safetensors")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert "folder" in run("list")[1]
+
+
+def test_list_tells_of_mistakes_on_the_side(depot_world: World, run: Commands) -> None:
+    depot_world.write_manifest({"loras": {"bad": "https://host.example/b"}})
+    status, out, err = run("list")
+    assert (status, out) == (0, "")
+    assert "Mistakes in the manifests: 1. To see them: python -m comfy_depot verify" in err
+
+
+def test_fetch_prints_the_path_and_logs_the_access(depot_world: World, run: Commands) -> None:
+    with Origin() as origin:
+        depot_world.write_manifest({"loras": {"s/a.safetensors": origin.put("/a", safetensors(20_000))}})
+        status, out, err = run("fetch", "loras/s/a.safetensors", *LOCAL)
+        assert (status, out.strip()) == (0, str(depot_world.model("loras", "s/a.safetensors"))), err
+        status, out, _ = run("fetch", "loras/s/a.safetensors", "--json", *LOCAL)
+        assert json.loads(out) == [
+            {
+                "model": "loras/s/a.safetensors",
+                "path": str(depot_world.model("loras", "s/a.safetensors")),
+                "error": None,
+            }
+        ]
+    rows = list(csv.reader(io.StringIO(run("log", "--csv")[1])))
+    assert (
+        tuple(rows[0]) == COLUMNS and rows[1][1:3] == ["loras", "s/a.safetensors"] and rows[1][7] == "fetched"
+    )
+    assert json.loads(run("log", "--json")[1])[0]["bytes"] == 20_000
+    assert "loras/s/a.safetensors\tfetched\t19.5 KiB" in run("log", "--limit", "1")[1]
+
+
+@pytest.mark.parametrize(
+    "model, words",
+    [
+        (
+            "a.safetensors",
+            "'a.safetensors' names no folder. Write FOLDER/NAME, as checkpoints/a.safetensors.",
+        ),
+        ("loras/none.safetensors", "'none.safetensors' is in no manifest and not in models/loras."),
+        ("zzz/a.safetensors", "There is no folder type 'zzz'."),
+    ],
+)
+def test_fetch_of_what_is_not_there_ends_with_status_one(run: Commands, model: str, words: str) -> None:
+    status, out, err = run("fetch", model)
+    assert (status, out) == (1, "") and f"Error: {words}" in err
+
+
+def test_fetch_goes_on_after_one_that_failed(depot_world: World, run: Commands) -> None:
+    depot_world.write_model("loras", "own.safetensors")
+    status, out, err = run("fetch", "loras/none.safetensors", "loras/own.safetensors")
+    assert status == 1 and out.strip().endswith("own.safetensors") and "none.safetensors" in err
+
+
+def test_verify_lists_every_mistake_and_ends_with_status_one(depot_world: World, run: Commands) -> None:
+    depot_world.write_manifest("{", name="a.json")
+    depot_world.write_manifest(
+        {
+            "loras": {"bad": "https://host.example/b", "ok.safetensors": "https://h/ok"},
+            "lorass": {"x.safetensors": "https://host.example/x"},
+        },
+        name="b.json",
+    )
+    status, out, _ = run("verify")
+    assert status == 1
+    assert re.search(r"^a.json:1: not JSON", out, re.M)
+    assert re.search(r"^b.json:3: 'bad' in 'loras': the name has no extension", out, re.M)
+    assert re.search(
+        r"^b.json:7: 'x.safetensors' in 'lorass': folder type .* Did you mean 'loras'", out, re.M
+    )
+    assert out.endswith("Models in the manifests: 1. Mistakes: 3.\n")
+    assert len(json.loads(run("verify", "--json")[1])["problems"]) == 3
+
+
+def test_verify_compares_files_with_what_the_manifest_says(depot_world: World, run: Commands) -> None:
+    depot_world.write_model("loras", "size.safetensors", b"123")
+    depot_world.write_model("loras", "hash.safetensors", b"123")
+    depot_world.write_model("loras", "good.safetensors", b"123")
+    url = "https://host.example/a"
+    depot_world.write_manifest(
+        {
+            "loras": {
+                "size.safetensors": {"url": url, "size": 4},
+                "hash.safetensors": {"url": url, "sha256": "0" * 64},
+                "good.safetensors": {"url": url, "size": 3, "sha256": sha256(b"123")},
+            }
+        }
+    )
+    status, out, _ = run("verify")
+    assert (
+        status == 1
+        and "size.safetensors: has 3 bytes, and the manifest says 4. Remove the file to have it" in out
+    )
+    assert "hash.safetensors" not in out
+    out = run("verify", "--hash")[1]
+    assert f"hash.safetensors: has sha256 {sha256(b'123')}, and the manifest says 000" in out
+    assert "good.safetensors" not in out
+
+
+def test_verify_is_content_with_good_manifests(depot_world: World, run: Commands) -> None:
+    depot_world.write_manifest({"loras": {"a.safetensors": "https://host.example/a"}})
+    assert run("verify")[:2] == (0, "Models in the manifests: 1. Mistakes: 0.\n")
+
+
+def test_verify_writes_the_schema(depot_world: World, run: Commands) -> None:
+    assert run("verify", "--write-schema")[0] == 0
+    shipped = (ROOT / "model_manifests" / "schema.json").read_text(encoding="utf-8")
+    assert (depot_world.manifests / "schema.json").read_text(encoding="utf-8") == shipped
+
+
+def test_a_depot_that_is_off_says_so(run: Commands) -> None:
+    status, _, err = run("list", "--depot-off")
+    assert status == 1 and "Error: The depot is off. Leave out --depot-off." in err
+
+
+def test_a_bad_yaml_file_ends_with_status_one(depot_world: World, run: Commands) -> None:
+    (depot_world.base / "p.yaml").write_text("a: b")
+    status, _, err = run("list", "--extra-model-paths-config", str(depot_world.base / "p.yaml"))
+    assert status == 1 and "section 'a' holds no folders" in err
+
+
+def test_folders_of_a_yaml_file_are_listed(depot_world: World, run: Commands) -> None:
+    (depot_world.base / "p.yaml").write_text("a:\n  loras: lib\n")
+    (depot_world.base / "lib").mkdir()
+    (depot_world.base / "lib" / "x.safetensors").write_bytes(b"x")
+    assert "x.safetensors" in run("list", "--extra-model-paths-config", str(depot_world.base / "p.yaml"))[1]
+
+
+@pytest.mark.parametrize("words", [(), ("frobnicate",), ("list", "--tier", "moon"), ("fetch",)])
+def test_a_wrong_command_line_ends_with_status_two(words: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(words)
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "size, text", [(None, ""), (0, "0 B"), (1023, "1023 B"), (1 << 20, "1.0 MiB"), (3 << 50, "3072.0 TiB")]
+)
+def test_sizes_are_readable(size: int | None, text: str) -> None:
+    assert cli.human_size(size) == text
+
+
+def test_every_command_and_its_options_stand_in_the_documentation() -> None:
+    text = (ROOT / "docs" / "depot.md").read_text(encoding="utf-8")
+    (commands,) = [
+        action.choices
+        for action in cli._command_parser(cli._common_parser())._actions
+        if isinstance(action.choices, dict)
+    ]
+    for name, parser in commands.items():
+        (line,) = [line for line in text.split("\n") if line.startswith(f"| `{name} ")]
+        for action in parser._actions:
+            for option in action.option_strings:
+                assert option in line or option in ("-h", "--help")
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (
+            ("serve", "/no/such/folder"),
+            "'/no/such/folder' is no folder. Name the folder that holds the models.",
+        ),
+        (
+            ("serve", str(ROOT / "docs"), "--token-env", "NO_SUCH_NAME"),
+            "NO_SUCH_NAME is empty. Put the token into it.",
+        ),
+    ],
+)
+def test_serve_refuses_what_it_cannot_serve(run: Commands, words: tuple[str, ...], message: str) -> None:
+    status, _, err = run(*words)
+    assert status == 1 and message in err
+
+
+def command(*words: str, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "comfy_depot", *words],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+def test_a_served_folder_is_fetched_by_another_process_and_both_end_cleanly(depot_world: World) -> None:
+    library = depot_world.base / "library"
+    (library / "loras").mkdir(parents=True)
+    (library / "loras" / "a.safetensors").write_bytes(safetensors(200_000))
+    server = command("serve", str(library), "--port", "0", "--rate", "50K")
+    assert server.stdout is not None
+    try:
+        url = re.search(r"http://\S+", server.stdout.readline())
+        assert url is not None
+        with urllib.request.urlopen(f"{url[0]}/manifest.json", timeout=5) as answer:
+            depot_world.write_manifest(answer.read().decode())
+        fetch = command("fetch", "loras/a.safetensors", "--base-directory", str(depot_world.base), *LOCAL)
+        with pytest.raises(subprocess.TimeoutExpired):
+            fetch.wait(2)
+        fetch.send_signal(signal.SIGINT)
+        _, err = fetch.communicate(timeout=10)
+        assert fetch.returncode == 130 and "the next fetch goes on from there." in err
+        assert not depot_world.model("loras", "a.safetensors").exists()
+    finally:
+        server.send_signal(signal.SIGINT)
+        _, err = server.communicate(timeout=10)
+    assert (server.returncode, err) == (0, "")

@@ -1,0 +1,94 @@
+"""The depot's options are the same for the server and the command line."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from comfy_depot.options import Options, add_arguments, from_args, parse_size
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def parse(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_every_field_has_an_option_and_stands_in_the_documentation() -> None:
+    text = (DOCS / "depot.md").read_text(encoding="utf-8")
+    for field in dataclasses.fields(Options):
+        assert hasattr(parse(), field.name)
+        assert f"`--{field.name.replace('_', '-')}" in text
+
+
+def test_defaults_lie_under_the_base_directory(tmp_path: Path) -> None:
+    (tmp_path / "model_manifests").mkdir()
+    options = from_args(parse(), base_directory=tmp_path)
+    assert options.model_manifests == tmp_path.resolve() / "model_manifests"
+    assert options.depot_dir == tmp_path.resolve() / "depot"
+    assert (options.depot_connections, options.depot_rate, options.depot_reserve) == (8, 0, 1 << 30)
+    assert not options.allow_pickle and not options.depot_off
+
+
+def test_a_base_without_manifests_uses_the_shipped_ones(tmp_path: Path) -> None:
+    assert from_args(parse(), base_directory=tmp_path).model_manifests == DOCS.parent / "model_manifests"
+
+
+def test_given_values_are_taken(tmp_path: Path) -> None:
+    options = from_args(
+        parse(
+            "--model-manifests",
+            str(tmp_path / "m"),
+            "--depot-dir",
+            str(tmp_path / "d"),
+            "--depot-connections",
+            "16",
+            "--depot-rate",
+            "5M",
+            "--depot-reserve",
+            "2GiB",
+            "--depot-allow-hosts",
+            "A.example, b.example,",
+            "--allow-pickle",
+            "--depot-off",
+        )
+    )
+    assert options == Options(
+        model_manifests=tmp_path / "m",
+        depot_dir=tmp_path / "d",
+        depot_connections=16,
+        depot_rate=5 << 20,
+        depot_reserve=2 << 30,
+        depot_allow_hosts=("a.example", "b.example"),
+        allow_pickle=True,
+        depot_off=True,
+    )
+
+
+@pytest.mark.parametrize(
+    "text, size",
+    [("0", 0), ("4096", 4096), ("1k", 1024), ("1.5M", 3 << 19), ("200G", 200 << 30), ("1 TiB", 1 << 40)],
+)
+def test_sizes_are_written_with_a_unit(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("--depot-rate", "fast"), "'fast' is not a size. Write a number and a unit, such as 200G."),
+        (("--depot-connections", "17"), "'17' is not a number of connections. Write 1 to 16."),
+        (("--depot-connections", "0"), "Write 1 to 16."),
+    ],
+)
+def test_a_bad_value_says_what_to_write(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(*words)
+    assert message in capsys.readouterr().err

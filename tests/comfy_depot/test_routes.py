@@ -1,0 +1,207 @@
+"""`/depot/...`: input is checked, answers say what to do, and no answer holds a secret."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from comfy_depot import hooks
+from tests.comfy_depot.world import World
+from tests.fakes.origin import Origin, safetensors
+
+Client = TestClient[web.Request, web.Application]
+
+
+@asynccontextmanager
+async def client(world: World, **options: Any) -> AsyncIterator[Client]:
+    """A server with the depot's routes alone."""
+    with world.depot(**options):
+        routes = web.RouteTableDef()
+        hooks.add_routes(routes)
+        application = web.Application()
+        application.add_routes(routes)
+        async with TestClient(TestServer(application)) as made:
+            yield made
+
+
+async def until(is_true: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if is_true():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("the condition did not come true")
+
+
+async def test_models_are_listed_with_their_tiers(depot_world: World) -> None:
+    depot_world.write_model("loras", "own.safetensors", b"12345")
+    depot_world.write_model("loras", "sub/known.safetensors", b"123")
+    secret = {"Authorization": "Bearer $MY_SECRET_TOKEN"}
+    depot_world.write_manifest(
+        {
+            "checkpoints": {
+                "cloud.safetensors": {
+                    "url": "https://host.example/path?signature=abc",
+                    "size": 9,
+                    "headers": secret,
+                    "group": "g",
+                    "license": "MIT",
+                    "gated": True,
+                }
+            },
+            "loras": {
+                "sub/known.safetensors": "https://host.example/known",
+                "bad": "https://host.example/bad",
+            },
+        }
+    )
+    async with client(depot_world) as http:
+        text = await (await http.get("/depot/models")).text()
+        answer = json.loads(text)
+        assert [
+            (model["folder"], model["name"], model["tier"], model["size"]) for model in answer["models"]
+        ] == [
+            ("checkpoints", "cloud.safetensors", "cloud", 9),
+            ("loras", "own.safetensors", "disk", 5),
+            ("loras", "sub/known.safetensors", "disk", 3),
+        ]
+        cloud = answer["models"][0]
+        assert (cloud["source"], cloud["group"], cloud["license"], cloud["gated"]) == (
+            "host.example",
+            "g",
+            "MIT",
+            True,
+        )
+        assert [model["in_manifest"] for model in answer["models"]] == [True, False, True]
+        assert (
+            answer["problems"][0]["file"] == "models.json"
+            and "no extension" in answer["problems"][0]["message"]
+        )
+        assert "signature" not in text and "SECRET" not in text
+        disk = await (await http.get("/depot/models?folder=loras&tier=disk")).json()
+        assert len(disk["models"]) == 2
+        assert (await (await http.get("/depot/models?folder=unet")).json())["models"] == []
+        bad = await http.get("/depot/models?tier=moon")
+        assert bad.status == 400
+        message = (await bad.json())["error"]["message"]
+        assert message == "tier 'moon' is not known. Use one of: cloud, downloading, disk."
+
+
+async def test_a_model_is_fetched_watched_and_cancelled(depot_world: World) -> None:
+    with Origin(rate_total=200_000) as origin:
+        depot_world.write_manifest(
+            {"loras": {"a.safetensors": origin.put("/a", safetensors(3_000_000)) + "?x=secret"}}
+        )
+        async with client(depot_world) as http:
+            answer = await http.post("/depot/fetch", json={"folder": "loras", "name": "a.safetensors"})
+            assert answer.status == 202
+            transfer = (await answer.json())["transfer"]
+            assert (transfer["folder"], transfer["name"], transfer["error"]) == (
+                "loras",
+                "a.safetensors",
+                None,
+            )
+            again = await http.post("/depot/fetch", json={"folder": "loras", "name": "a.safetensors"})
+            assert (await again.json())["transfer"]["id"] == transfer["id"], "a second wish joins the first"
+            text = await (await http.get("/depot/transfers")).text()
+            (shown,) = json.loads(text)["transfers"]
+            assert shown["id"] == transfer["id"] and "secret" not in text
+            models = (await (await http.get("/depot/models")).json())["models"]
+            assert [model["tier"] for model in models] == ["downloading"]
+            assert (await (await http.get("/depot/stats")).json())["transfers"] == 1
+            gone = await http.delete(f"/depot/transfers/{transfer['id']}")
+            assert await gone.json() == {"cancelled": transfer["id"]}
+            await until(lambda: not hooks.armed().active_transfers())
+            unknown = await http.delete(f"/depot/transfers/{transfer['id']}")
+            assert unknown.status == 404
+            assert (
+                "is under way. GET /depot/transfers lists them." in (await unknown.json())["error"]["message"]
+            )
+
+
+async def test_a_fetched_model_is_on_the_disk(depot_world: World) -> None:
+    with Origin() as origin:
+        depot_world.write_manifest({"loras": {"a.safetensors": origin.put("/a", safetensors(10_000))}})
+        async with client(depot_world) as http:
+            await http.post("/depot/fetch", json={"folder": "loras", "name": "a.safetensors"})
+            await until(depot_world.model("loras", "a.safetensors").exists)
+            await until(lambda: not hooks.armed().active_transfers())
+            answer = await http.post("/depot/fetch", json={"folder": "loras", "name": "a.safetensors"})
+            assert answer.status == 200
+            assert await answer.json() == {"folder": "loras", "name": "a.safetensors", "tier": "disk"}
+            stats = await (await http.get("/depot/stats")).json()
+            assert stats["tiers"]["disk"] == {"models": 1, "bytes": 10_000}
+            assert stats["tiers"]["cloud"] == {"models": 0, "bytes": 0}
+            assert stats["bytes_free"] > 0 and stats["problems"] == 0
+
+
+@pytest.mark.parametrize(
+    "body, status, kind, words",
+    [
+        (
+            b"{",
+            400,
+            "not_json",
+            'The body is not JSON. Send {"folder": "checkpoints", "name": "x.safetensors"}.',
+        ),
+        (b"\xff", 400, "not_json", "The body is not JSON."),
+        (b"[]", 400, "bad_request", 'The body is no object. Send {"folder"'),
+        (b'{"name": "a"}', 400, "bad_request", "'folder' is missing or no text. Send"),
+        (b'{"folder": "loras", "name": 5}', 400, "bad_request", "'name' is missing or no text. Send"),
+        (b'{"folder": "loras", "name": "no.safetensors"}', 404, "model_unavailable", "Add it to a manifest"),
+        (
+            b'{"folder": "zzz", "name": "no.safetensors"}',
+            404,
+            "model_unavailable",
+            "no folder type 'zzz'. Known:",
+        ),
+        (
+            b'{"folder": "loras", "name": "../../x.safetensors"}',
+            404,
+            "model_unavailable",
+            "is in no manifest",
+        ),
+        (b'{"folder": "loras", "name": "out/a.safetensors"}', 400, "refused", "leads out of"),
+    ],
+)
+async def test_a_bad_wish_says_what_to_send(
+    depot_world: World, tmp_path: Path, body: bytes, status: int, kind: str, words: str
+) -> None:
+    (tmp_path / "outside").mkdir()
+    depot_world.model("loras", "out").symlink_to(tmp_path / "outside")
+    depot_world.write_manifest({"loras": {"out/a.safetensors": "https://host.example/a"}})
+    async with client(depot_world) as http:
+        answer = await http.post("/depot/fetch", data=body, headers={"Content-Type": "application/json"})
+        assert answer.status == status
+        error = (await answer.json())["error"]
+        assert error["type"] == kind and words in error["message"]
+
+
+async def test_refresh_reads_the_manifests_now(depot_world: World) -> None:
+    async with client(depot_world) as http:
+        depot_world.write_manifest(
+            {"loras": {"a.safetensors": "https://host.example/a", "b": "https://host/b"}}
+        )
+        answer = await (await http.post("/depot/manifests/refresh")).json()
+        assert answer["models"] == 1
+        assert [problem["line"] for problem in answer["problems"]] == [4]
+        models = (await (await http.get("/depot/models")).json())["models"]
+        assert [model["name"] for model in models] == ["a.safetensors"]
+
+
+async def test_every_route_stands_in_the_documentation(depot_world: World) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "depot.md").read_text(encoding="utf-8")
+    with depot_world.depot():
+        routes = web.RouteTableDef()
+        hooks.add_routes(routes)
+        assert len(routes) == 6
+        for route in routes:
+            assert isinstance(route, web.RouteDef)
+            assert f"`{route.method} {route.path}`" in text
