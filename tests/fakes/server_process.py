@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,11 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def install_live_pack(base_directory: Path) -> None:
+    """Put the node pack of `tests/fakes/live_pack` into a base directory."""
+    shutil.copytree(ROOT / "tests/fakes/live_pack", Path(base_directory) / "custom_nodes/live_pack")
 
 
 class ServerProcess:
@@ -82,6 +88,14 @@ class ServerProcess:
             return self
         self.kill()
         raise RuntimeError(f"The server gave no answer within {seconds} s.\n{self.log()}")
+
+    def run_to_end(self, *, seconds: float = 60) -> tuple[int, str]:
+        """(exit code, log) of a server that is expected not to start."""
+        done = subprocess.run(
+            self.command, cwd=self.main_folder, env=self.environment, timeout=seconds, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        return done.returncode, done.stdout
 
     @property
     def main_folder(self) -> str:
