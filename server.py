@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import aiohttp
-import execution
 from aiohttp import web
 
+import execution
 import protocol
 from app.app_settings import AppSettings
 from app.custom_node_manager import CustomNodeManager

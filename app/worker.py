@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import execution
-
 from comfy import interruption
 from comfy.cli_args import args
 
