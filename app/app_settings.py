@@ -12,6 +12,9 @@ from app.atomic_write import write_atomically
 from app.user_manager import UserManager
 
 SETTINGS_FILE = "comfy.settings.json"
+# What a user who has not chosen otherwise gets. The server's owner is asked before anything is fetched from
+# the internet, so the web page does not look for news of its makers.
+DEFAULTS: dict[str, Any] = {"Comfy.Notification.ShowVersionUpdates": False}
 
 
 class AppSettings:
@@ -30,7 +33,11 @@ class AppSettings:
         return path
 
     def get_settings(self, request) -> dict[str, Any]:
-        """All settings; none for a missing file, and for a damaged one with an error in the log."""
+        """All settings: the defaults, and over them what the user has chosen."""
+        return {**DEFAULTS, **self.get_chosen(request)}
+
+    def get_chosen(self, request) -> dict[str, Any]:
+        """The stored settings; none for a missing file, and for a damaged one with an error in the log."""
         path = self._file(request)
         try:
             with open(path, encoding="utf-8") as file:

@@ -39,7 +39,7 @@ async def get_setting(server: Any, request: web.Request) -> web.Response:
 
 async def post_settings(server: Any, request: web.Request) -> web.Response:
     new = await read_object(request)
-    server.settings.save_settings(request, {**server.settings.get_settings(request), **new})
+    server.settings.save_settings(request, {**server.settings.get_chosen(request), **new})
     return web.Response()
 
 
@@ -48,7 +48,7 @@ async def post_setting(server: Any, request: web.Request) -> web.Response:
         value = await request.json()
     except ValueError:
         raise web.HTTPBadRequest(text="The setting's value must be JSON.") from None
-    settings = server.settings.get_settings(request)
+    settings = server.settings.get_chosen(request)
     server.settings.save_settings(request, {**settings, request.match_info["id"]: value})
     return web.Response()
 

@@ -12,15 +12,31 @@ async def test_a_single_user_server_says_where_files_are_and_whether_there_are_a
     assert await (await client.get("/api/users")).json() == {"storage": "server", "migrated": True}
 
 
+QUIET = {"Comfy.Notification.ShowVersionUpdates": False}
+
+
 async def test_settings_are_merged_and_kept(client, base):
-    assert await (await client.get("/settings")).json() == {}
+    assert await (await client.get("/settings")).json() == QUIET
     assert (await client.post("/api/settings", json={"a": 1, "b": [2]})).status == 200
     assert (await client.post("/api/settings/c", json={"deep": True})).status == 200
     assert (await client.post("/api/settings/a", data="null")).status == 200
-    assert await (await client.get("/api/settings")).json() == {"a": None, "b": [2], "c": {"deep": True}}
+    assert await (await client.get("/api/settings")).json() == {
+        "a": None,
+        "b": [2],
+        "c": {"deep": True},
+        **QUIET,
+    }
     assert await (await client.get("/settings/b")).json() == [2]
     assert await (await client.get("/settings/unknown")).json() is None
-    assert json.loads((base / "user/default/comfy.settings.json").read_text())["b"] == [2]
+    stored = json.loads((base / "user/default/comfy.settings.json").read_text())
+    assert stored == {"a": None, "b": [2], "c": {"deep": True}}
+
+
+async def test_the_page_looks_for_no_news_unless_the_user_wants_it(client):
+    (key,) = QUIET
+    assert await (await client.get(f"/settings/{key}")).json() is False
+    await client.post(f"/settings/{key}", json=True)
+    assert await (await client.get("/settings")).json() == {key: True}
 
 
 @pytest.mark.parametrize(
@@ -35,7 +51,7 @@ async def test_settings_that_are_not_json_are_refused(client, path, body):
 async def test_a_damaged_settings_file_means_the_defaults_and_an_error_in_the_log(client, base, caplog):
     (base / "user/default").mkdir()
     (base / "user/default/comfy.settings.json").write_text("{half")
-    assert await (await client.get("/settings")).json() == {}
+    assert await (await client.get("/settings")).json() == QUIET
     assert "is not JSON" in caplog.text and "repair or delete it" in caplog.text
 
 
@@ -50,8 +66,8 @@ async def test_users_are_made_once_per_name_and_keep_their_own_settings(connect,
         "users": {ann: "Ann Lee!", bob: "bob"},
     }
     await client.post("/settings/a", json=1, headers={"Comfy-User": ann})
-    assert await (await client.get("/settings", headers={"Comfy-User": ann})).json() == {"a": 1}
-    assert await (await client.get("/settings", headers={"Comfy-User": bob})).json() == {}
+    assert await (await client.get("/settings", headers={"Comfy-User": ann})).json() == {"a": 1, **QUIET}
+    assert await (await client.get("/settings", headers={"Comfy-User": bob})).json() == QUIET
     assert json.loads((base / "user/users.json").read_text()) == {ann: "Ann Lee!", bob: "bob"}
 
 
