@@ -190,7 +190,8 @@ class Depot:
 
     def _fetch_for_node(self, entry: Entry) -> str:
         def report(transfer: Transfer) -> None:
-            self.host.report(transfer.bytes_done, transfer.bytes_total or 0)
+            if transfer.bytes_total:
+                self.host.report(transfer.bytes_done, transfer.bytes_total)
 
         log.info("%s is not on the disk and is fetched now.", entry.key)
         return self._wait_for(
