@@ -77,7 +77,6 @@ class Daemon:
         self._lock = threading.RLock()
         self._process: subprocess.Popen[str] | None = None
         self._client: Any = None
-        self._gate_port = 0
         self._said: collections.deque[str] = collections.deque(maxlen=50)
         self._closed = False
         self.folder: Path | None = None
@@ -102,23 +101,23 @@ class Daemon:
             self._tear_down()
             self._start()
 
-    def add(self, url: str, options: Mapping[str, Any], target: tuple[str, int]) -> tuple[str, str]:
+    def add(self, url: str, options: Mapping[str, Any], target: tuple[str, int]) -> tuple[str, int]:
         """Start a download that may reach `target` (host, port) only; returns its gid and its pass."""
         with self._lock:
             self.ensure()
-            user, password = secrets.token_hex(8), secrets.token_hex(16)
-            self._tell({"open": f"{user}:{password}", "host": target[0], "port": target[1]})
-            proxy = f"http://127.0.0.1:{self._gate_port}"
-            through_gate = {"all-proxy": proxy, "all-proxy-user": user, "all-proxy-passwd": password}
-            gid = self._call("add_uri", [url], {**options, **through_gate})
-        return str(gid), f"{user}:{password}"
+            password = secrets.token_hex(16)
+            permit: int = self._tell({"password": password, "host": target[0], "port": target[1]})["port"]
+            proxy = f"http://127.0.0.1:{permit}"
+            through = {"all-proxy": proxy, "all-proxy-user": "depot", "all-proxy-passwd": password}
+            gid = self._call("add_uri", [url], {**options, **through})
+        return str(gid), permit
 
     def status(self, gid: str) -> dict[str, str]:
         """aria2's answer to tellStatus, with STATUS_KEYS."""
         answer: dict[str, str] = self._call("tell_status", gid, STATUS_KEYS)
         return answer
 
-    def remove(self, gid: str, permit: str) -> None:
+    def remove(self, gid: str, permit: int) -> None:
         """Stop a download, forget it and withdraw its pass; one that is gone already is fine."""
         import aria2p
 
@@ -162,8 +161,7 @@ class Daemon:
         )
         assert self._process.stderr is not None
         threading.Thread(target=_drain, args=(self._process.stderr, self._said), daemon=True).start()
-        answer = self._tell(order)
-        self._gate_port, self.aria2c_pid = answer["port"], answer["aria2c"]
+        self.aria2c_pid = self._tell(order)["aria2c"]
         self._client = _client(port, secret)
         self._await_answer()
         (self.folder / "aria2.conf").unlink(missing_ok=True)

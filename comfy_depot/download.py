@@ -290,7 +290,7 @@ class Download:
                     raise Busy(
                         f"'{self.entry.key}': {sources.shown(remote.url)} has sent nothing for a while."
                     )
-                self.progress.pause(POLL_SECONDS)
+                self.progress.pause(watch.seconds_to_next_look)
         except DaemonGone as error:
             raise Busy(f"'{self.entry.key}': {error}", retry_after=0.1) from error
         finally:
@@ -298,7 +298,7 @@ class Download:
             watch.sync()
         self.progress.tell(bytes_done=_size_of(self.place.partial), bytes_per_second=0)
 
-    def _start(self, remote: Remote) -> tuple[str, str]:
+    def _start(self, remote: Remote) -> tuple[str, int]:
         connections = self.options.depot_connections if remote.ranges else 1
         headers = list(remote.headers)
         if remote.validator.if_range and remote.ranges:
@@ -380,6 +380,7 @@ class Watch:
     def __init__(self, place: Place, record: Record, *, journalled: bool) -> None:
         self.place, self.record, self.journalled = place, record, journalled
         self.bytes_done = 0
+        self.left: float | None = None  # seconds, as far as the rate tells
         self._moved_at = self._synced_at = time.monotonic()
 
     @property
@@ -387,11 +388,20 @@ class Watch:
         """How long no byte has arrived."""
         return time.monotonic() - self._moved_at
 
+    @property
+    def seconds_to_next_look(self) -> float:
+        """POLL_SECONDS, or less when the end is near or nothing has arrived yet."""
+        if self.left is None:
+            return POLL_SECONDS / 10
+        return min(POLL_SECONDS, max(POLL_SECONDS / 10, self.left))
+
     def see(self, status: dict[str, str]) -> bool:
         """Take in an answer; returns whether bytes have arrived since the one before."""
         done, bitfield = int(status.get("completedLength", 0)), status.get("bitfield", "")
         moved = done != self.bytes_done
         self.bytes_done = done
+        rate, total = int(status.get("downloadSpeed", 0)), int(status.get("totalLength", 0))
+        self.left = (total - done) / rate if rate and total else None
         if moved:
             self._moved_at = time.monotonic()
         if self.journalled and bitfield and bitfield != self.record.pieces:

@@ -2,7 +2,7 @@
 
 aria2 follows redirects and resolves names by itself, so a check before the start proves nothing about
 where it connects in the end. Therefore aria2 is given no way out but this proxy, and each transfer holds
-a pass that opens exactly one host and port: a redirect to elsewhere, or a name that suddenly means
+a pass that leads to exactly one host and port: a redirect to elsewhere, or a name that suddenly means
 127.0.0.1, meets a closed door. Our own requests use `connect` directly.
 
 The proxy runs as a small process of its own, `python -I gate.py` (standard library only): a busy
@@ -77,40 +77,64 @@ def connect(
     raise failure
 
 
-class Gate:
-    """The proxy: accepts CONNECT on loopback, from holders of a pass, to the host and port of that pass."""
+class Pass:
+    """A door of its own on loopback that leads to one host and port, for those who know its password.
 
-    def __init__(self, allow_hosts: Iterable[str]) -> None:
-        self.allow_hosts = tuple(allow_hosts)
-        self.passes: dict[str, tuple[str, int]] = {}  # "user:password" -> where it leads
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    Each pass has a port of its own, because aria2 keeps idle connections and would use one that was opened
+    through the same proxy for another transfer.
+    """
+
+    def __init__(self, password: str, target: tuple[str, int], allow_hosts: Iterable[str]) -> None:
+        self.password, self.target, self.allow_hosts = password, target, tuple(allow_hosts)
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._tunnels: set[socket.socket] = set()
         self.port: int = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, name="gate", daemon=True).start()
+        self._is_shut = False
+        threading.Thread(target=self._accept, name="pass", daemon=True).start()
+
+    def shut(self) -> None:
+        """Close the door and every tunnel that went through it."""
+        self._is_shut = True
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+        for client in list(self._tunnels):
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
 
     def _accept(self) -> None:
-        while True:
-            client, _ = self._listener.accept()
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+        with self._listener:
+            while not self._is_shut:
+                try:
+                    client, _ = self._listener.accept()
+                except OSError:
+                    return
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
+        self._tunnels.add(client)
         with client, contextlib.suppress(OSError):
             client.settimeout(CONNECT_SECONDS)
             head, rest = _read_head(client)
-            target = self.passes.get(_credentials(head))
             asked = head.split(b"\r\n", 1)[0].split(b" ")
-            if target is None or asked[0] != b"CONNECT" or not _leads_to(asked[1], target):
+            good = asked[0] == b"CONNECT" and _leads_to(asked[1], self.target)
+            if self._is_shut or not good or _password(head) != self.password:
                 client.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-                return
-            try:
-                server = connect(*target, self.allow_hosts)
-            except OSError:
-                client.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-                return
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, RELAY_BYTES)
-            with server:
-                client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                server.sendall(rest)
-                relay(client, server)
+            else:
+                self._lead(client, rest)
+        self._tunnels.discard(client)
+
+    def _lead(self, client: socket.socket, rest: bytes) -> None:
+        """Connect a client that may pass."""
+        try:
+            server = connect(*self.target, self.allow_hosts)
+        except OSError:
+            client.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            return
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, RELAY_BYTES)
+        with server:
+            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            server.sendall(rest)
+            relay(client, server)
 
 
 def relay(client: socket.socket, server: socket.socket) -> None:
@@ -146,13 +170,14 @@ def _read_head(client: socket.socket) -> tuple[bytes, bytes]:
     return head, rest
 
 
-def _credentials(head: bytes) -> str:
-    """user:password of the Proxy-Authorization header; empty when there is none."""
+def _password(head: bytes) -> str:
+    """The password in the Proxy-Authorization header; empty when there is none."""
     for line in head.split(b"\r\n")[1:]:
         name, _, value = line.partition(b":")
         if name.strip().lower() == b"proxy-authorization" and value.strip()[:6].lower() == b"basic ":
             with contextlib.suppress(ValueError):
-                return base64.b64decode(value.strip()[6:], validate=True).decode("latin-1")
+                pair = base64.b64decode(value.strip()[6:], validate=True).decode("latin-1")
+                return pair.partition(":")[2]
     return ""
 
 
@@ -188,19 +213,21 @@ def start_aria2(binary: str, folder: Path, settings: dict[str, str]) -> subproce
 def main() -> None:
     """Obey the lines of standard input (JSON) until it ends; then end aria2c and go."""
     order = json.loads(sys.stdin.readline())
-    gate = Gate(order["allow_hosts"])
     child = start_aria2(order["binary"], Path(order["folder"]), order["settings"])
     threading.Thread(target=lambda: os._exit(child.wait() & 0x7F or 1), daemon=True).start()
     threading.Thread(target=_follow_parent, args=(os.getppid(), child), daemon=True).start()
-    _say({"port": gate.port, "aria2c": child.pid})
+    _say({"aria2c": child.pid})
+    passes: dict[int, Pass] = {}
     try:
         for line in sys.stdin:
             change = json.loads(line)
-            if "open" in change:
-                gate.passes[change["open"]] = (change["host"], change["port"])
+            if "password" in change:
+                new = Pass(change["password"], (change["host"], change["port"]), order["allow_hosts"])
+                passes[new.port] = new
+                _say({"port": new.port})
             else:
-                gate.passes.pop(change["shut"], None)
-            _say({"done": True})
+                passes.pop(change["shut"]).shut()
+                _say({})
     finally:
         child.kill()
         os._exit(0)

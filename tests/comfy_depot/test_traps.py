@@ -19,7 +19,7 @@ MIB = 1 << 20
 
 
 def unfinished_looks(file: Path, body: bytes, is_over: Callable[[], bool]) -> tuple[int, int]:
-    """Look at `file` until it is over; (number of looks, looks that saw something that is not the whole file)."""
+    """Look at `file` until it is over; (looks, looks that saw something other than the whole file)."""
     looks = wrong = 0
     while not is_over() or looks < 1000:
         looks += 1
@@ -120,7 +120,7 @@ def stop_half_way(origin: Origin, tmp_path: Path, file: Path, url: str, sent: in
 
 
 @pytest.mark.parametrize("with_etag", [True, False], ids=["an ETag", "a date only"])
-def test_a_file_that_changed_between_two_tries_is_fetched_from_the_start(tmp_path: Path, with_etag: bool) -> None:
+def test_a_file_that_changed_between_two_tries_is_fetched_anew(tmp_path: Path, with_etag: bool) -> None:
     old, new = safetensors(8 * MIB, 1), safetensors(8 * MIB, 2)
     file, etag = tmp_path / "models" / "a.safetensors", "" if with_etag else None
     with Origin(rate_total=16 * MIB) as origin:
@@ -144,7 +144,7 @@ def test_a_partial_without_any_validator_is_not_believed(tmp_path: Path) -> None
     assert file.read_bytes() == new
 
 
-def test_a_file_that_changes_while_it_is_read_is_fetched_from_the_start(tmp_path: Path) -> None:
+def test_a_file_that_changes_while_it_is_read_is_fetched_anew(tmp_path: Path) -> None:
     old, new = safetensors(4 * MIB, 1), safetensors(4 * MIB, 2)
     file = tmp_path / "models" / "a.safetensors"
     with Origin(rate_total=8 * MIB) as origin, transfers(tmp_path) as ours:

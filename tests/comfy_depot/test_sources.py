@@ -1,0 +1,212 @@
+"""From a manifest's URL to the one that serves the bytes, and each refusal in words that help."""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+
+from comfy_depot import sources
+from comfy_depot.errors import DownloadFailed, SourceRefused, WrongContent
+from comfy_depot.sources import Busy
+from tests.fakes.fetching import entry
+from tests.fakes.origin import Origin, weights
+
+LOCAL = ("127.0.0.1", "localhost")
+
+
+def test_the_answer_tells_size_validators_and_ranges() -> None:
+    with Origin() as origin:
+        url = origin.put("/a", weights(1000))
+        remote = sources.resolve(entry(url), url, allow_hosts=LOCAL)
+        assert remote.url == url and remote.ranges
+        assert remote.validator.size == 1000 and remote.validator.etag and remote.validator.last_modified
+        origin.put("/a", weights(1000), ranges=False)
+        assert not sources.resolve(entry(url), url, allow_hosts=LOCAL).ranges
+        origin.put("/a", weights(1000), ranges=False, length_known=False)
+        assert sources.resolve(entry(url), url, allow_hosts=LOCAL).validator.size is None
+        assert max(hit.sent for hit in origin.hits("/a")) <= 1000
+
+
+def test_an_empty_file_has_the_size_zero() -> None:
+    with Origin() as origin:
+        url = origin.put("/a", b"")
+        assert sources.resolve(entry(url), url, allow_hosts=LOCAL).validator.size == 0
+
+
+def test_redirects_are_followed_and_headers_stay_with_their_own_host() -> None:
+    with Origin() as origin:
+        target = origin.put("/target", b"x")
+        url = origin.put("/a", redirect_to="/b")
+        origin.put("/b", redirect_to=origin.at("localhost", target))
+        remote = sources.resolve(entry(url, headers={"X-Key": "k"}), url, allow_hosts=LOCAL)
+        assert remote.url == origin.at("localhost", target) and remote.headers == ()
+        sent = [(hit.path, hit.headers.get("x-key")) for hit in origin.log]
+        assert sent == [("/a", "k"), ("/b", "k"), ("/target", None)]
+
+
+def test_a_mirror_does_not_get_the_headers_of_the_first_url() -> None:
+    with Origin() as origin:
+        url = origin.put("/a", b"x")
+        mirror = origin.at("localhost", url)
+        both = entry(url, mirror, headers={"X-Key": "k"})
+        assert sources.resolve(both, url, allow_hosts=LOCAL).headers == ("X-Key: k",)
+        assert sources.resolve(both, mirror, allow_hosts=LOCAL).headers == ()
+
+
+def refused(origin: Origin, kind: type[DownloadFailed], url: str, **fields: object) -> str:
+    """The message with which `url` is refused."""
+    with pytest.raises(kind) as caught:
+        sources.resolve(entry(url, **fields), url, allow_hosts=LOCAL, seconds=2)
+    return str(caught.value)
+
+
+def test_each_status_is_explained() -> None:
+    with Origin() as origin:
+        message = refused(origin, DownloadFailed, origin.url + "/none")
+        assert "answered 404 (not found). Correct the url" in message and "'checkpoints'" in message
+        message = refused(origin, SourceRefused, origin.put("/403", status=403))
+        assert "answered 403 (access refused)" in message and "$HF_TOKEN" in message
+        message = refused(origin, Busy, origin.put("/503", status=503, retry_after="9"))
+        assert "answered 503 (busy or broken). Try again later" in message
+        message = refused(origin, DownloadFailed, origin.put("/418", status=418))
+        assert "answered 418, which the depot cannot use" in message
+
+
+def test_a_missing_token_is_named_and_a_refused_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MY_TOKEN", raising=False)
+    headers = {"Authorization": "Bearer $MY_TOKEN"}
+    with Origin() as origin:
+        url = origin.put("/a", b"x", token="right")
+        message = refused(origin, SourceRefused, url, headers=headers)
+        assert "Set the environment variable $MY_TOKEN" in message
+        assert "authorization" not in origin.log[-1].headers
+        monkeypatch.setenv("MY_TOKEN", "wrong")
+        message = refused(origin, SourceRefused, url, headers=headers)
+        assert "is not accepted: renew it" in message and "wrong" not in message
+        monkeypatch.setenv("MY_TOKEN", "right")
+        sources.resolve(entry(url, headers=headers), url, allow_hosts=LOCAL)
+
+
+def test_a_web_page_in_place_of_a_model_is_refused() -> None:
+    with Origin() as origin:
+        url = origin.put("/a", b"<html>", content_type="text/html; charset=utf-8")
+        assert "a web page instead of a model" in refused(origin, WrongContent, url)
+
+
+def test_another_size_than_the_manifest_promises_is_refused_before_the_download() -> None:
+    with Origin() as origin:
+        url = origin.put("/a", weights(10))
+        assert "offers 10 bytes and the manifest promises 20" in refused(origin, WrongContent, url, size=20)
+
+
+def test_a_ring_of_redirects_ends() -> None:
+    with Origin() as origin:
+        url = origin.put("/a", redirect_to="/a")
+        assert "redirects more than 10 times" in refused(origin, DownloadFailed, url)
+
+
+def test_a_redirect_from_https_to_http_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = sources.Answer(302, {"location": "http://example.org/a?sig=SECRET"})
+    monkeypatch.setattr(sources, "ask", lambda *_, **__: answer)
+    with pytest.raises(SourceRefused, match="without encryption") as caught:
+        sources.resolve(entry("https://example.org/a"), "https://example.org/a")
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["ftp://h/a", "file:///etc/passwd", "https://me:pw@h/a", "https:///a", "a"])
+def test_only_plain_http_addresses_are_asked(url: str) -> None:
+    with pytest.raises(SourceRefused, match="no plain") as caught:
+        sources.resolve(entry(url), url)
+    assert "pw" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "10.0.0.1", "169.254.169.254", "0.0.0.0"])
+def test_addresses_inside_are_refused_unless_allowed(host: str) -> None:
+    with pytest.raises(SourceRefused, match="not public.*--depot-allow-hosts"):
+        sources.resolve(entry(f"http://{host}:9/a"), f"http://{host}:9/a")
+
+
+def test_a_redirect_to_an_address_inside_is_refused() -> None:
+    with Origin() as origin:
+        url = origin.put("/a", redirect_to=f"http://[::ffff:127.0.0.1]:{origin.port}/b")
+        with pytest.raises(SourceRefused, match="not public"):
+            sources.resolve(entry(url), url, allow_hosts=("127.0.0.1",))
+        assert not origin.hits("/b")
+
+
+def test_a_dead_host_is_said_to_be_unreachable() -> None:
+    for url in ("http://127.0.0.1:1/a?sig=SECRET", "http://no-such-host.invalid/a"):
+        with pytest.raises(Busy, match="cannot be reached.*Check the network") as caught:
+            sources.resolve(entry(url), url, allow_hosts=LOCAL)
+        assert "SECRET" not in str(caught.value)
+
+
+def test_a_host_that_speaks_no_http_is_said_to_be_unreachable(tmp_path: Path) -> None:
+    import socket
+    import threading
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def babble() -> None:
+            client, _ = server.accept()
+            with client:
+                client.recv(1000)
+                client.sendall(b"hello\r\n\r\n")
+
+        thread = threading.Thread(target=babble)
+        thread.start()
+        with pytest.raises(Busy, match="BadStatusLine"):
+            url = f"http://127.0.0.1:{server.getsockname()[1]}/a"
+            sources.resolve(entry(url), url, allow_hosts=LOCAL)
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("headers", "ready"),
+    [
+        ({"Authorization": "Bearer $A_TOKEN"}, {"Authorization": "Bearer secret"}),
+        ({"Authorization": "$A_TOKEN"}, {"Authorization": "Bearer secret"}),
+        ({"X-Key": "${A_TOKEN}-1"}, {"X-Key": "secret-1"}),
+        ({"X-Key": "$NOT_SET_ANYWHERE"}, {}),
+        ({"X-Plain": "plain"}, {"X-Plain": "plain"}),
+    ],
+)
+def test_headers_take_their_secrets_from_the_environment(
+    headers: dict[str, str], ready: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_TOKEN", "secret")
+    assert sources.expand_headers(headers)[0] == ready
+
+
+def test_a_line_break_in_a_header_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_TOKEN", "a\r\nX-Evil: 1")
+    with pytest.raises(SourceRefused, match="line break"):
+        sources.expand_headers({"X-Key": "$A_TOKEN"})
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        ("hf://a/b/c/d.safetensors", "https://huggingface.co/a/b/resolve/main/c/d.safetensors"),
+        ("hf://a/b/d.safetensors@refs/pr/1", "https://huggingface.co/a/b/resolve/refs%2Fpr%2F1/d.safetensors"),
+        ("civitai://123", "https://civitai.com/api/download/models/123"),
+        ("modelscope://a/b/d.bin", "https://modelscope.cn/models/a/b/resolve/master/d.bin"),
+        ("https://h/x", "https://h/x"),
+    ],
+)
+def test_short_addresses_stand_for_long_ones(short: str, long: str) -> None:
+    assert sources.plain_url(short) == long
+
+
+def test_what_is_shown_of_a_url_holds_no_secret() -> None:
+    assert sources.shown("https://u:p@h.example:8443/a/b?sig=S#f") == "https://h.example:8443/a/b"
+    assert sources.shown("https://h.example:443/a") == "https://h.example/a"
+
+
+def test_retry_after_is_a_number_or_a_date() -> None:
+    assert sources.retry_after("7") == 7
+    assert sources.retry_after(formatdate(time.time() + 30, usegmt=True)) == pytest.approx(30, abs=2)
+    assert sources.retry_after("soon") is None and sources.retry_after(None) is None
