@@ -155,7 +155,7 @@ class LRUCache(ClassicCache):
     def begin(self, signatures: dict[str, Signature], inner: Iterable[Signature]) -> None:
         """A prompt begins: the oldest results go until the rest fits."""
         self._signatures = signatures
-        in_use = {*signatures.values(), *inner} & self._entries.keys()
+        in_use = [key for key in dict.fromkeys((*signatures.values(), *inner)) if key in self._entries]
         for signature in in_use:
             self._entries.move_to_end(signature)
         while len(self._entries) > max(self.max_size, len(in_use)):

@@ -1,18 +1,11 @@
 """A small world for tests of the executor: a host that records events, and node classes made in a line."""
 
 import asyncio
-import importlib.util
-import sys
-import types
 from dataclasses import dataclass, field
 
-if "nodes" not in sys.modules and importlib.util.find_spec("nodes") is None:  # the core nodes are not needed here, only their registry
-    sys.modules["nodes"] = types.ModuleType("nodes")
-    sys.modules["nodes"].NODE_CLASS_MAPPINGS = {}
-
-import execution  # noqa: E402
-import nodes  # noqa: E402
-from comfy_execution.utils import get_executing_context  # noqa: E402
+import execution
+import nodes
+from comfy_execution.utils import get_executing_context
 
 INT = ("INT", {"default": 0})
 
@@ -24,13 +17,17 @@ def make(function, required=None, *, optional=None, hidden=None, returns=("INT",
         declared["optional"] = optional
     if hidden is not None:
         declared["hidden"] = hidden
-    return type("TestNode", (), {
-        "INPUT_TYPES": classmethod(lambda cls: declared),
-        "RETURN_TYPES": returns,
-        "FUNCTION": "run",
-        "run": function,
-        **attributes,
-    })
+    return type(
+        "TestNode",
+        (),
+        {
+            "INPUT_TYPES": classmethod(lambda cls: declared),
+            "RETURN_TYPES": returns,
+            "FUNCTION": "run",
+            "run": function,
+            **attributes,
+        },
+    )
 
 
 def node(class_type, **inputs):

@@ -16,14 +16,18 @@ def blocked(rig):
     def mixed(self):
         return ([1, ExecutionBlocker(None), 3],)
 
-    rig.add(Block=make(block, {"message": ("STRING", {})}),
-            Mixed=make(mixed, {}, OUTPUT_IS_LIST=(True,)))
+    rig.add(Block=make(block, {"message": ("STRING", {})}), Mixed=make(mixed, {}, OUTPUT_IS_LIST=(True,)))
     return rig
 
 
 def chain(message):
-    return {"1": node("Block", message=message), "2": node("Add", a=["1", 0]), "3": node("Add", a=["2", 0]),
-            "4": node("Show", value=["3", 0]), "5": node("Show", value=7)}
+    return {
+        "1": node("Block", message=message),
+        "2": node("Add", a=["1", 0]),
+        "3": node("Add", a=["2", 0]),
+        "4": node("Show", value=["3", 0]),
+        "5": node("Show", value=7),
+    }
 
 
 def test_a_silent_blocker_goes_through_a_chain(blocked):
@@ -47,7 +51,9 @@ def test_a_blocked_prompt_succeeds_and_its_history_has_no_error(blocked):
     result = blocked.run(chain("no picture"))
     assert result.success
     assert [event for event, _ in result.messages] == [
-        "execution_start", "execution_cached", "execution_success",
+        "execution_start",
+        "execution_cached",
+        "execution_success",
     ]
 
 
@@ -57,8 +63,15 @@ def test_one_blocked_element_blocks_its_own_call_only(blocked):
 
 
 def test_one_blocked_element_blocks_a_node_that_takes_lists(blocked):
-    blocked.add(All=make(lambda self, value: {"ui": {"text": value}}, {"value": ("*", {})}, returns=(),
-                         OUTPUT_NODE=True, INPUT_IS_LIST=True))
+    blocked.add(
+        All=make(
+            lambda self, value: {"ui": {"text": value}},
+            {"value": ("*", {})},
+            returns=(),
+            OUTPUT_NODE=True,
+            INPUT_IS_LIST=True,
+        )
+    )
     result = blocked.run({"1": node("Mixed"), "2": node("All", value=["1", 0])})
     assert result.success and result.outputs == {}
 
@@ -77,8 +90,14 @@ def test_blockers_are_cached_like_values(blocked):
 
 
 def test_a_blocked_element_in_a_list_output_stays_one_element(blocked):
-    blocked.add(Lists=make(lambda self, value: (ExecutionBlocker(None),) if value else ([8, 9],),
-                           {"value": ("INT", {})}, OUTPUT_IS_LIST=(True,)))
-    result = blocked.run({"1": node("Range", value=2), "2": node("Lists", value=["1", 0]),
-                          "3": node("Show", value=["2", 0])})
+    blocked.add(
+        Lists=make(
+            lambda self, value: (ExecutionBlocker(None),) if value else ([8, 9],),
+            {"value": ("INT", {})},
+            OUTPUT_IS_LIST=(True,),
+        )
+    )
+    result = blocked.run(
+        {"1": node("Range", value=2), "2": node("Lists", value=["1", 0]), "3": node("Show", value=["2", 0])}
+    )
     assert result.outputs["3"] == {"text": [8, 9]}

@@ -4,24 +4,36 @@ from comfy_execution.dynamic_prompt import DynamicPrompt
 from tests.comfy_execution.rig import make, node
 
 KINDS = {
-    "graph": "PROMPT", "dynamic": "DYNPROMPT", "info": "EXTRA_PNGINFO", "id": "UNIQUE_ID",
-    "token": "AUTH_TOKEN_COMFY_ORG", "key": "API_KEY_COMFY_ORG", "source": "COMFY_USAGE_SOURCE",
+    "graph": "PROMPT",
+    "dynamic": "DYNPROMPT",
+    "info": "EXTRA_PNGINFO",
+    "id": "UNIQUE_ID",
+    "token": "AUTH_TOKEN_COMFY_ORG",
+    "key": "API_KEY_COMFY_ORG",
+    "source": "COMFY_USAGE_SOURCE",
 }
 
 
 def echo(rig, hidden):
     seen = {}
-    rig.add(Echo=make(lambda self, **all: seen.update(all) or {}, {}, hidden=hidden, returns=(), OUTPUT_NODE=True))
+    rig.add(
+        Echo=make(lambda self, **all: seen.update(all) or {}, {}, hidden=hidden, returns=(), OUTPUT_NODE=True)
+    )
     return seen
 
 
 def test_every_kind_of_hidden_input_is_filled(rig):
     seen = echo(rig, KINDS)
     prompt = {"1": node("Echo")}
-    rig.run(prompt, extra_data={
-        "extra_pnginfo": {"workflow": {}}, "auth_token_comfy_org": "T", "api_key_comfy_org": "K",
-        "comfy_usage_source": "test",
-    })
+    rig.run(
+        prompt,
+        extra_data={
+            "extra_pnginfo": {"workflow": {}},
+            "auth_token_comfy_org": "T",
+            "api_key_comfy_org": "K",
+            "comfy_usage_source": "test",
+        },
+    )
     assert seen["graph"] is prompt
     assert isinstance(seen["dynamic"], DynamicPrompt)
     assert seen["info"] == {"workflow": {}}

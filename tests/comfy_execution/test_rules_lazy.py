@@ -8,7 +8,7 @@ LAZY = ("INT", {"lazy": True})
 
 
 def add_switch(rig, check=None, **attributes):
-    """"Switch" gives `on` or `off`; it asks for what it needs, or as `check` says."""
+    """ "Switch" gives `on` or `off`; it asks for what it needs, or as `check` says."""
 
     def needed(self, which, on=None, off=None):
         rig.note(("check", which, on, off))
@@ -18,13 +18,21 @@ def add_switch(rig, check=None, **attributes):
     def run(self, which, on=None, off=None):
         return (on if which else off,)
 
-    rig.add(Switch=make(run, {"which": ("BOOLEAN", {})}, optional={"on": LAZY, "off": LAZY},
-                        check_lazy_status=check or needed, **attributes))
+    rig.add(
+        Switch=make(
+            run,
+            {"which": ("BOOLEAN", {})},
+            optional={"on": LAZY, "off": LAZY},
+            check_lazy_status=check or needed,
+            **attributes,
+        )
+    )
 
 
 def graph(which=True, **switch):
     return {
-        "1": node("Number", value=10), "2": node("Number", value=20),
+        "1": node("Number", value=10),
+        "2": node("Number", value=20),
         "3": node("Switch", which=which, on=["1", 0], off=["2", 0], **switch),
         "4": node("Show", value=["3", 0]),
     }
@@ -42,7 +50,8 @@ def test_values_that_are_not_known_are_none_and_the_node_is_asked_again(rig):
     add_switch(rig)
     rig.run(graph())
     assert [call for call in rig.calls if call[0] == "check"] == [
-        ("check", True, None, None), ("check", True, 10, None),
+        ("check", True, None, None),
+        ("check", True, 10, None),
     ]
 
 
@@ -50,8 +59,11 @@ def test_a_node_may_ask_for_one_input_after_the_other(rig):
     def one_more(self, **values):
         return next(([name] for name in ("a", "b", "c") if values[name] is None), [])
 
-    rig.add(Sum=make(lambda self, a, b, c: (a + b + c,), {"a": LAZY, "b": LAZY, "c": LAZY},
-                     check_lazy_status=one_more))
+    rig.add(
+        Sum=make(
+            lambda self, a, b, c: (a + b + c,), {"a": LAZY, "b": LAZY, "c": LAZY}, check_lazy_status=one_more
+        )
+    )
     prompt = {str(i): node("Number", value=i) for i in (1, 2, 3)}
     prompt["4"] = node("Sum", a=["1", 0], b=["2", 0], c=["3", 0])
     prompt["5"] = node("Show", value=["4", 0])
@@ -66,9 +78,13 @@ def test_asking_for_nothing_or_for_what_is_known_runs_the_node(rig, answer):
     assert rig.run(graph()).outputs["4"] == {"text": [None]}
 
 
-@pytest.mark.parametrize(("answer", "message"), [
-    (["nope"], "it has no input of that name"), (["extra"], "is a constant and known already"),
-])
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (["nope"], "it has no input of that name"),
+        (["extra"], "is a constant and known already"),
+    ],
+)
 def test_asking_for_what_is_no_link_is_an_error(rig, answer, message):
     add_switch(rig, lambda self, **values: answer)
     result = rig.run(graph(extra=5))
@@ -100,8 +116,9 @@ def test_a_node_that_takes_lists_sees_a_list_with_none(rig):
 
 def test_lazy_inputs_that_nobody_asks_for_are_none(rig):
     rig.add(Plain=make(lambda self, value: (value,), {"value": LAZY}))
-    result = rig.run({"1": node("Number", value=1), "2": node("Plain", value=["1", 0]),
-                      "3": node("Show", value=["2", 0])})
+    result = rig.run(
+        {"1": node("Number", value=1), "2": node("Plain", value=["1", 0]), "3": node("Show", value=["2", 0])}
+    )
     assert result.outputs["3"] == {"text": [None]}
     assert ("Number", 1) not in rig.calls
 

@@ -18,7 +18,9 @@ def collect(rig, **attributes):
         seen.append(values)
         return (values.get("a"),)
 
-    rig.add(Collect=make(run, {"a": ANY}, optional={"b": ANY}, returns=("*",), OUTPUT_NODE=True, **attributes))
+    rig.add(
+        Collect=make(run, {"a": ANY}, optional={"b": ANY}, returns=("*",), OUTPUT_NODE=True, **attributes)
+    )
     return seen
 
 
@@ -28,7 +30,13 @@ def gives(rig, name, value, returns=("*",), **attributes):
 
 def test_a_node_is_called_per_element_and_shorter_lists_repeat_their_last(rig):
     seen = collect(rig)
-    rig.run({"1": node("Range", value=3), "2": node("Range", value=2), "3": node("Collect", a=["1", 0], b=["2", 0])})
+    rig.run(
+        {
+            "1": node("Range", value=3),
+            "2": node("Range", value=2),
+            "3": node("Collect", a=["1", 0], b=["2", 0]),
+        }
+    )
     assert seen == [{"a": 0, "b": 0}, {"a": 1, "b": 1}, {"a": 2, "b": 1}]
 
 
@@ -61,11 +69,22 @@ def test_a_node_that_takes_lists_takes_empty_ones(rig):
 
 
 def test_items_of_list_outputs_are_joined_and_other_outputs_are_one_value(rig):
-    rig.add(Both=make(lambda self, value: ([value, value], [value, value]), {"value": INT},
-                      returns=("INT", "*"), OUTPUT_IS_LIST=(True, False)))
+    rig.add(
+        Both=make(
+            lambda self, value: ([value, value], [value, value]),
+            {"value": INT},
+            returns=("INT", "*"),
+            OUTPUT_IS_LIST=(True, False),
+        )
+    )
     seen = collect(rig, INPUT_IS_LIST=True)
-    rig.run({"1": node("Range", value=2), "2": node("Both", value=["1", 0]),
-             "3": node("Collect", a=["2", 0], b=["2", 1])})
+    rig.run(
+        {
+            "1": node("Range", value=2),
+            "2": node("Both", value=["1", 0]),
+            "3": node("Collect", a=["2", 0], b=["2", 1]),
+        }
+    )
     assert seen == [{"a": [0, 0, 1, 1], "b": [[0, 0], [1, 1]]}]
 
 
@@ -91,19 +110,34 @@ def test_an_interruption_is_noticed_between_two_elements(rig):
     assert result.of("execution_interrupted")
 
 
-@pytest.mark.parametrize(("returned", "expected"), [
-    ((5,), 5), ([5], 5), ({"result": (5,)}, 5), ({"ui": {"text": ["x"]}, "result": (5,)}, 5), ((5, 6, 7), 5),
-    (SimpleNamespace(result=(5,), ui=None, expand=None, block_execution=None), 5),
-    (SimpleNamespace(result=(5,), ui=SimpleNamespace(as_dict=lambda: {"text": ["x"]}), expand=None,
-                     block_execution=None), 5),
-])
+@pytest.mark.parametrize(
+    ("returned", "expected"),
+    [
+        ((5,), 5),
+        ([5], 5),
+        ({"result": (5,)}, 5),
+        ({"ui": {"text": ["x"]}, "result": (5,)}, 5),
+        ((5, 6, 7), 5),
+        (SimpleNamespace(result=(5,), ui=None, expand=None, block_execution=None), 5),
+        (
+            SimpleNamespace(
+                result=(5,),
+                ui=SimpleNamespace(as_dict=lambda: {"text": ["x"]}),
+                expand=None,
+                block_execution=None,
+            ),
+            5,
+        ),
+    ],
+)
 def test_forms_of_return_values(rig, returned, expected):
     gives(rig, "Gives", returned)
     seen = collect(rig)
     result = rig.run({"1": node("Gives"), "2": node("Collect", a=["1", 0])})
     assert seen == [{"a": expected}]
-    assert ("1" in result.outputs) is (not isinstance(returned, (tuple, list)) and "ui" in str(returned)
-                                       and "ui=None" not in str(returned))
+    assert ("1" in result.outputs) is (
+        not isinstance(returned, (tuple, list)) and "ui" in str(returned) and "ui=None" not in str(returned)
+    )
 
 
 def test_a_slot_that_was_not_returned_is_none(rig):

@@ -35,12 +35,19 @@ def test_a_prompt_without_an_output_node_is_refused(rig):
     result = rig.validate({"1": node("Number", value=1)})
     assert not result.valid
     assert result.error == {
-        "type": "prompt_no_outputs", "message": "Prompt has no outputs", "details": "", "extra_info": {},
+        "type": "prompt_no_outputs",
+        "message": "Prompt has no outputs",
+        "details": "",
+        "extra_info": {},
     }
 
 
 def test_partial_execution_keeps_only_the_named_outputs(rig):
-    prompt = {"1": node("Number", value=1), "2": node("Show", value=["1", 0]), "3": node("Show", value=["1", 0])}
+    prompt = {
+        "1": node("Number", value=1),
+        "2": node("Show", value=["1", 0]),
+        "3": node("Show", value=["1", 0]),
+    }
     assert list(rig.run(prompt, targets=["3"]).outputs) == ["3"]
 
 
@@ -64,7 +71,9 @@ def test_a_node_without_a_class_is_refused(rig):
     assert "has no class_type" in error["message"]
 
 
-@pytest.mark.parametrize("prompt", [None, [], "text", {"1": None}, {"1": {"class_type": "Show", "inputs": []}}])
+@pytest.mark.parametrize(
+    "prompt", [None, [], "text", {"1": None}, {"1": {"class_type": "Show", "inputs": []}}]
+)
 def test_what_is_no_graph_is_refused(rig, prompt):
     assert rig.validate(prompt).error["type"] == "invalid_prompt"
 
@@ -83,29 +92,44 @@ def test_a_literal_of_an_undeclared_name_is_not_passed(rig):
 
 def test_a_link_of_an_undeclared_name_is_passed_to_who_takes_it(rig):
     seen = []
-    rig.add(Takes=make(lambda self, **all: seen.append(all) or (1,), {}),
-            Strict=make(lambda self: seen.append({}) or (1,), {}))
-    rig.run({"1": node("Number", value=5), "2": node("Takes", extra=["1", 0]), "3": node("Strict", extra=["1", 0]),
-             "4": node("Show", value=["2", 0]), "5": node("Show", value=["3", 0])})
+    rig.add(
+        Takes=make(lambda self, **all: seen.append(all) or (1,), {}),
+        Strict=make(lambda self: seen.append({}) or (1,), {}),
+    )
+    rig.run(
+        {
+            "1": node("Number", value=5),
+            "2": node("Takes", extra=["1", 0]),
+            "3": node("Strict", extra=["1", 0]),
+            "4": node("Show", value=["2", 0]),
+            "5": node("Show", value=["3", 0]),
+        }
+    )
     assert sorted(seen, key=len) == [{}, {"extra": 5}]
 
 
 def test_a_missing_required_input(rig):
     result = rig.validate({"1": node("Show")})
-    assert errors_of(result, "1") == [{
-        "type": "required_input_missing", "message": "Required input is missing", "details": "value",
-        "extra_info": {"input_name": "value"},
-    }]
+    assert errors_of(result, "1") == [
+        {
+            "type": "required_input_missing",
+            "message": "Required input is missing",
+            "details": "value",
+            "extra_info": {"input_name": "value"},
+        }
+    ]
     assert result.error["type"] == "prompt_outputs_failed_validation"
     assert result.error["details"] == "Required input is missing: value"
 
 
 def test_a_list_is_a_link_and_has_two_elements(rig):
     result = rig.validate({"1": node("Show", value=["1", 0, 0])})
-    error, = errors_of(result, "1")
+    (error,) = errors_of(result, "1")
     assert error["type"] == "bad_linked_input"
     assert error["extra_info"] == {
-        "input_name": "value", "input_config": ("*", {}), "received_value": ["1", 0, 0],
+        "input_name": "value",
+        "input_config": ("*", {}),
+        "received_value": ["1", 0, 0],
     }
 
 
@@ -115,10 +139,18 @@ def test_a_wrapped_value_is_a_literal_list(rig):
     assert prompt["1"]["inputs"]["value"] == [1, 2, 3]
 
 
-@pytest.mark.parametrize(("kind", "given", "stored"), [
-    ("INT", "12", 12), ("INT", 3.7, 3), ("FLOAT", "1.5", 1.5), ("FLOAT", 2, 2.0), ("STRING", 5, "5"),
-    ("BOOLEAN", "false", True), ("BOOLEAN", 0, False),
-])
+@pytest.mark.parametrize(
+    ("kind", "given", "stored"),
+    [
+        ("INT", "12", 12),
+        ("INT", 3.7, 3),
+        ("FLOAT", "1.5", 1.5),
+        ("FLOAT", 2, 2.0),
+        ("STRING", 5, "5"),
+        ("BOOLEAN", "false", True),
+        ("BOOLEAN", 0, False),
+    ],
+)
 def test_literals_become_their_declared_type_in_the_stored_prompt(rig, kind, given, stored):
     rig.add(Typed=make(lambda self, value: {}, {"value": (kind, {})}, returns=(), OUTPUT_NODE=True))
     prompt = {"1": node("Typed", value=given)}
@@ -129,23 +161,32 @@ def test_literals_become_their_declared_type_in_the_stored_prompt(rig, kind, giv
 
 def test_a_literal_that_is_not_of_its_type(rig):
     rig.add(Typed=make(lambda self, value: {}, {"value": ("INT", {})}, returns=(), OUTPUT_NODE=True))
-    error, = errors_of(rig.validate({"1": node("Typed", value="many")}), "1")
+    (error,) = errors_of(rig.validate({"1": node("Typed", value="many")}), "1")
     assert error["type"] == "invalid_input_type"
     assert error["message"] == "Failed to convert an input value to a INT value"
     assert error["extra_info"]["received_value"] == "many"
     assert "invalid literal" in error["extra_info"]["exception_message"]
 
 
-@pytest.mark.parametrize(("value", "kind"), [
-    (0, "value_smaller_than_min"), (1, None), (5, None), (6, "value_bigger_than_max"),
-])
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (0, "value_smaller_than_min"),
+        (1, None),
+        (5, None),
+        (6, "value_bigger_than_max"),
+    ],
+)
 def test_limits_include_their_ends(rig, value, kind):
-    rig.add(Limited=make(lambda self, value: {}, {"value": ("INT", {"min": 1, "max": 5})}, returns=(),
-                         OUTPUT_NODE=True))
+    rig.add(
+        Limited=make(
+            lambda self, value: {}, {"value": ("INT", {"min": 1, "max": 5})}, returns=(), OUTPUT_NODE=True
+        )
+    )
     result = rig.validate({"1": node("Limited", value=value)})
     assert result.valid is (kind is None)
     if kind:
-        error, = errors_of(result, "1")
+        (error,) = errors_of(result, "1")
         assert error["type"] == kind
         assert error["extra_info"]["received_value"] == value
         assert error["extra_info"]["input_config"] == ("INT", {"min": 1, "max": 5})
@@ -155,16 +196,19 @@ def test_limits_include_their_ends(rig, value, kind):
 def test_a_choice_must_be_in_the_list(rig, spec):
     rig.add(Choice=make(lambda self, value: {}, {"value": spec}, returns=(), OUTPUT_NODE=True))
     assert rig.validate({"1": node("Choice", value="a")}).valid
-    error, = errors_of(rig.validate({"1": node("Choice", value="c")}), "1")
+    (error,) = errors_of(rig.validate({"1": node("Choice", value="c")}), "1")
     assert error["type"] == "value_not_in_list"
     assert error["details"] == "value: 'c' not in ['a', 'b']"
     assert error["extra_info"]["input_config"] is not None
 
 
 def test_a_long_list_of_choices_is_not_sent_back(rig):
-    rig.add(Choice=make(lambda self, value: {}, {"value": ([str(i) for i in range(21)],)}, returns=(),
-                        OUTPUT_NODE=True))
-    error, = errors_of(rig.validate({"1": node("Choice", value="c")}), "1")
+    rig.add(
+        Choice=make(
+            lambda self, value: {}, {"value": ([str(i) for i in range(21)],)}, returns=(), OUTPUT_NODE=True
+        )
+    )
+    (error,) = errors_of(rig.validate({"1": node("Choice", value="c")}), "1")
     assert error["details"] == "value: 'c' not in (list of length 21)"
     assert error["extra_info"]["input_config"] is None
 
@@ -173,7 +217,7 @@ def test_each_element_of_a_multiple_choice_is_checked(rig):
     spec = ("COMBO", {"options": ["a", "b"], "multiselect": True})
     rig.add(Choice=make(lambda self, value: {}, {"value": spec}, returns=(), OUTPUT_NODE=True))
     assert rig.validate({"1": node("Choice", value={"__value__": ["a", "b"]})}).valid
-    error, = errors_of(rig.validate({"1": node("Choice", value={"__value__": ["a", "x"]})}), "1")
+    (error,) = errors_of(rig.validate({"1": node("Choice", value={"__value__": ["a", "x"]})}), "1")
     assert error["details"].startswith("value: 'x' not in")
 
 
@@ -183,18 +227,38 @@ def test_who_validates_an_input_itself_is_not_bound_by_its_list(rig, by_keywords
         validate = classmethod(lambda cls, **all: True)
     else:
         validate = classmethod(lambda cls, value: True)
-    rig.add(Loads=make(lambda self, value: {}, {"value": (["a"],)}, returns=(), OUTPUT_NODE=True,
-                       VALIDATE_INPUTS=validate))
+    rig.add(
+        Loads=make(
+            lambda self, value: {},
+            {"value": (["a"],)},
+            returns=(),
+            OUTPUT_NODE=True,
+            VALIDATE_INPUTS=validate,
+        )
+    )
     assert rig.validate({"1": node("Loads", value="new file")}).valid
 
 
-@pytest.mark.parametrize(("received", "accepted", "fits"), [
-    ("INT", "INT", True), ("INT", "FLOAT", False), ("*", "FLOAT", True), ("INT", "*", True),
-    ("INT,FLOAT", "INT", True), ("INT", "STRING, INT", True), ("INT,FLOAT", "STRING,MASK", False),
-    (["a", "b"], "COMBO", True), (["a", "b"], "STRING", False), (["a"], ["a"], True),
-    (AnyType("*"), "MODEL", True), ("MODEL", AnyType("x"), True), (AnyType("x"), "MODEL", True),
-    ("COMFY_MATCHTYPE_V3", "MODEL", True), ("MODEL", "COMFY_MATCHTYPE_V3", True),
-])
+@pytest.mark.parametrize(
+    ("received", "accepted", "fits"),
+    [
+        ("INT", "INT", True),
+        ("INT", "FLOAT", False),
+        ("*", "FLOAT", True),
+        ("INT", "*", True),
+        ("INT,FLOAT", "INT", True),
+        ("INT", "STRING, INT", True),
+        ("INT,FLOAT", "STRING,MASK", False),
+        (["a", "b"], "COMBO", True),
+        (["a", "b"], "STRING", False),
+        (["a"], ["a"], True),
+        (AnyType("*"), "MODEL", True),
+        ("MODEL", AnyType("x"), True),
+        (AnyType("x"), "MODEL", True),
+        ("COMFY_MATCHTYPE_V3", "MODEL", True),
+        ("MODEL", "COMFY_MATCHTYPE_V3", True),
+    ],
+)
 def test_which_types_may_be_linked(received, accepted, fits):
     assert validate_node_input(received, accepted) is fits
 
@@ -206,11 +270,14 @@ def test_a_strict_check_wants_every_received_type():
 
 def test_a_link_of_another_type(rig):
     rig.add(Text=make(lambda self, value: {}, {"value": ("STRING", {})}, returns=(), OUTPUT_NODE=True))
-    error, = errors_of(rig.validate({"1": node("Number", value=1), "2": node("Text", value=["1", 0])}), "2")
+    (error,) = errors_of(rig.validate({"1": node("Number", value=1), "2": node("Text", value=["1", 0])}), "2")
     assert error["type"] == "return_type_mismatch"
     assert error["details"] == "value, received_type(INT) mismatch input_type(STRING)"
     assert error["extra_info"] == {
-        "input_name": "value", "input_config": ("STRING", {}), "received_type": "INT", "linked_node": ["1", 0],
+        "input_name": "value",
+        "input_config": ("STRING", {}),
+        "received_type": "INT",
+        "linked_node": ["1", 0],
     }
 
 
@@ -221,8 +288,15 @@ def test_a_class_that_looks_at_types_itself_gets_them(rig):
         seen.append(input_types)
         return input_types["value"] == "INT" or "only numbers"
 
-    rig.add(Picky=make(lambda self, value: {}, {"value": ("STRING", {})}, returns=(), OUTPUT_NODE=True,
-                       VALIDATE_INPUTS=classmethod(validate)))
+    rig.add(
+        Picky=make(
+            lambda self, value: {},
+            {"value": ("STRING", {})},
+            returns=(),
+            OUTPUT_NODE=True,
+            VALIDATE_INPUTS=classmethod(validate),
+        )
+    )
     assert rig.validate({"1": node("Number", value=1), "2": node("Picky", value=["1", 0])}).valid
     assert seen == [{"value": "INT"}]
 
@@ -230,8 +304,13 @@ def test_a_class_that_looks_at_types_itself_gets_them(rig):
 def test_declared_dictionaries_are_asked_with_in(rig):
     seen = {}
     rig.add(Flexible=make(lambda self, **all: seen.update(all) or (1,), {}, optional=AnyName()))
-    rig.run({"1": node("Number", value=7), "2": node("Flexible", a=["1", 0], b="text"),
-             "3": node("Show", value=["2", 0])})
+    rig.run(
+        {
+            "1": node("Number", value=7),
+            "2": node("Flexible", a=["1", 0], b="text"),
+            "3": node("Show", value=["2", 0]),
+        }
+    )
     assert seen == {"a": 7, "b": "text"}
 
 
@@ -244,18 +323,37 @@ def test_custom_validation_that_fails(rig, is_async, answer, details):
     def quick(cls, value):
         return answer
 
-    rig.add(Own=make(lambda self, value: {}, {"value": INT}, returns=(), OUTPUT_NODE=True,
-                     VALIDATE_INPUTS=classmethod(slow if is_async else quick)))
-    assert errors_of(rig.validate({"1": node("Own", value=1)}), "1") == [{
-        "type": "custom_validation_failed", "message": "Custom validation failed for node",
-        "details": details, "extra_info": {"input_name": "value"},
-    }]
+    rig.add(
+        Own=make(
+            lambda self, value: {},
+            {"value": INT},
+            returns=(),
+            OUTPUT_NODE=True,
+            VALIDATE_INPUTS=classmethod(slow if is_async else quick),
+        )
+    )
+    assert errors_of(rig.validate({"1": node("Own", value=1)}), "1") == [
+        {
+            "type": "custom_validation_failed",
+            "message": "Custom validation failed for node",
+            "details": details,
+            "extra_info": {"input_name": "value"},
+        }
+    ]
 
 
 def test_custom_validation_gets_none_for_a_link(rig):
     seen = []
-    rig.add(Own=make(lambda self, value, other=0: {}, {"value": INT}, optional={"other": INT}, returns=(),
-                     OUTPUT_NODE=True, VALIDATE_INPUTS=classmethod(lambda cls, **all: seen.append(all) or True)))
+    rig.add(
+        Own=make(
+            lambda self, value, other=0: {},
+            {"value": INT},
+            optional={"other": INT},
+            returns=(),
+            OUTPUT_NODE=True,
+            VALIDATE_INPUTS=classmethod(lambda cls, **all: seen.append(all) or True),
+        )
+    )
     rig.validate({"1": node("Number", value=1), "2": node("Own", value=["1", 0])})
     assert seen == [{"value": None}]
 
@@ -265,9 +363,16 @@ def fails(cls, **all):
 
 
 def test_an_exception_while_an_output_is_validated(rig):
-    rig.add(Bad=make(lambda self, value: {}, {"value": INT}, returns=(), OUTPUT_NODE=True,
-                     VALIDATE_INPUTS=classmethod(fails)))
-    error, = errors_of(rig.validate({"1": node("Bad", value=1)}), "1")
+    rig.add(
+        Bad=make(
+            lambda self, value: {},
+            {"value": INT},
+            returns=(),
+            OUTPUT_NODE=True,
+            VALIDATE_INPUTS=classmethod(fails),
+        )
+    )
+    (error,) = errors_of(rig.validate({"1": node("Bad", value=1)}), "1")
     assert error["type"] == "exception_during_validation"
     assert error["details"] == "broken check"
     assert error["extra_info"]["exception_type"] == "ValueError"
@@ -278,7 +383,7 @@ def test_an_exception_above_an_output_is_put_down_to_the_inner_node(rig):
     rig.add(Bad=make(lambda self, value: (1,), {"value": INT}, VALIDATE_INPUTS=classmethod(fails)))
     result = rig.validate({"1": node("Bad", value=1), "2": node("Show", value=["1", 0])})
     assert list(result.node_errors) == ["1"]
-    error, = errors_of(result, "1")
+    (error,) = errors_of(result, "1")
     assert error["type"] == "exception_during_inner_validation"
     assert error["extra_info"]["linked_node"] == ["1", 0]
     assert error["extra_info"]["input_name"] == "value"
@@ -292,13 +397,13 @@ def test_input_types_that_raise_are_put_down_to_their_node(rig):
 
 
 def test_a_link_to_no_node(rig):
-    error, = errors_of(rig.validate({"1": node("Show", value=["7", 0])}), "1")
+    (error,) = errors_of(rig.validate({"1": node("Show", value=["7", 0])}), "1")
     assert error["type"] == "exception_during_validation"
     assert error["extra_info"]["exception_type"] == "KeyError"
 
 
 def test_a_link_to_a_slot_that_does_not_exist(rig):
-    error, = errors_of(rig.validate({"1": node("Number", value=1), "2": node("Show", value=["1", 9])}), "2")
+    (error,) = errors_of(rig.validate({"1": node("Number", value=1), "2": node("Show", value=["1", 9])}), "2")
     assert error["extra_info"]["exception_type"] == "IndexError"
 
 
@@ -307,7 +412,7 @@ def test_a_circle_is_reported_on_each_of_its_nodes(rig):
     result = rig.validate(prompt)
     assert set(result.node_errors) == {"1", "2"}
     for node_id in ("1", "2"):
-        error, = errors_of(result, node_id)
+        (error,) = errors_of(result, node_id)
         assert error["type"] == "dependency_cycle"
         assert error["details"] == "1 (Add) -> 2 (Add) -> 1 (Add)"
         assert error["extra_info"] == {"node_id": node_id, "cycle_nodes": ["1", "2"]}
@@ -321,8 +426,13 @@ def test_a_node_that_feeds_itself(rig):
 
 def test_a_bad_node_is_validated_once_and_named_for_all_outputs_that_need_it(rig):
     asked = []
-    rig.add(Bad=make(lambda self, value: (1,), {"value": INT},
-                     VALIDATE_INPUTS=classmethod(lambda cls, value: asked.append(1) or "no")))
+    rig.add(
+        Bad=make(
+            lambda self, value: (1,),
+            {"value": INT},
+            VALIDATE_INPUTS=classmethod(lambda cls, value: asked.append(1) or "no"),
+        )
+    )
     prompt = {"1": node("Bad", value=1), "2": node("Add", a=["1", 0])}
     prompt.update({str(i): node("Show", value=["2", 0]) for i in (3, 4, 5)})
     prompt["6"] = node("Show", value=0)
@@ -341,8 +451,14 @@ def test_an_output_is_not_blamed_for_nodes_it_does_not_need(rig):
 
 def test_a_raw_link_is_given_as_it_stands(rig):
     seen = []
-    rig.add(Raw=make(lambda self, value: seen.append(value) or {}, {"value": ("INT", {"rawLink": True})},
-                     returns=(), OUTPUT_NODE=True))
+    rig.add(
+        Raw=make(
+            lambda self, value: seen.append(value) or {},
+            {"value": ("INT", {"rawLink": True})},
+            returns=(),
+            OUTPUT_NODE=True,
+        )
+    )
     rig.run({"1": node("Number", value=1), "2": node("Raw", value=["1", 0])})
     assert seen == [["1", 0]]
 
@@ -353,8 +469,11 @@ def test_a_missing_optional_input_takes_the_default_of_the_function(rig):
 
 
 def test_an_input_that_should_be_a_link_may_be_a_literal(rig):
-    rig.add(Forced=make(lambda self, value: {}, {"value": ("INT", {"forceInput": True})}, returns=(),
-                        OUTPUT_NODE=True))
+    rig.add(
+        Forced=make(
+            lambda self, value: {}, {"value": ("INT", {"forceInput": True})}, returns=(), OUTPUT_NODE=True
+        )
+    )
     assert rig.validate({"1": node("Forced", value=3)}).valid
 
 
