@@ -26,6 +26,7 @@ from app.middleware import chosen_header_setters, chosen_middlewares
 from app.model_manager import ModelFileManager
 from app.node_replace_manager import NodeReplaceManager
 from app.routes import (
+    assets,
     history,
     internal,
     jobs,
@@ -64,8 +65,9 @@ TOPICS = (
     models,
     packs,
     system,
+    assets,
 )
-# A client that takes nothing for so long is dropped, so that it cannot hold up the others.
+# A client that takes nothing for so long is disconnected, so that it cannot hold up the others.
 SECONDS_TO_TAKE_A_MESSAGE = 30
 
 PromptHandler = Callable[[dict[str, Any]], dict[str, Any]]
@@ -108,6 +110,7 @@ class PromptServer:
         self.on_prompt_handlers: list[PromptHandler] = []
         self.sockets: dict[str, web.WebSocketResponse] = {}
         self.sockets_metadata: dict[str, dict[str, Any]] = {}
+        self.transports: dict[web.WebSocketResponse, asyncio.Transport] = {}
         self.web_root = args.front_end_root or FrontendManager.init_frontend(args.front_end_version)
         self._make_parts()
         self.app = web.Application(
@@ -262,20 +265,19 @@ class PromptServer:
         await self._deliver(lambda socket: socket.send_str(text), sid)
 
     async def _deliver(self, send: Callable[[web.WebSocketResponse], Any], sid: str | None) -> None:
-        targets = (
-            list(self.sockets.items())
-            if sid is None
-            else [(sid, self.sockets[sid])]
-            if sid in self.sockets
-            else []
-        )
-        for name, socket in targets:
+        for name in list(self.sockets) if sid is None else [sid]:
+            if (socket := self.sockets.get(name)) is None:
+                continue
+            # A timer instead of wait_for: it costs no task, and a prompt may send thousands of messages.
+            watchdog = self.loop.call_later(SECONDS_TO_TAKE_A_MESSAGE, self._disconnect, name, socket)
             try:
-                await asyncio.wait_for(send(socket), SECONDS_TO_TAKE_A_MESSAGE)
+                await send(socket)
             except (aiohttp.ClientError, ConnectionError, RuntimeError) as error:
                 logging.debug("Client %s is gone: %s", name, error)
-            except asyncio.TimeoutError:
-                logging.warning("Client %s takes no messages and is dropped.", name)
-                if self.sockets.get(name) is socket:
-                    del self.sockets[name]
-                    self.sockets_metadata.pop(name, None)
+            finally:
+                watchdog.cancel()
+
+    def _disconnect(self, name: str, socket: web.WebSocketResponse) -> None:
+        logging.warning("Client %s takes no messages and is disconnected.", name)
+        if (transport := self.transports.get(socket)) is not None:
+            transport.abort()

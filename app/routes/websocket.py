@@ -50,12 +50,13 @@ async def get_websocket(server: Any, request: web.Request) -> web.WebSocketRespo
     socket = web.WebSocketResponse()
     await socket.prepare(request)
     sid = request.query.get("clientId") or uuid.uuid4().hex
-    server.sockets[sid] = socket
+    server.sockets[sid], server.transports[socket] = socket, request.transport
     server.sockets_metadata[sid] = {"feature_flags": {}}
     try:
         await greet(server, sid)
         await talk(server, sid, socket)
     finally:
+        del server.transports[socket]
         # A client that reconnects opens the new line before the old one ends: the new registration must stay.
         if server.sockets.get(sid) is socket:
             del server.sockets[sid]

@@ -149,3 +149,13 @@ async def test_routes_stand_bare_and_below_api_also_those_of_packs(connect):
     client = await connect(add)
     for path in ("/my_pack/hello", "/api/my_pack/hello"):
         assert await (await client.get(path)).json() == "hello"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/api/assets"), ("POST", "/api/assets/seed"), ("GET", "/api/tags")]
+)
+async def test_assets_are_refused_in_the_agreed_form(client, method, path):
+    answer = await client.request(method, path)
+    assert answer.status == 503
+    assert (await answer.json())["error"]["code"] == "SERVICE_DISABLED"
+    assert (await client.get("/api/assetsomething")).status == 404

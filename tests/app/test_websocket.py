@@ -144,13 +144,34 @@ async def test_the_length_of_the_queue_is_told_to_all(client):
         assert message == {"type": "status", "data": {"status": {"exec_info": {"queue_remaining": 0}}}}
 
 
-async def test_a_client_that_takes_nothing_is_dropped(client, monkeypatch, caplog):
-    class Stuck:
-        async def send_str(self, text):
-            await asyncio.sleep(60)
+async def test_a_client_that_reads_nothing_is_disconnected_and_the_others_go_on(client, monkeypatch, caplog):
+    monkeypatch.setattr("server.SECONDS_TO_TAKE_A_MESSAGE", 0.2)
+    stuck = await client.ws_connect("/ws?clientId=stuck")
+    async with client.ws_connect("/ws?clientId=other", max_msg_size=0) as other:
+        await greeted(stuck)
+        await greeted(other)
+        stuck._response.connection.transport.pause_reading()
+        for _ in range(12):
+            client.prompt_server.send_sync("big", "x" * 1_000_000)
+        heard = [(await other.receive_json(timeout=10))["type"] for _ in range(12)]
+        assert heard == ["big"] * 12
+        assert "Client stuck takes no messages and is disconnected." in caplog.text
+        for _ in range(100):
+            if "stuck" not in client.prompt_server.sockets:
+                break
+            await asyncio.sleep(0.01)
+        assert list(client.prompt_server.sockets) == ["other"]
+    stuck._response.connection.transport.resume_reading()
+    await stuck.close()
 
-    monkeypatch.setattr("server.SECONDS_TO_TAKE_A_MESSAGE", 0.01)
-    client.prompt_server.sockets["stuck"] = Stuck()
-    await client.prompt_server.send_json("hello", None)
-    assert "stuck" not in client.prompt_server.sockets
-    assert "Client stuck takes no messages and is dropped." in caplog.text
+
+async def test_ten_thousand_messages_are_sent_within_seconds(client):
+    async with client.ws_connect("/ws?clientId=me") as socket:
+        await greeted(socket)
+        for number in range(10_000):
+            client.prompt_server.send_sync("n", number, "me")
+        client.prompt_server.send_sync("end", None, "me")
+        started = asyncio.get_running_loop().time()
+        while (await socket.receive_json(timeout=20))["type"] != "end":
+            pass
+        assert asyncio.get_running_loop().time() - started < 5
