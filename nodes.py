@@ -101,9 +101,10 @@ class CheckpointLoaderSimple:
     DESCRIPTION = "Loads a checkpoint: everything that is needed to make pictures from a prompt."
 
     def load_checkpoint(self, ckpt_name):
+        # First the path: a download that begins now need not wait for the model library to load.
+        path = folder_paths.get_full_path_or_raise("checkpoints", ckpt_name)
         import comfy.sd
 
-        path = folder_paths.get_full_path_or_raise("checkpoints", ckpt_name)
         embeddings = folder_paths.get_folder_paths("embeddings")
         loaded = comfy.sd.load_checkpoint_guess_config(
             path, output_vae=True, output_clip=True, embedding_directory=embeddings
@@ -122,10 +123,10 @@ class VAELoader:
     DESCRIPTION = "Loads a VAE from its own file."
 
     def load_vae(self, vae_name):
+        path = folder_paths.get_full_path_or_raise("vae", vae_name)
         import comfy.sd
         import comfy.utils
 
-        path = folder_paths.get_full_path_or_raise("vae", vae_name)
         weights, metadata = comfy.utils.load_torch_file(path, return_metadata=True)
         vae = comfy.sd.VAE(sd=weights, metadata=metadata)
         vae.throw_exception_if_invalid()
