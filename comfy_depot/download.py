@@ -139,7 +139,7 @@ class Download:
                 if restarts > MOST_RESTARTS:
                     raise DownloadFailed(
                         f"'{self.entry.key}': {sources.shown(url)} changes while it is read. "
-                        "Try again later, or give the manifest a url with a fixed revision."
+                        "Try again later, or give the manifest the sha256 or a url with a fixed revision."
                     ) from None
                 self._discard_partial()
             except Busy as problem:
@@ -160,9 +160,8 @@ class Download:
         self._check_room(remote.validator.size)
         if remote.validator.size is None or kept < remote.validator.size:
             self._pull(remote, record)
-        if not self.entry.sha256 and not remote.validator.same_file(self._resolve(url).validator):
-            if remote.validator.etag or remote.validator.last_modified:
-                raise Changed
+        if not self.entry.sha256 and self._resolve(url).validator != remote.validator:
+            raise Changed
         try:
             self._verify(url)
         except WrongContent:

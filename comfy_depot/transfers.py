@@ -174,7 +174,10 @@ class Transfer:
 
 
 class Transfers:
-    """Starts transfers, joins them, and owns the aria2 daemon (started by the first one)."""
+    """Starts transfers and joins them.
+
+    The first one starts the aria2 daemon, unless a `daemon` is given, which is then left to its owner.
+    """
 
     def __init__(
         self,
@@ -182,12 +185,14 @@ class Transfers:
         *,
         publish: Callable[[str, dict[str, Any]], None],
         patience: Patience | None = None,
+        daemon: Daemon | None = None,
     ) -> None:
         self.options = options
         self.layout = Layout(options.depot_dir)
-        self.daemon = Daemon(
+        self.daemon = daemon or Daemon(
             options.depot_dir, allow_hosts=options.depot_allow_hosts, rate=options.depot_rate
         )
+        self._owns_daemon = daemon is None
         self._publish = publish
         self._patience = patience or Patience()
         self._lock = threading.Lock()
@@ -238,7 +243,8 @@ class Transfers:
         for transfer in self.active():
             if transfer._thread is not None:
                 transfer._thread.join(5)
-        self.daemon.close()
+        if self._owns_daemon:
+            self.daemon.close()
 
     def _remember(self, transfer: Transfer) -> None:
         self._by_id[transfer.id] = transfer

@@ -12,7 +12,6 @@ import pytest
 from comfy_depot import journal
 from comfy_depot.journal import BLOCK_BYTES, Pieces, Record, Validator
 from comfy_depot.layout import Layout
-from tests.fakes.origin import weights
 
 MIB = 1 << 20
 
@@ -139,7 +138,9 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert journal.read_record(tmp_path / "r") == record
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"validator": 1}', '{"source": "s", "validator": {}, "version": 9}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"validator": 1}', '{"source": "s", "validator": {}, "version": 9}']
+)
 def test_a_record_that_cannot_be_read_counts_as_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "r").write_text(text)
     assert journal.read_record(tmp_path / "r") is None

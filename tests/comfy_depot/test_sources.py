@@ -123,7 +123,9 @@ def test_only_plain_http_addresses_are_asked(url: str) -> None:
     assert "pw" not in str(caught.value)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "10.0.0.1", "169.254.169.254", "0.0.0.0"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "[::1]", "10.0.0.1", "169.254.169.254", "0.0.0.0"]
+)
 def test_addresses_inside_are_refused_unless_allowed(host: str) -> None:
     with pytest.raises(SourceRefused, match="not public.*--depot-allow-hosts"):
         sources.resolve(entry(f"http://{host}:9/a"), f"http://{host}:9/a")
@@ -191,7 +193,10 @@ def test_a_line_break_in_a_header_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     ("short", "long"),
     [
         ("hf://a/b/c/d.safetensors", "https://huggingface.co/a/b/resolve/main/c/d.safetensors"),
-        ("hf://a/b/d.safetensors@refs/pr/1", "https://huggingface.co/a/b/resolve/refs%2Fpr%2F1/d.safetensors"),
+        (
+            "hf://a/b/d.safetensors@refs/pr/1",
+            "https://huggingface.co/a/b/resolve/refs%2Fpr%2F1/d.safetensors",
+        ),
         ("civitai://123", "https://civitai.com/api/download/models/123"),
         ("modelscope://a/b/d.bin", "https://modelscope.cn/models/a/b/resolve/master/d.bin"),
         ("https://h/x", "https://h/x"),

@@ -8,15 +8,18 @@ Run as a program it fetches one file: python -m tests.fakes.fetching STATE_DIR D
 
 from __future__ import annotations
 
+import atexit
+import functools
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from comfy_depot.aria2 import binary
+from comfy_depot.aria2 import Daemon, binary
 from comfy_depot.download import Patience
 from comfy_depot.manifest import Entry
 from comfy_depot.options import Options
@@ -28,20 +31,39 @@ QUICK = Patience(tries=2, first_pause=0.05, longest_pause=1.0)
 
 @contextmanager
 def transfers(
-    folder: Path, *, events: list[dict[str, Any]] | None = None, patience: Patience = QUICK, **options: Any
+    folder: Path,
+    *,
+    events: list[dict[str, Any]] | None = None,
+    patience: Patience = QUICK,
+    daemon: Daemon | None = None,
+    **options: Any,
 ) -> Iterator[Transfers]:
-    """Transfers that may reach loopback, with their state under `folder`; closed at the end."""
+    """Transfers that may reach loopback, with their state under `folder`; closed at the end.
+
+    All share one aria2 daemon, to save its start; `daemon` gives another.
+    """
     given = {"depot_allow_hosts": ("127.0.0.1", "localhost"), "depot_reserve": 0, **options}
     heard: list[dict[str, Any]] = [] if events is None else events
     ours = Transfers(
         Options(depot_dir=folder / "state", **given),
         publish=lambda event, data: heard.append(data),
         patience=patience,
+        daemon=daemon or shared_daemon(),
     )
     try:
         yield ours
     finally:
         ours.close()
+
+
+@functools.cache
+def shared_daemon() -> Daemon:
+    """A daemon for all tests of this process."""
+    folder = tempfile.TemporaryDirectory()
+    daemon = Daemon(Path(folder.name), allow_hosts=("127.0.0.1", "localhost"))
+    atexit.register(folder.cleanup)
+    atexit.register(daemon.close)
+    return daemon
 
 
 def entry(*urls: str, name: str = "a.safetensors", **fields: Any) -> Entry:
@@ -71,5 +93,6 @@ def until(is_true: Callable[[], Any], seconds: float = 10.0) -> None:
 
 if __name__ == "__main__":
     state, target, where, digest = sys.argv[1:5]
-    with transfers(Path(state)) as own:
+    mine = Daemon(Path(state), allow_hosts=("127.0.0.1", "localhost"))
+    with transfers(Path(state), daemon=mine) as own:
         own.fetch(entry(where, sha256=digest or None), Path(target)).wait()
