@@ -160,10 +160,7 @@ def load_pack(path: str, registry: Registry, *, parent: str = "custom_nodes") ->
     except PackRefused as refusal:
         error = str(refusal)
         log.warning("%s", error)
-    except (
-        Exception,
-        SystemExit,
-    ) as failure:  # a pack may raise anything; one bad pack must not stop the start
+    except (Exception, SystemExit) as failure:  # packs may raise anything; the start goes on
         error = f"{type(failure).__name__}: {failure}"
         log.error(
             "Node pack %s could not be loaded and is skipped: %s\n%s",

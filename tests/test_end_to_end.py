@@ -171,7 +171,6 @@ def bad_models(tmp_path_factory):
 @pytest.mark.parametrize("name, sentence", [
     ("gone.safetensors", "404"),
     ("gated.safetensors", "403"),
-    ("nohost.safetensors", "127.0.0.1"),
     ("wrong_hash.safetensors", "sha256"),
     ("wrong_size.safetensors", "bytes"),
     ("no_model.safetensors", "safetensors"),
