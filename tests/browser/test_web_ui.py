@@ -21,6 +21,7 @@ NORMALLY_ABSENT = (
     "/user.css ",
     "/api/userdata/user.css ",
     "/api/userdata/comfy.templates.json ",
+    "/api/userdata/workflows%2F.index.json ",
     "/api/userdata?dir=workflows&",
     "/api/userdata?dir=subgraphs&",
 )
@@ -123,14 +124,17 @@ class Page:
             self.driver.save_screenshot(str(Path(folder) / name))
 
 
+def end_tour(server):
+    """The first visit of a new user begins with a tour; most tests are about what comes after it."""
+    server.request("POST", "/settings", {"Comfy.TutorialCompleted": True})
+
+
 @pytest.fixture
 def open_page():
     """A function that opens the page of a server; the browser is closed at the end."""
     pages = []
 
     def opened(server):
-        # The first visit of a new user begins with a tour; these tests are about what comes after it.
-        server.request("POST", "/settings", {"Comfy.TutorialCompleted": True})
         pages.append(Page(server))
         return pages[-1].open()
 
@@ -144,6 +148,7 @@ def test_the_page_starts_loads_a_workflow_and_shows_its_picture_without_an_error
     workflow = tmp_path / "plain.json"
     workflow.write_text(json.dumps(PLAIN_WORKFLOW))
     with ServerProcess(tmp_path) as server:
+        end_tour(server)
         page = open_page(server)
         page.wait("return window.livePackIsLoaded")  # the script of a node pack ran
         page.load_workflow(workflow, 2)
@@ -151,6 +156,39 @@ def test_the_page_starts_loads_a_workflow_and_shows_its_picture_without_an_error
         (picture,) = page.wait(PICTURES)
         assert picture == {"width": 96, "height": 64, "middle": [0x33, 0x66, 0xCC]}
         assert page.errors() == []
+
+
+SAVED_PICTURE = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 7}},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "a"}},
+}
+PRESS_IN_SIDEBAR = """
+[...document.querySelectorAll('nav button')].find(button => button.innerText.trim() === arguments[0]).click()
+"""
+PANELS = """
+assets-tab-button node-library-tab-button model-library-tab-button workflows-tab-button apps-tab-button
+queue-overlay-toggle
+""".split()
+
+
+def test_the_first_visit_and_every_panel_are_free_of_errors(tmp_path, open_page):
+    from selenium.webdriver.common.by import By
+
+    with ServerProcess(tmp_path) as server:
+        assert server.run_prompt(SAVED_PICTURE)["status"]["completed"]
+        page = open_page(server)
+        page.wait("return document.body.innerText.includes('Templates')")
+        assert page.errors() == [], "the first visit"
+        end_tour(server)
+        page.open()
+        for panel in PANELS:
+            page.driver.find_element(By.CSS_SELECTOR, f"[data-testid={panel}]").click()
+            time.sleep(1)
+            assert page.errors() == [], panel
+        for name in ("Console", "Settings"):
+            page.driver.execute_script(PRESS_IN_SIDEBAR, name)
+            time.sleep(1)
+            assert page.errors() == [], name
 
 
 @pytest.mark.skipif(not DEMO_MODEL.exists(), reason="the demo model has not been trained yet")
@@ -163,6 +201,7 @@ def test_a_model_that_is_only_in_a_manifest_gives_a_picture_in_the_page(tmp_path
         (tmp_path / "model_manifests" / "demo.json").write_text(json.dumps(manifest))
         with ServerProcess(tmp_path) as server:
             assert DEMO_MODEL.name in server.get_json("/models/checkpoints")
+            end_tour(server)
             page = open_page(server)
             page.load_workflow(DEMO_WORKFLOW, len(json.loads(DEMO_WORKFLOW.read_text())["nodes"]))
             page.run()
