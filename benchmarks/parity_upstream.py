@@ -2,11 +2,11 @@
 
     python benchmarks/parity_upstream.py --upstream ../ComfyUI --upstream-python ../ComfyUI/venv/bin/python
 
-A full-size SD1.5 checkpoint of random weights is written to a temporary folder (2 GB; with
---tiny 0.6 GB: half of the UNet's levels). Then one worker
-process per program loads it and runs the same calls, one after the other, and the results are compared: prompts with
-weights and of two chunks, clip skip, one evaluation of the UNet, VAE encode and decode, and pictures by several
-samplers and schedulers. With --servers both servers run a whole graph and their PNG files are compared too.
+A full-size SD1.5 checkpoint of random weights is written to a temporary folder (2 GB; with --tiny 0.6 GB:
+half of the UNet's levels). Then one worker process per program loads it and runs the same calls, one after
+the other, and the results are compared: prompts with weights and of two chunks, clip skip, one evaluation
+of the UNet, VAE encode and decode, and pictures by several samplers and schedulers. With --servers both
+servers run a whole graph and their PNG files are compared too.
 """
 
 import argparse
@@ -41,9 +41,10 @@ def worker(checkpoint: str, out: str, size: int, steps: int) -> None:
     """Run all calls with the `comfy` that is first on the path, and save every result."""
     sys.argv = [sys.argv[0], "--cpu"]
     prepare_upstream()
-    import comfy.sd
     import safetensors.torch
     import torch
+
+    import comfy.sd
 
     torch.set_num_threads(2)
     results, seconds = {}, {}
@@ -81,8 +82,9 @@ def encode_prompts(results, *, clip, **_unused):
 
 
 def evaluate_unet(results, *, model, size, **_unused):
-    import comfy.model_management
     import torch
+
+    import comfy.model_management
 
     comfy.model_management.load_model_gpu(model)
     generator = torch.Generator().manual_seed(1)
@@ -105,8 +107,9 @@ def run_vae(results, *, vae, size, **_unused):
 
 
 def draw_pictures(results, *, model, clip, vae, size, steps, **_unused):
-    import comfy.sample
     import torch
+
+    import comfy.sample
 
     positive = clip.encode_from_tokens_scheduled(clip.tokenize(PROMPTS["weights"]))
     negative = clip.encode_from_tokens_scheduled(clip.tokenize("blurry"))
@@ -115,7 +118,8 @@ def draw_pictures(results, *, model, clip, vae, size, steps, **_unused):
         for denoise in (1.0, 0.6) if sampler == "euler" else (1.0,):
             start = empty if denoise == 1.0 else vae.encode(results["picture/euler, normal"].float())
             latent = comfy.sample.sample(
-                model, comfy.sample.prepare_noise(start, 42), steps, 5.0, sampler, scheduler, positive, negative,
+                model, comfy.sample.prepare_noise(start, 42), steps, 5.0, sampler, scheduler, positive,
+                negative,
                 start, denoise=denoise, disable_pbar=True, seed=42,
             )  # fmt: skip
             name = f"{sampler}, {scheduler}" + ("" if denoise == 1.0 else f", denoise {denoise}")
@@ -127,7 +131,7 @@ def draw_pictures(results, *, model, clip, vae, size, steps, **_unused):
 
 
 def write_checkpoint(path: Path, *, tiny: bool, dtype_name: str) -> None:
-    """Random weights in the layout of an SD1.5 checkpoint, scaled so that what passes through keeps its size."""
+    """Random weights in the layout of SD1.5, scaled so that what passes through keeps its size."""
     import safetensors.torch
     import torch
 
@@ -168,7 +172,9 @@ def checkpoint_shapes(tiny: bool) -> dict[str, tuple[int, ...]]:
     for key, tensor in ldm_vae.checkpoint_weights(vae.state_dict()).items():
         shapes[f"first_stage_model.{key}"] = tuple(tensor.shape)
     text = build_empty(lambda: ClipTextModel(CLIP_L)).state_dict()
-    shapes.update({f"cond_stage_model.transformer.{key}": tuple(tensor.shape) for key, tensor in text.items()})
+    shapes.update(
+        {f"cond_stage_model.transformer.{key}": tuple(tensor.shape) for key, tensor in text.items()}
+    )
     return shapes
 
 
@@ -184,7 +190,8 @@ def graph(checkpoint: str, size: int, steps: int) -> dict:
         "2": node("CLIPTextEncode", text=PROMPTS["weights"], clip=["1", 1]),
         "3": node("CLIPTextEncode", text="blurry", clip=["1", 1]),
         "4": node("EmptyLatentImage", width=size, height=size, batch_size=1),
-        "5": node("KSampler", model=["1", 0], positive=["2", 0], negative=["3", 0], latent_image=["4", 0], seed=42,
+        "5": node("KSampler", model=["1", 0], positive=["2", 0], negative=["3", 0], latent_image=["4", 0],
+        seed=42,
                   steps=steps, cfg=5.0, sampler_name="dpmpp_2m", scheduler="karras", denoise=1.0),
         "6": node("VAEDecode", samples=["5", 0], vae=["1", 2]),
         "7": node("SaveImage", images=["6", 0], filename_prefix="parity"),
@@ -198,7 +205,9 @@ def request(url: str, body=None):
         return answer.read()
 
 
-def picture_of_server(python: str, root: Path, checkpoint: Path, port: int, size: int, steps: int, env: dict) -> bytes:
+def picture_of_server(
+    python: str, root: Path, checkpoint: Path, port: int, size: int, steps: int, env: dict
+) -> bytes:
     """Start the server in `root`, run the graph, and return the PNG file that it saved."""
     base = Path(tempfile.mkdtemp(dir=checkpoint.parent))
     folder = base / "models" / "checkpoints"
@@ -211,7 +220,9 @@ def picture_of_server(python: str, root: Path, checkpoint: Path, port: int, size
     try:
         url = f"http://127.0.0.1:{port}"
         wait_for(lambda: request(f"{url}/system_stats"), seconds=120)
-        prompt_id = json.loads(request(f"{url}/prompt", {"prompt": graph(checkpoint.name, size, steps)}))["prompt_id"]
+        prompt_id = json.loads(request(f"{url}/prompt", {"prompt": graph(checkpoint.name, size, steps)}))[
+            "prompt_id"
+        ]
         entry = wait_for(lambda: json.loads(request(f"{url}/history/{prompt_id}"))[prompt_id], seconds=1200)
         if entry["status"]["status_str"] != "success":
             raise RuntimeError(f"{root}: {entry['status']['messages']}")
@@ -246,7 +257,9 @@ def compare(ours: Path, theirs: Path) -> list[tuple[str, float, float, float]]:
     rows = []
     for name, tensor in left.items():
         other = right[name]
-        assert tensor.shape == other.shape, f"{name}: {tuple(tensor.shape)} here, {tuple(other.shape)} upstream"
+        assert tensor.shape == other.shape, (
+            f"{name}: {tuple(tensor.shape)} here, {tuple(other.shape)} upstream"
+        )
         difference = (tensor.float() - other.float()).abs().max().item()
         relative = difference / max(other.abs().max().item(), 1e-12)
         rows.append((name, difference, relative, other.float().std().item()))
@@ -300,16 +313,24 @@ def run_servers(options, checkpoint: Path) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--upstream", help="checkout of upstream ComfyUI")
-    parser.add_argument("--upstream-python", default=sys.executable, help="python with upstream's requirements")
+    parser.add_argument(
+        "--upstream-python", default=sys.executable, help="python with upstream's requirements"
+    )
     parser.add_argument("--stubs", help="folder put on upstream's path as well")
     parser.add_argument("--checkpoint", help="use this file instead of writing one")
     parser.add_argument("--tiny", action="store_true", help="only two levels of the UNet")
-    parser.add_argument("--dtype", default="float16", choices=["float16", "float32"], help="of the written file")
+    parser.add_argument(
+        "--dtype", default="float16", choices=["float16", "float32"], help="of the written file"
+    )
     parser.add_argument("--size", type=int, default=128, help="pixels of the pictures")
     parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--servers", action="store_true", help="compare whole graphs through both servers, too")
+    parser.add_argument(
+        "--servers", action="store_true", help="compare whole graphs through both servers, too"
+    )
     parser.add_argument("--worker", metavar="OUT", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:

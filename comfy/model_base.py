@@ -113,7 +113,7 @@ class BaseModel(torch.nn.Module):
         c_crossattn=None,
         control=None,
         transformer_options={},
-        **kwargs, 
+        **kwargs,
     ):
         """Denoise x (B, C, H, W) at sigma t (B,); through the wrappers that packs registered."""
         wrappers = comfy.patcher_extension.get_all_wrappers(
@@ -132,7 +132,7 @@ class BaseModel(torch.nn.Module):
         c_crossattn=None,
         control=None,
         transformer_options={},
-        **kwargs, 
+        **kwargs,
     ):
         sigma = t
         xc = self.model_sampling.calculate_input(sigma, x)
@@ -250,7 +250,7 @@ class BaseModel(torch.nn.Module):
     def process_latent_out(self, latent):
         return self.latent_format.process_out(latent)
 
-    def memory_required(self, input_shape, cond_shapes={}) -> float: 
+    def memory_required(self, input_shape, cond_shapes={}) -> float:
         """Bytes that one evaluation needs besides the weights, as an estimate."""
         shapes = [input_shape]
         for name in self.memory_usage_factor_conds:

@@ -23,7 +23,8 @@ from comfy.interruption import (
 
 __all__ = [
     "InterruptProcessingException", "LoadedModel", "OOM_EXCEPTION", "VRAMState", "cast_to", "cast_to_device",
-    "current_loaded_models", "free_memory", "get_free_memory", "get_torch_device", "interrupt_current_processing",
+    "current_loaded_models", "free_memory", "get_free_memory", "get_torch_device",
+    "interrupt_current_processing",
     "load_model_gpu", "load_models_gpu", "module_size", "processing_interrupted", "soft_empty_cache",
     "throw_exception_if_processing_interrupted", "unload_all_models",
 ]  # fmt: skip

@@ -1,7 +1,7 @@
 """A model, where it runs, and the patches that this view of it has.
 
 Many patchers can share one model: `clone()` copies the patches, never the weights. Patches are applied when
-the model is brought to its device and undone, from a backup, before another clone's are applied, so the base is
+the model is brought to its device and undone, from a backup, before another clone's are applied: the base is
 never left dirty.
 """
 
@@ -132,7 +132,8 @@ class ModelPatcher(OptionSetters, Registries):
         # The backups belong to the model: whoever patches next must find them.
         for name in ("backup", "object_patches_backup", "hook_backup", "pinned"):
             setattr(new, name, getattr(self, name))
-        for name in ("force_cast_weights", "is_injected", "skip_injection", "is_clip", "hook_mode", "current_hooks",
+        for name in ("force_cast_weights", "is_injected", "skip_injection", "is_clip", "hook_mode",
+        "current_hooks",
                      "forced_hooks", "hook_patches_backup"):  # fmt: skip
             setattr(new, name, getattr(self, name))
         new.attachments = {

@@ -141,7 +141,8 @@ def cast_on_use(module: torch.nn.Module) -> torch.nn.Module:
     return module
 
 
-def pick_operations(weight_dtype, compute_dtype, load_device=None, disable_fast_fp8=False, fp8_optimizations=False,
+def pick_operations(weight_dtype, compute_dtype, load_device=None, disable_fast_fp8=False,
+fp8_optimizations=False,
                     model_config=None):  # fmt: skip
     """The set of layers for weights of one dtype computing in another; None means the same dtype."""
     return disable_weight_init if compute_dtype is None or weight_dtype == compute_dtype else manual_cast

@@ -55,7 +55,8 @@ class CLIP:
     """
 
     def __init__(
-        self, target=None, embedding_directory=None, no_init=False, tokenizer_data={}, parameters=0, state_dict={},
+        self, target=None, embedding_directory=None, no_init=False, tokenizer_data={}, parameters=0,
+        state_dict={},
         model_options={},
     ):  # fmt: skip
         if no_init:
@@ -200,7 +201,8 @@ def load_checkpoint_guess_config(
 
 
 def load_state_dict_guess_config(
-    sd, output_vae=True, output_clip=True, output_clipvision=False, embedding_directory=None, output_model=True,
+    sd, output_vae=True, output_clip=True, output_clipvision=False, embedding_directory=None,
+    output_model=True,
     model_options={}, te_model_options={}, metadata=None,
 ):  # fmt: skip
     """`load_checkpoint_guess_config` for weights in memory, which it takes out of `sd`; None if unknown."""
@@ -258,7 +260,8 @@ def _load_clip(weights, model_config, embedding_directory, options: dict) -> CLI
 
 
 def load_checkpoint(
-    config_path=None, ckpt_path=None, output_vae=True, output_clip=True, embedding_directory=None, state_dict=None,
+    config_path=None, ckpt_path=None, output_vae=True, output_clip=True, embedding_directory=None,
+    state_dict=None,
     config=None,
 ):  # fmt: skip
     """(MODEL, CLIP, VAE); the configuration is read off the weights, a config file is not needed."""

@@ -1,7 +1,7 @@
 # ruff: noqa: B006 - defaults like upstream's; they are only read
 """Prompts for CLIP text encoders: weights in parentheses, chunks of 77 tokens, and their encoding.
 
-A tokenized prompt is a list of chunks of `(token, weight)`; a token is a number or the vector of an embedding.
+A tokenized prompt is a list of chunks of `(token, weight)`; a token is a number or an embedding's vector.
 """
 
 from __future__ import annotations
@@ -82,9 +82,11 @@ class SDTokenizer:
 
     def __init__(
         self, tokenizer_path=None, max_length=CHUNK_LENGTH, pad_with_end=True, embedding_directory=None,
-        embedding_size=768, embedding_key="clip_l", tokenizer_class=None, has_start_token=True, has_end_token=True,
-        pad_to_max_length=True, min_length=None, pad_token=None, end_token=None, min_padding=None, pad_left=False,
-        disable_weights=False, tokenizer_data={}, tokenizer_args={}, 
+        embedding_size=768, embedding_key="clip_l", tokenizer_class=None, has_start_token=True,
+        has_end_token=True,
+        pad_to_max_length=True, min_length=None, pad_token=None, end_token=None, min_padding=None,
+        pad_left=False,
+        disable_weights=False, tokenizer_data={}, tokenizer_args={},
     ):  # fmt: skip
         if tokenizer_path is None and tokenizer_class is None:
             self.tokenizer = clip_tokenizer()
@@ -119,7 +121,7 @@ class SDTokenizer:
             self._inv_vocab = {number: text for text, number in self.tokenizer.get_vocab().items()}
         return self._inv_vocab
 
-    def tokenize_with_weights(self, text: str, return_word_ids=False, tokenizer_options={}, **kwargs): 
+    def tokenize_with_weights(self, text: str, return_word_ids=False, tokenizer_options={}, **kwargs):
         """Chunks of (token, weight), or of (token, weight, word id) with id 0 for what is no word."""
         text = escape_important(text)
         plain = kwargs.get("disable_weights", self.disable_weights)
@@ -207,7 +209,7 @@ class SD1Tokenizer:
     """The tokenizers of a model with one text encoder: {"l": chunks}."""
 
     def __init__(
-        self, embedding_directory=None, tokenizer_data={}, clip_name="l", tokenizer=SDTokenizer, name=None 
+        self, embedding_directory=None, tokenizer_data={}, clip_name="l", tokenizer=SDTokenizer, name=None
     ):  # fmt: skip
         self.clip_name = clip_name if name is None else name
         self.clip = f"clip_{clip_name}" if name is None else name
@@ -277,7 +279,7 @@ class SDClipModel(torch.nn.Module, ClipTokenWeightEncoder):
         self, device="cpu", max_length=CHUNK_LENGTH, freeze=True, layer="last", layer_idx=None,
         textmodel_json_config=None, dtype=None, model_class=None, special_tokens=None,
         layer_norm_hidden_state=True, enable_attention_masks=False, zero_out_masked=False,
-        return_projected_pooled=True, return_attention_masks=False, model_options={}, 
+        return_projected_pooled=True, return_attention_masks=False, model_options={},
     ):  # fmt: skip
         super().__init__()
         from comfy.families.clip_text import CLIP_L, ClipTextModel
@@ -383,7 +385,7 @@ class SDClipModel(torch.nn.Module, ClipTokenWeightEncoder):
 class SD1CheckpointClipModel(SDClipModel):
     """SD1's text encoder has no projection."""
 
-    def __init__(self, device="cpu", dtype=None, model_options={}, **kwargs): 
+    def __init__(self, device="cpu", dtype=None, model_options={}, **kwargs):
         kwargs.setdefault("return_projected_pooled", False)
         super().__init__(device=device, dtype=dtype, model_options=model_options, **kwargs)
 
@@ -392,7 +394,7 @@ class SD1ClipModel(torch.nn.Module):
     """The text encoders of a model that has one; `clip_l` is it."""
 
     def __init__(
-        self, device="cpu", dtype=None, model_options={}, clip_name="l", clip_model=SD1CheckpointClipModel, 
+        self, device="cpu", dtype=None, model_options={}, clip_name="l", clip_model=SD1CheckpointClipModel,
         name=None, **kwargs,
     ):  # fmt: skip
         super().__init__()

@@ -1,4 +1,4 @@
-"""The config classes of all families under the names that packs import; each is defined in its family's file."""
+"""The config classes of all families under the names that packs import; each stands in its family's file."""
 
 from comfy import supported_models_base
 from comfy.families import families

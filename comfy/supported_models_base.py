@@ -20,7 +20,7 @@ class ClipTarget:
 
 
 class BASE:
-    """Subclassed by each family. `unet_config` of the class is the full size, of an instance what the file has."""
+    """Subclassed by each family. `unet_config` of the class is the full size, of an instance the file's."""
 
     unet_config: dict = {}
     unet_extra_config: dict = {"num_heads": -1, "num_head_channels": 64}

@@ -27,7 +27,8 @@ from comfy.progress_bar import ProgressBar, set_progress_bar_global_hook
 __all__ = [
     "ProgressBar", "bislerp", "calculate_parameters", "common_upscale", "convert_sd_to", "copy_to_param",
     "get_attr", "get_tiled_scale_steps", "lanczos", "load_torch_file", "pack_latents", "repeat_to_batch_size",
-    "reshape_mask", "resize_list_to_batch_size", "resize_to_batch_size", "safetensors_header", "save_torch_file",
+    "reshape_mask", "resize_list_to_batch_size", "resize_to_batch_size", "safetensors_header",
+    "save_torch_file",
     "set_attr", "set_attr_param", "set_progress_bar_enabled", "set_progress_bar_global_hook",
     "state_dict_key_replace", "state_dict_prefix_replace", "string_to_seed", "tiled_scale",
     "tiled_scale_multidim", "unpack_latents", "weight_dtype",

@@ -122,7 +122,7 @@ class VAE:
     def _run(self, function, samples: torch.Tensor, memory_used: float) -> torch.Tensor | None:
         """`function` on groups of samples that fit; None when memory ran out all the same.
 
-        The caller goes on outside of the `except`, because the exception holds on to the tensors of its frames.
+        The caller goes on outside of the `except`: the exception holds on to the tensors of its frames.
         """
         try:
             group = self._prepare(memory_used)
@@ -142,7 +142,7 @@ class VAE:
         pixels = self.process_input(pixels).to(device=self.device, dtype=self.vae_dtype)
         return self.first_stage_model.encode(pixels).to(self.output_device).float()
 
-    def decode(self, samples_in: torch.Tensor, vae_options={}) -> torch.Tensor: 
+    def decode(self, samples_in: torch.Tensor, vae_options={}) -> torch.Tensor:
         """Latents (B, C, h, w) to images (B, H, W, 3)."""
         self.throw_exception_if_invalid()
         if samples_in.ndim == 5:

@@ -192,6 +192,7 @@ class LDMUNet(UNet2DConditionModel):
             freq_shift=0,
         )
         self.key_names = module_names(_shape_from(locals()))
+        self.skip_connections = sum(num_res_blocks) + len(num_res_blocks)
 
     @classmethod
     def empty(cls, device=None, **unet_config) -> LDMUNet:
@@ -211,7 +212,7 @@ class LDMUNet(UNet2DConditionModel):
         y=None,
         control=None,
         transformer_options={},
-        **kwargs, 
+        **kwargs,
     ):
         """The network's prediction for x (B, C, H, W) at timesteps (B,)."""
         wrappers = comfy.patcher_extension.get_all_wrappers(
@@ -221,7 +222,7 @@ class LDMUNet(UNet2DConditionModel):
         return executor.execute(x, timesteps, context, y, control, transformer_options, **kwargs)
 
     def _predict(self, x, timesteps, context, y=None, control=None, transformer_options=None, **kwargs):
-        down, middle = _control_residuals(control)
+        down, middle = _control_residuals(control, self.skip_connections)
         return super().forward(
             x,
             timesteps,
@@ -237,12 +238,14 @@ def _shape_from(config: dict) -> UNetShape:
     return UNetShape(**{name: config[name] for name in names})
 
 
-def _control_residuals(control):
-    """ControlNet's tensors as the zoo takes them: added to the skip connections and to the middle."""
+def _control_residuals(control, skip_connections: int):
+    """ControlNet's tensors as the zoo takes them: one per skip connection, and one for the middle."""
     if not control:
         return None, None
 
     def filled(values):
         return [0.0 if value is None else value for value in values]
 
-    return tuple(filled(control.get("output", ()))), filled(control.get("middle") or [None])[0]
+    down = list(control.get("output") or [])
+    down += [None] * (skip_connections - len(down))
+    return tuple(filled(down)), filled(control.get("middle") or [None])[0]

@@ -102,7 +102,7 @@ def checkpoint_weights(weights: StateDict) -> dict[str, torch.Tensor]:
 
 
 class LDMVAE(AutoencoderKL):
-    """diffusers' autoencoder with ComfyUI's calls: `encode` gives the mean, `decode` the image, as tensors."""
+    """diffusers' autoencoder with ComfyUI's calls: `encode` gives the mean, `decode` the image."""
 
     device = None  # set by ModelPatcher; diffusers' own property could not be
 

@@ -2,8 +2,8 @@
 """Stable Diffusion 1.x: UNet with 8 heads per attention, CLIP ViT-L text encoder, KL autoencoder.
 
 Every size of the architecture loads: the configuration is read off the shapes. Checkpoints in the original
-layout (`model.diffusion_model.`, `first_stage_model.`, `cond_stage_model.transformer.text_model.`), inpainting variants
-(9 input channels) included.
+layout (`model.diffusion_model.`, `first_stage_model.`, `cond_stage_model.transformer.text_model.`),
+variants for inpainting (9 input channels) included.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def text_config(weights: StateDict) -> dict | None:
     return None
 
 
-def _tokenizer(embedding_directory=None, tokenizer_data={}, *, width=768): 
+def _tokenizer(embedding_directory=None, tokenizer_data={}, *, width=768):
     return SD1Tokenizer(embedding_directory, {**tokenizer_data, "clip_l_embedding_size": width})
 
 

@@ -7,12 +7,19 @@ from comfy.families import ldm_unet, ldm_vae
 from comfy.families.clip_text import CLIP_L
 
 UNET = {
-    "in_channels": 4, "out_channels": 4, "model_channels": 32, "channel_mult": (1, 2), "num_res_blocks": (1, 1),
+    "in_channels": 4, "out_channels": 4, "model_channels": 32, "channel_mult": (1, 2),
+    "num_res_blocks": (1, 1),
     "transformer_depth": (1, 0), "transformer_depth_middle": 1, "context_dim": 64,
     "use_linear_in_transformer": False, "adm_in_channels": None,
 }  # fmt: skip
 VAE = ldm_vae.VAEShape(channels=(32, 32, 64), layers_per_block=1, latent_channels=4)
-TEXT = {**CLIP_L, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 1}
+TEXT = {
+    **CLIP_L,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 1,
+}
 
 
 def randomise(module: torch.nn.Module) -> torch.nn.Module:
