@@ -74,8 +74,8 @@ async def post_cancel_many(server: Any, request: web.Request) -> web.Response:
     except ValueError:
         return web.json_response({"error": "Request body must be valid JSON"}, status=400)
     job_ids = body.get("job_ids") if isinstance(body, dict) else None
-    if not isinstance(job_ids, list) or not job_ids:
-        return web.json_response({"error": "job_ids must be a non-empty list of ids"}, status=400)
+    if not isinstance(job_ids, list):
+        return web.json_response({"error": "job_ids must be a list"}, status=400)
     invalid = [job_id for job_id in job_ids if not isinstance(job_id, str) or not job_id]
     if invalid:
         return web.json_response({"error": "job_ids must be texts", "invalid_ids": invalid}, status=400)

@@ -15,7 +15,7 @@ from app.frontend_management import FrontendManager, template_files
 from app.routes import register
 from app.safe_paths import inside
 
-ENTRY_PAGE_HEADERS = {"Cache-Control": "no-cache", "Pragma": "no-cache", "Expires": "0"}
+ENTRY_PAGE_HEADERS = {"Cache-Control": "no-store, must-revalidate", "Pragma": "no-cache", "Expires": "0"}
 
 
 async def get_page(server: Any, request: web.Request) -> web.StreamResponse:

@@ -12,7 +12,7 @@ from app.middleware.origin import is_loopback, same_host
 async def test_the_root_is_the_official_web_page(client):
     answer = await client.get("/")
     assert "<title>ComfyUI</title>" in await answer.text()
-    assert answer.headers["Cache-Control"] == "no-cache"
+    assert answer.headers["Cache-Control"] == "no-store, must-revalidate"
     assert (await client.get("/scripts/app.js")).headers["Cache-Control"] == "no-store"
     assert (await client.get("/none.js")).status == 404
     assert (await client.get("/../server.py")).status == 404

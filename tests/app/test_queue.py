@@ -334,16 +334,17 @@ async def test_many_jobs_are_cancelled_at_once(client):
     answer = await client.post("/api/jobs/cancel", json={"job_ids": ["good", "waiting", "running"]})
     assert await answer.json() == {"cancelled": True}
     assert interruption.processing_interrupted() and await waiting_ids(client) == []
-    answer = await client.post("/api/jobs/cancel", json={"job_ids": ["good"]})
-    assert await answer.json() == {"cancelled": False}
+    for nothing in (["good"], []):
+        answer = await client.post("/api/jobs/cancel", json={"job_ids": nothing})
+        assert await answer.json() == {"cancelled": False}
 
 
 @pytest.mark.parametrize(
     ("body", "error"),
     [
         ("{half", "must be valid JSON"),
-        ("[]", "must be a non-empty list of ids"),
-        ('{"job_ids": []}', "must be a non-empty list of ids"),
+        ("[]", "must be a list"),
+        ('{"job_ids": "a"}', "must be a list"),
         ('{"job_ids": ["a", 7]}', "must be texts"),
     ],
 )
