@@ -7,6 +7,7 @@ a value are left out, and an execution error has all its text fields.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -39,14 +40,36 @@ class JobStatus:
 SORT_KEYS = ("created_at", "execution_duration")
 
 
+def validate_job_id(value: object) -> str:
+    """A job id that clients may name: a UUID in lower case with hyphens, because ids are compared as text.
+    Raises ValueError for anything else.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"A job id must be a text, not {type(value).__name__}.")
+    try:
+        is_canonical = str(uuid.UUID(value)) == value
+    except ValueError:
+        is_canonical = False
+    if not is_canonical:
+        raise ValueError(
+            f"{value!r} is no UUID in lower case with hyphens. Send the id that POST /prompt answered."
+        )
+    return value
+
+
 # -- outputs -----------------------------------------------------------------------------------------------
 
 
-def _as_file(item: Any) -> Mapping[str, Any] | None:
+def has_3d_extension(filename: str) -> bool:
+    """Does this name a 3D model?"""
+    return filename.lower().endswith(THREE_D_EXTENSIONS)
+
+
+def normalize_output_item(item: Any) -> Mapping[str, Any] | None:
     """An output item as a file, or None. A string is a file only if it names a 3D model."""
     if isinstance(item, Mapping):
         return item
-    if isinstance(item, str) and item.lower().endswith(THREE_D_EXTENSIONS):
+    if isinstance(item, str) and has_3d_extension(item):
         return {"filename": item, "type": "output", "subfolder": "", "mediaType": "3d"}
     return None
 
@@ -84,7 +107,7 @@ def normalize_outputs(outputs: Mapping[str, Any]) -> dict[str, Any]:
     def normalized(media_type: str, items: Any) -> Any:
         if media_type == "animated" or not isinstance(items, list):
             return items
-        return [_as_file(item) or item for item in items if item is not None]
+        return [normalize_output_item(item) or item for item in items if item is not None]
 
     return {
         node_id: {media_type: normalized(media_type, items) for media_type, items in by_type.items()}
@@ -112,7 +135,7 @@ def get_outputs_summary(outputs: Mapping[str, Any]) -> tuple[int, dict[str, Any]
     count = 0
     best: tuple[int, dict[str, Any] | None] = (4, None)
     for node_id, media_type, item in _items(outputs):
-        file = _as_file(item)
+        file = normalize_output_item(item)
         if file is not None:
             count += 1
             if is_previewable(media_type, file) and _preview_rank(media_type, file) < best[0]:
@@ -126,7 +149,7 @@ def get_outputs_summary(outputs: Mapping[str, Any]) -> tuple[int, dict[str, Any]
 
 def count_previewable_outputs(outputs: Mapping[str, Any]) -> int:
     """How many output files the web UI can show."""
-    files = ((media_type, _as_file(item)) for _, media_type, item in _items(outputs))
+    files = ((media_type, normalize_output_item(item)) for _, media_type, item in _items(outputs))
     return sum(1 for media_type, file in files if file is not None and is_previewable(media_type, file))
 
 

@@ -14,6 +14,7 @@ from comfy_execution.jobs import (
     normalize_history_item,
     normalize_outputs,
     normalize_queue_item,
+    validate_job_id,
 )
 
 WORKFLOW = {"extra_pnginfo": {"workflow": {"id": "w1"}}}
@@ -263,3 +264,21 @@ def test_where_a_job_is(prompt_id, place):
 )
 def test_cancelling_says_where_the_job_really_was(prompt_id, interrupts, dequeues, expected):
     assert cancel_job(prompt_id, *world(), lambda _: interrupts, lambda _: dequeues) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (5, "must be a text, not int"),
+        ("abc", "'abc' is no UUID"),
+        ("", "'' is no UUID"),
+        ("6F1C1D2E-0000-4000-8000-000000000000", "in lower case with hyphens"),
+    ],
+)
+def test_ids_that_are_refused(value, message):
+    with pytest.raises(ValueError, match=message):
+        validate_job_id(value)
+
+
+def test_an_id_that_is_accepted():
+    assert validate_job_id("6f1c1d2e-0000-4000-8000-000000000000") == "6f1c1d2e-0000-4000-8000-000000000000"
