@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-import nodes
 from aiohttp import web
 
+import nodes
 from app.custom_node_manager import EXAMPLE_FOLDERS
 from app.frontend_management import FrontendManager, template_files
 from app.routes import register
