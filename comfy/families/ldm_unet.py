@@ -14,6 +14,7 @@ from diffusers import UNet2DConditionModel
 
 import comfy.patcher_extension
 from comfy.families.base import StateDict, build_empty, count_indices, load_exactly
+from comfy.families.ldm_forward import install_attention, predict
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ class LDMUNet(UNet2DConditionModel):
             freq_shift=0,
         )
         self.key_names = module_names(_shape_from(locals()))
-        self.skip_connections = sum(num_res_blocks) + len(num_res_blocks)
+        install_attention(self)
 
     @classmethod
     def empty(cls, device=None, **unet_config) -> LDMUNet:
@@ -222,30 +223,9 @@ class LDMUNet(UNet2DConditionModel):
         return executor.execute(x, timesteps, context, y, control, transformer_options, **kwargs)
 
     def _predict(self, x, timesteps, context, y=None, control=None, transformer_options=None, **kwargs):
-        down, middle = _control_residuals(control, self.skip_connections)
-        return super().forward(
-            x,
-            timesteps,
-            encoder_hidden_states=context,
-            down_block_additional_residuals=down,
-            mid_block_additional_residual=middle,
-            return_dict=False,
-        )[0]
+        return predict(self, x, timesteps, context, y, control, transformer_options)
 
 
 def _shape_from(config: dict) -> UNetShape:
     names = UNetShape.__dataclass_fields__
     return UNetShape(**{name: config[name] for name in names})
-
-
-def _control_residuals(control, skip_connections: int):
-    """ControlNet's tensors as the zoo takes them: one per skip connection, and one for the middle."""
-    if not control:
-        return None, None
-
-    def filled(values):
-        return [0.0 if value is None else value for value in values]
-
-    down = list(control.get("output") or [])
-    down += [None] * (skip_connections - len(down))
-    return tuple(filled(down)), filled(control.get("middle") or [None])[0]

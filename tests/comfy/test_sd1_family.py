@@ -263,8 +263,92 @@ def test_residuals_of_a_controlnet_are_added_as_the_zoo_adds_them(loaded):
         ).sample  # fmt: skip
         control = {"output": skips, "middle": [middle]}
         torch.testing.assert_close(unet(x, t, context=context, control=control), expected)
-        only_middle = unet(x, t, context=context, control={"middle": [middle]})
-    assert not torch.allclose(only_middle, expected)
+        assert len(control["output"]) == 4 and len(control["middle"]) == 1  # they are the sampler's, not ours
+
+
+NAMES_OF_BLOCKS = [("input", i) for i in range(4)] + [("middle", 0)] + [("output", i) for i in range(4)]
+
+
+def run_unet(loaded, options, control=None):
+    generator = torch.Generator().manual_seed(7)
+    x, context = torch.randn(1, 4, 9, 7, generator=generator), torch.randn(1, 77, 64, generator=generator)
+    unet = loaded[0].model.diffusion_model
+    with torch.no_grad():
+        return unet(x, torch.tensor([5.0]), context=context, control=control, transformer_options=options)
+
+
+def test_uneven_sides_come_out_as_they_went_in(loaded):
+    assert run_unet(loaded, {}).shape == (1, 4, 9, 7)
+
+
+def test_patches_that_change_nothing_leave_the_result_and_learn_where_they_are(loaded):
+    told = []
+
+    def attention(n, context, value, extra):
+        told.append((extra["block"], extra["block_index"], extra["n_heads"], extra["dim_head"]))
+        return n, context, value
+
+    def block(h, options):
+        told.append(options["block"])
+        return h
+
+    options = {
+        "patches": {
+            "attn1_patch": [attention],
+            "attn2_output_patch": [lambda n, extra: n],
+            "input_block_patch": [block],
+            "input_block_patch_after_skip": [lambda h, options: h],
+            "output_block_patch": [lambda h, skip, options: (block(h, options), skip)],
+            "emb_patch": [lambda emb, model_channels, options: emb * (model_channels == 32)],
+        }
+    }
+    assert torch.equal(run_unet(loaded, options), run_unet(loaded, {}))
+    attended = [("input", 1), ("middle", 0), ("output", 2), ("output", 3)]
+    widths = [4, 8, 4, 4]  # the middle has 64 channels, 8 heads everywhere
+    expected = [(block, 0, 8, width) for block, width in zip(attended, widths, strict=True)]
+    assert [entry for entry in told if len(entry) == 4] == expected
+    assert [entry for entry in told if len(entry) == 2] == [b for b in NAMES_OF_BLOCKS if b[0] != "middle"]
+
+
+@pytest.mark.parametrize(
+    "patches",
+    [
+        {"attn1_patch": [lambda n, c, v, extra: (n, c, v * 0)]},
+        {"attn1_output_patch": [lambda n, extra: n * 0]},
+        {"attn2_patch": [lambda n, c, v, extra: (n, c * 0, v)]},
+        {"attn2_output_patch": [lambda n, extra: n * 0]},
+        {"emb_patch": [lambda emb, channels, options: emb * 0]},
+        {"input_block_patch": [lambda h, options: h * 0]},
+        {"input_block_patch_after_skip": [lambda h, options: h * 0]},
+        {"output_block_patch": [lambda h, skip, options: (h * 0, skip)]},
+    ],
+)
+def test_each_kind_of_patch_changes_the_result(loaded, patches):
+    assert not torch.allclose(run_unet(loaded, {"patches": patches}), run_unet(loaded, {}))
+
+
+@pytest.mark.parametrize("place", [("middle", 0), ("middle", 0, 0)])
+def test_an_attention_is_replaced_in_its_block_only(loaded, place):
+    from comfy.families.ldm_forward import attention
+
+    seen = []
+
+    def same(q, k, v, extra):
+        seen.append(extra["block"])
+        return attention(q, k, v, extra["n_heads"])
+
+    options = {"patches_replace": {"attn2": {place: same}}}
+    assert torch.equal(run_unet(loaded, options), run_unet(loaded, {}))
+    assert seen == [("middle", 0)]
+    zero = {"patches_replace": {"attn2": {place: lambda q, k, v, extra: q * 0}}}
+    assert not torch.allclose(run_unet(loaded, zero), run_unet(loaded, {}))
+
+
+def test_an_adapter_adds_to_the_input_blocks_last_tensor_first(loaded):
+    added = torch.randn(1, 32, 9, 7)
+    first = run_unet(loaded, {"patches": {"input_block_patch": [
+        lambda h, options: h + added if options["block"] == ("input", 0) else h]}})  # fmt: skip
+    torch.testing.assert_close(run_unet(loaded, {}, control={"input": [None, None, None, added]}), first)
 
 
 def test_a_wrapper_around_the_network_is_called(loaded):
