@@ -43,7 +43,7 @@ def load_picture(path: str) -> tuple[torch.Tensor, torch.Tensor]:
     """(images, masks) of a picture; the frames of an animation become a batch."""
     try:
         with pillow(Image.open, path) as picture:
-            frames = [_upright(frame) for frame in _frames(picture)]
+            frames = [_with_alpha(_upright(frame)) for frame in _frames(picture)]
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
         raise UnreadablePicture(path, error) from error
     # Frames of another size than the first (multi-size icons) cannot share a batch.
@@ -76,6 +76,11 @@ def _upright(frame):
     return pillow(ImageOps.exif_transpose, frame)
 
 
+def _with_alpha(frame):
+    # A palette says which of its colours are transparent; the others have a channel or none.
+    return frame.convert("RGBA") if frame.mode == "P" and "transparency" in frame.info else frame
+
+
 def _eight_bits(frame):
     if frame.mode.startswith("I"):
         # 16 bits per pixel, which convert() would cut off instead of scale.
@@ -92,8 +97,6 @@ def _image_tensor(frame) -> torch.Tensor:
 
 
 def _transparency(frame) -> torch.Tensor:
-    if frame.mode == "P" and "transparency" in frame.info:
-        frame = frame.convert("RGBA")
     if "A" not in frame.getbands():
         return torch.zeros((1, *NO_MASK_SHAPE), dtype=torch.float32)
     return 1.0 - _unit(frame.getchannel("A"))[None]

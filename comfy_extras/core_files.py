@@ -205,9 +205,9 @@ class LoadLatent:
     DESCRIPTION = "Loads latents that SaveLatent has saved."
 
     def load(self, latent):
-        import comfy.utils
+        import safetensors.torch
 
-        content = comfy.utils.load_torch_file(folder_paths.get_annotated_filepath(latent), safe_load=True)
+        content = safetensors.torch.load_file(folder_paths.get_annotated_filepath(latent), device="cpu")
         # Files from before the marker hold latents scaled for SD1.
         scale = 1.0 if "latent_format_version_0" in content else 1.0 / 0.18215
         return ({"samples": content["latent_tensor"].float() * scale},)
