@@ -108,7 +108,7 @@ class ExecutionList:
         sources = []
         for name, value in node["inputs"].items():
             if is_link(value):
-                spec = facts.input(name)
+                spec = facts.inputs[name]
                 if spec is None and not facts.accepts(name):
                     continue
                 if spec is None or not spec.is_lazy:

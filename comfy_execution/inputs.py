@@ -64,8 +64,8 @@ def collect_inputs(
     """
     found = NodeInputs()
     for name, value in inputs.items():
-        spec = facts.input(name)
-        if is_link(value) and (spec is None or not spec.is_raw_link):
+        spec = facts.inputs[name]
+        if type(value) is list and is_link(value) and (spec is None or not spec.is_raw_link):
             if spec is None and not facts.accepts(name):
                 continue
             source, slot = value

@@ -28,21 +28,29 @@ class ChangeValues:
 
     async def add(self, node_ids: Iterable[str]) -> None:
         """Ask these nodes. One that fails counts as changed, always."""
+        can_change: dict[str, bool] = {}
         for node_id in node_ids:
-            if node_id in self.values:
-                continue
             node = self._dynprompt.get_node(node_id)
-            try:
-                if not self._dynprompt.facts.of(node["class_type"]).has_is_changed:
-                    continue
-                value: Any = await self._ask(node_id, node)
-            except Exception as error:  # code of node packs; a failure means that nothing is known
-                log.warning("IS_CHANGED of node %s (%s) failed: %s", node_id, node["class_type"], error)
-                value = float("nan")
-            self.values[node_id] = value
-            node["is_changed"] = value
+            class_type = node["class_type"]
+            if class_type not in can_change:
+                can_change[class_type] = self._has_is_changed(class_type)
+            if can_change[class_type] and node_id not in self.values:
+                self.values[node_id] = node["is_changed"] = await self._ask(node_id, node)
 
-    async def _ask(self, node_id: str, node: dict[str, Any]) -> list[Any]:
+    def _has_is_changed(self, class_type: str) -> bool:
+        try:
+            return self._dynprompt.facts.of(class_type).has_is_changed
+        except Exception:  # INPUT_TYPES of a class may fail; a node of it that is needed will say so
+            return False
+
+    async def _ask(self, node_id: str, node: dict[str, Any]) -> Any:
+        try:
+            return await self._results(node_id, node)
+        except Exception as error:  # code of node packs; a failure means that nothing is known
+            log.warning("IS_CHANGED of node %s (%s) failed: %s", node_id, node["class_type"], error)
+            return float("nan")
+
+    async def _results(self, node_id: str, node: dict[str, Any]) -> list[Any]:
         facts = self._dynprompt.facts.of(node["class_type"])
         inputs = collect_inputs(node["inputs"], facts, node_id)
         results = await finished(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from comfy_execution.graph_utils import ExecutionBlocker
@@ -42,16 +42,14 @@ class CallOfNode:
         """One result per call. A call that is not finished after one turn of the loop is given as its task.
         """
         if input_is_list:
-            blocker = next((v for many in values.values() for v in many if _blocks(v)), None)
+            blocker = _blocker_among(_blocker_among(many) for many in values.values())
             return [await self._call(values, 0, blocker)]
         if not values:
             return [await self._call({}, None, None)]
-        calls = _number_of_calls(values)
         results = []
-        for index in range(calls):
+        for index in range(_number_of_calls(values)):
             arguments = {name: many[index if index < len(many) else -1] for name, many in values.items()}
-            blocker = next((value for value in arguments.values() if _blocks(value)), None)
-            results.append(await self._call(arguments, index, blocker))
+            results.append(await self._call(arguments, index, _blocker_among(arguments.values())))
         return results
 
     async def _call(
@@ -75,19 +73,25 @@ class CallOfNode:
             return await self.function(**arguments)
 
 
-def _blocks(value: object) -> bool:
-    return isinstance(value, ExecutionBlocker)
+def _blocker_among(values: Iterable[Any]) -> ExecutionBlocker | None:
+    for value in values:
+        if isinstance(value, ExecutionBlocker):
+            return value
+    return None
 
 
 def _number_of_calls(values: Mapping[str, Any]) -> int:
     """The length of the longest list; shorter ones repeat their last element, so none may be empty."""
+    longest = 0
     for name, many in values.items():
-        if len(many) == 0:
+        length = len(many)
+        if length == 0:
             raise IndexError(
                 f"Input {name!r} received an empty list, so there is nothing to call this node with. "
                 "Check the node that it is linked to."
             )
-    return max(len(many) for many in values.values())
+        longest = max(longest, length)
+    return longest
 
 
 async def finished(results: list[Any]) -> list[Any]:

@@ -61,6 +61,18 @@ def _validation_parameters(class_def: Any) -> tuple[frozenset[str], bool]:
     return frozenset(spec.args + spec.kwonlyargs), spec.varkw is not None
 
 
+class _Inputs(dict[str, "InputSpec | None"]):
+    """Declarations by name, found when first asked for."""
+
+    def __init__(self, declared: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._declared = declared
+
+    def __missing__(self, name: str) -> InputSpec | None:
+        spec = self[name] = find_input(self._declared, name)
+        return spec
+
+
 class NodeFacts:
     """The facts of one class, for the length of one prompt."""
 
@@ -77,21 +89,16 @@ class NodeFacts:
         self.id_is_part_of_key = bool(getattr(class_def, "NOT_IDEMPOTENT", False)) or (
             "UNIQUE_ID" in self.hidden.values()
         )
-        self._inputs: dict[str, InputSpec | None] = {}
+        self.inputs = _Inputs(self.declared)
+        """The declaration of each input by name, None for a name that the class does not know."""
         self._parameters: inspect.FullArgSpec | None = None
         names = dict.fromkeys([*self.declared.get("required", ()), *self.declared.get("optional", ())])
-        specs = ((name, self.input(name)) for name in names)
+        specs = ((name, self.inputs[name]) for name in names)
         self.validated_inputs = [(name, spec) for name, spec in specs if spec is not None]
         """What validation looks at, in the order of declaration: required, then optional."""
         self.validation_names, self.validation_takes_any = _validation_parameters(class_def)
         """What `VALIDATE_INPUTS` asks for: names, and whether it takes any keyword."""
         self.has_custom_validation = bool(self.validation_names) or self.validation_takes_any
-
-    def input(self, name: str) -> InputSpec | None:
-        """The declaration of an input, or None for a name the class does not know."""
-        if name not in self._inputs:
-            self._inputs[name] = find_input(self.declared, name)
-        return self._inputs[name]
 
     def validates_itself(self, name: str) -> bool:
         """Does the class check this input's value, so that the declared limits are not applied?"""

@@ -86,31 +86,25 @@ class Signatures:
                 if node_id in known:
                     stack.pop()
                     continue
-                unknown = [source for source in self._sources(node_id) if source not in known]
+                try:
+                    content, unknown = self._content(node_id)
+                    signature = b"" if unknown else digest(content)
+                except Exception:  # classes of node packs answer here; a node without a signature just runs
+                    unknown, signature = [], never_again()
                 if not unknown:
-                    known[stack.pop()] = self._signature(node_id)
+                    known[stack.pop()] = signature
                 elif node_id in opened:  # what it waits for waits for it: a circle
                     known[stack.pop()] = never_again()
                 else:
                     opened.add(node_id)
                     stack.extend(unknown)
 
-    def _sources(self, node_id: str) -> list[str]:
-        node = self.dynprompt.find_node(node_id)
-        if node is None:
-            return []
-        return [value[0] for value in node["inputs"].values() if type(value) is list and is_link(value)]
-
-    def _signature(self, node_id: str) -> Signature:
-        try:
-            return digest(self._content(node_id))
-        except Exception:  # classes of node packs answer here; a node without a signature just runs
-            return never_again()
-
-    def _content(self, node_id: str) -> list[Any]:
+    def _content(self, node_id: str) -> tuple[list[Any], list[str]]:
+        """What a node's signature is made of, and the nodes whose signatures are still missing in it."""
         node = self.dynprompt.get_node(node_id)
         class_type, inputs, known = node["class_type"], node["inputs"], self.by_node
         parts: list[Any] = [class_type]
+        unknown = []
         if node_id in self.changed:
             parts.append(("changed", canonical(self.changed[node_id])))
         if self.dynprompt.facts.of(class_type).id_is_part_of_key:
@@ -122,7 +116,11 @@ class Signatures:
             if kind in _scalars:
                 parts.append(value)
             elif kind is list and is_link(value):
-                parts.append(("link", known[value[0]], value[1]))
+                source = known.get(value[0])
+                if source is None:
+                    unknown.append(value[0])
+                else:
+                    parts.append(("link", source, value[1]))
             else:
                 parts.append(canonical(value))
-        return parts
+        return parts, unknown
