@@ -52,6 +52,21 @@ _INSERT = f"INSERT INTO access ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * l
 _SELECT = f"SELECT {', '.join(COLUMNS)} FROM access ORDER BY time DESC, rowid DESC LIMIT ?"
 
 
+_LAST_USES = "SELECT folder, name, MAX(time) FROM access GROUP BY folder, name"
+# SQLite takes the other columns from the row that has the maximum.
+_LAST_FETCHES = """
+SELECT folder, name, bytes, MAX(time) FROM access WHERE outcome = 'fetched' GROUP BY folder, name
+"""
+
+
+@dataclass(frozen=True)
+class LastUse:
+    """When a model was used last, and how large the last download of it was, if there was one."""
+
+    time: float
+    bytes_fetched: int | None
+
+
 def _open(file: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(file, timeout=30)
     connection.execute("PRAGMA journal_mode = WAL")
@@ -150,3 +165,14 @@ def count(state_directory: Path) -> int:
         return 0
     with closing(_open(file)) as connection:
         return int(connection.execute("SELECT COUNT(*) FROM access").fetchone()[0])
+
+
+def last_uses(state_directory: Path) -> dict[tuple[str, str], LastUse]:
+    """The last use of each model, by (folder type, name)."""
+    file = state_directory / FILE_NAME
+    if not file.exists():
+        return {}
+    with closing(_open(file)) as connection:
+        fetched = {(folder, name): size for folder, name, size, _ in connection.execute(_LAST_FETCHES)}
+        return {(folder, name): LastUse(time, fetched.get((folder, name)))
+                for folder, name, time in connection.execute(_LAST_USES)}

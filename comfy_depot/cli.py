@@ -3,6 +3,8 @@
     list      every known model and its tier
     fetch     download models now
     verify    every mistake in the manifests; also whether files on the disk are what the manifests say
+    clean     evict what was not used for long, or what is too much for a size
+    evict     evict models by name
     log       which model was used when
     serve     offer a folder of models over HTTP
 
@@ -34,6 +36,7 @@ from comfy.cli_args import args as program_arguments
 from comfy_depot import access, hashing, inventory, manifest, options
 from comfy_depot.depot import Depot
 from comfy_depot.errors import DepotError
+from comfy_depot.eviction import Limits, Plan
 from utils import extra_config
 
 
@@ -86,6 +89,14 @@ def _command_parser(common: argparse.ArgumentParser) -> argparse.ArgumentParser:
     command = add("verify", _verify, "list mistakes in the manifests, and files that are not what they say")
     command.add_argument("--hash", action="store_true", help="also read the files and compare their sha256")
     command.add_argument("--write-schema", action="store_true", help="write the manifests' schema.json anew")
+    command = add("clean", _clean, "evict models that a manifest can bring back, longest unused first")
+    command.add_argument("--max-size", type=options.parse_size, metavar="BYTES",
+                         help="evict until the depot's own models take no more, such as 200G")
+    command.add_argument("--keep-days", type=float, metavar="DAYS", help="evict what was unused for so long")
+    command.add_argument("--dry-run", action="store_true", help="only show what would go")
+    command = add("evict", _evict, "evict models that a manifest can bring back, by name")
+    command.add_argument("models", nargs="+", metavar="FOLDER/NAME", help="such as checkpoints/x.safetensors")
+    command.add_argument("--dry-run", action="store_true", help="only show what would go")
     command = add("log", _log, "which model was used when, newest first")
     command.add_argument("--csv", action="store_true", help="print comma-separated values")
     command.add_argument("--limit", type=int, default=-1, metavar="N", help="the newest N only")
@@ -141,11 +152,8 @@ def _fetch(arguments: argparse.Namespace) -> int:
     results = []
     with _depot(arguments) as depot, progress_bars(is_shown=not arguments.json) as show:
         for model in arguments.models:
-            folder, slash, name = model.partition("/")
             try:
-                if not slash:
-                    raise ValueError(f"'{model}' names no folder. Write FOLDER/NAME, as checkpoints/{model}.")
-                path = depot.fetch(folder, name, on_progress=show)
+                path = depot.fetch(*_folder_and_name(model), on_progress=show)
                 results.append({"model": model, "path": path, "error": None})
             except (DepotError, ValueError) as error:
                 results.append({"model": model, "path": None, "error": str(error)})
@@ -155,6 +163,55 @@ def _fetch(arguments: argparse.Namespace) -> int:
         print(result["path"] or f"Error: {result['error']}",
               file=sys.stdout if result["path"] else sys.stderr)
     return 1 if any(result["error"] for result in results) else 0
+
+
+def _folder_and_name(model: str) -> tuple[str, str]:
+    folder, slash, name = model.partition("/")
+    if not slash:
+        raise ValueError(f"'{model}' names no folder. Write FOLDER/NAME, as checkpoints/{model}.")
+    return folder, name
+
+
+def _clean(arguments: argparse.Namespace) -> int:
+    if arguments.max_size is arguments.keep_days is None:
+        raise ValueError("Nothing to clean up to. Add --max-size 200G, --keep-days 7, or both.")
+    return _carry_out(arguments, Limits(max_size=arguments.max_size, keep_days=arguments.keep_days))
+
+
+def _evict(arguments: argparse.Namespace) -> int:
+    names = {_folder_and_name(model) for model in arguments.models}
+    return _carry_out(arguments, Limits(names=names))
+
+
+def _carry_out(arguments: argparse.Namespace, limits: Limits) -> int:
+    """Plan, evict unless it is a dry run, and show what goes and what stays."""
+    with _depot(arguments) as depot:
+        planned = depot.plan_eviction(limits)
+        plan = planned if arguments.dry_run else planned.execute()
+    if arguments.json:
+        _print_json({"dry_run": arguments.dry_run, **plan.as_json()})
+    else:
+        words = ("would go", "would stay") if arguments.dry_run else ("went", "stays")
+        _print_table(("what", "model", "size", "last use", "reason"), _eviction_rows(plan, *words))
+        print(f"{'Would free' if arguments.dry_run else 'Freed'} {human_size(plan.bytes_freed)} "
+              f"of {len(plan.going)} models; {len(plan.staying)} stay.")
+    if plan.bytes_over:
+        print(f"The depot's own models still take {human_size(plan.bytes_over)} more than the limit, because "
+              "what takes it must stay.", file=sys.stderr)
+    has_refused = len(plan.going) < len(planned.going) or limits.names is not None and plan.staying
+    return 1 if plan.bytes_over or has_refused else 0
+
+
+def _eviction_rows(plan: Plan, goes: str, stays: str) -> Iterator[tuple[str, ...]]:
+    for word, verdicts in ((goes, plan.going), (stays, plan.staying)):
+        for verdict in verdicts:
+            model = verdict.model
+            yield (word, f"{model.folder}/{model.name}", human_size(model.size), _moment(model.last_used),
+                   verdict.reason)
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -199,7 +256,7 @@ def _log(arguments: argparse.Namespace) -> int:
         writer.writerow(access.COLUMNS)
         writer.writerows(astuple(row) for row in rows)
     else:
-        shown = [(time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.time)), f"{row.folder}/{row.name}",
+        shown = [(_moment(row.time), f"{row.folder}/{row.name}",
                   row.outcome, human_size(row.bytes), row.prompt or "", row.node or "", row.tenant or "")
                  for row in rows]
         _print_table(("time", "model", "outcome", "size", "prompt", "node", "tenant"), shown)

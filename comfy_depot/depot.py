@@ -14,15 +14,17 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import folder_paths
 from comfy.cli_args import args
-from comfy_depot import hooks, layout, places
+from comfy_depot import hooks, layout, places, survey
 from comfy_depot.access import Access, AccessLog
 from comfy_depot.catalog import Catalogue
 from comfy_depot.errors import DepotError, ModelUnavailable
+from comfy_depot.eviction import Limits, Plan, plan_eviction
 from comfy_depot.host import Executing, Host
 from comfy_depot.manifest import Entry
 from comfy_depot.options import Options, from_args
@@ -155,6 +157,23 @@ class Depot:
 
         threading.Thread(target=wait, name=f"depot-fetch-{entry.name}", daemon=True).start()
         return transfer
+
+    def plan_eviction(self, limits: Limits) -> Plan:
+        """What to evict so that the limits hold; `execute()` of the plan deletes.
+
+        A name that is not on the disk raises ModelUnavailable.
+        """
+        limits = replace(limits, names=None if limits.names is None else
+                         {(folder_paths.map_legacy(folder), name.replace(os.sep, "/"))
+                          for folder, name in limits.names})
+        models = survey.local_models(self)
+        there = {key for model in models for key in (model.key, *model.aliases)}
+        for folder, name in sorted(set(limits.names or ()) - there):
+            if self.catalogue.find(folder, name) is None:
+                raise ModelUnavailable(self.explain_missing(folder, name))
+            raise ModelUnavailable(f"'{folder}/{name}' is not on this disk, so there is nothing to evict.")
+        return plan_eviction(models, limits, now=time.time(),
+                             recheck=lambda model: survey.Busy(self).reason(model))
 
     def entry(self, folder: str, name: str) -> Entry:
         """The manifest's entry of a model; ModelUnavailable says what there is instead."""

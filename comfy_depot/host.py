@@ -1,12 +1,13 @@
 """The port through which the depot speaks to whatever runs it.
 
-The depot imports neither the executor nor the server; `main.py` hands it four callables. The command line
-uses `Host()`, which knows no node and sends nothing.
+The depot imports neither the executor nor the server; `main.py` hands it callables. The command line uses
+`Host()`, which knows no node and sends nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,10 @@ def _send_nothing(event: str, data: Mapping[str, Any]) -> None:
     """Nobody listens."""
 
 
+def _no_models() -> AbstractSet[tuple[str, str]]:
+    return frozenset()
+
+
 @dataclass(frozen=True)
 class Host:
     """What the depot may ask of its host. Each callable may be called from any thread."""
@@ -48,3 +53,5 @@ class Host:
     """Raises what the host raises when the user cancels the prompt."""
     send: Callable[[str, Mapping[str, Any]], None] = _send_nothing
     """An event to every websocket client: `send("depot", payload)`."""
+    models_in_use: Callable[[], AbstractSet[tuple[str, str]]] = _no_models
+    """(folder type, name with "/") of every model that a running or queued prompt names; never evicted."""

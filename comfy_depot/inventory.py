@@ -56,7 +56,7 @@ def models(depot: Depot, *, folder: str | None = None, tier: str | None = None) 
 
 
 def _models_of(kind: str, entries: Iterable[Entry], coming: set[tuple[str, str]]) -> list[Model]:
-    sizes = dict(_files_on_disk(kind))
+    sizes = {file.name: file.size for file in files_on_disk(kind)}
     named = {entry.name: entry for entry in entries}
     found = []
     for name in sorted(sizes.keys() | named.keys()):
@@ -72,8 +72,17 @@ def _models_of(kind: str, entries: Iterable[Entry], coming: set[tuple[str, str]]
     return found
 
 
-def _files_on_disk(kind: str) -> Iterator[tuple[str, int]]:
-    """(name with "/", bytes) of each file of a type, the one that counts last."""
+@dataclass(frozen=True)
+class File:
+    """A model file; `name` is written with "/"."""
+
+    name: str
+    path: str
+    size: int
+
+
+def files_on_disk(kind: str) -> Iterator[File]:
+    """Each file of a type. Where folders hold the same name, the one that counts comes last."""
     directories, extensions = places.table().get(kind, ([], ()))
     for directory in reversed(list(directories)):
         for path, subfolders, files in os.walk(directory, followlinks=True):
@@ -81,9 +90,10 @@ def _files_on_disk(kind: str) -> Iterator[tuple[str, int]]:
             for file in folder_paths.filter_files_extensions(files, extensions):
                 full = os.path.join(path, file)
                 try:
-                    yield os.path.relpath(full, directory).replace(os.sep, "/"), os.stat(full).st_size
+                    size = os.stat(full).st_size
                 except OSError:  # gone since the folder was read, or a link to nothing
                     continue
+                yield File(os.path.relpath(full, directory).replace(os.sep, "/"), full, size)
 
 
 def stats(depot: Depot) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
     GET    /depot/models?folder=&tier=   {models: [{folder, name, tier, size, ...}], problems: [...]}
     POST   /depot/fetch {folder, name}   202 {transfer: {...}}, or 200 {folder, name, tier: "disk"}
+    POST   /depot/evict {folder, name}   {dry_run, bytes_freed, bytes_over, evicted: [...], kept: [...]}
+    POST   /depot/evict {max_size, keep_days}       the same; `dry_run` in both
     GET    /depot/transfers              {transfers: [...]}
     DELETE /depot/transfers/{id}         {cancelled: id}
     GET    /depot/stats                  {tiers, transfers, accesses, problems, bytes_free}
@@ -13,6 +15,7 @@ token or more of a url than its host.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 from collections.abc import Iterable
@@ -21,8 +24,9 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from comfy_depot import inventory
+from comfy_depot import inventory, options
 from comfy_depot.errors import DepotError, DiskFull, ModelUnavailable
+from comfy_depot.eviction import Limits
 from comfy_depot.manifest import Problem
 
 if TYPE_CHECKING:
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
     from comfy_depot.transfers import Transfer
 
 _FETCH_BODY = 'Send {"folder": "checkpoints", "name": "x.safetensors"}.'
+_EVICT_BODY = ('Send {"folder": "checkpoints", "name": "x.safetensors"}, or limits as '
+               '{"max_size": "200G", "keep_days": 7}; add "dry_run": true to only look.')
 
 
 def add_routes(routes: web.RouteTableDef, depot: Depot) -> None:
@@ -37,6 +43,7 @@ def add_routes(routes: web.RouteTableDef, depot: Depot) -> None:
     handlers = _Handlers(depot)
     routes.get("/depot/models")(handlers.list_models)
     routes.post("/depot/fetch")(handlers.fetch)
+    routes.post("/depot/evict")(handlers.evict)
     routes.get("/depot/transfers")(handlers.list_transfers)
     routes.delete("/depot/transfers/{id}")(handlers.cancel)
     routes.get("/depot/stats")(handlers.stats)
@@ -62,12 +69,30 @@ class _Handlers:
     async def fetch(self, request: web.Request) -> web.Response:
         """Start the download of a model."""
         try:
-            folder, name = _folder_and_name(await request.json())
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            return _error(400, "not_json", f"The body is not JSON. {_FETCH_BODY}")
-        except ValueError as error:
-            return _error(400, "bad_request", str(error))
+            folder, name = _folder_and_name(await _body_of(request, _FETCH_BODY), _FETCH_BODY)
+        except _BadBody as error:
+            return _error(400, error.kind, str(error))
         return await asyncio.to_thread(self._start_fetch, folder, name)
+
+    async def evict(self, request: web.Request) -> web.Response:
+        """Delete models that a manifest can bring back, by name or down to limits."""
+        try:
+            limits, is_dry_run = _eviction_of(await _body_of(request, _EVICT_BODY))
+        except _BadBody as error:
+            return _error(400, error.kind, str(error))
+        return await asyncio.to_thread(self._evict, limits, is_dry_run)
+
+    def _evict(self, limits: Limits, is_dry_run: bool) -> web.Response:
+        try:
+            plan = self.depot.plan_eviction(limits)
+        except ModelUnavailable as error:
+            return _error(404, "model_unavailable", str(error))
+        if not is_dry_run:
+            plan = plan.execute()
+        if limits.names is not None and not plan.going:
+            (folder, name), reason = plan.staying[0].model.key, plan.staying[0].reason
+            return _error(409, "must_stay", f"'{folder}/{name}' stays: {reason}.")
+        return web.json_response({"dry_run": is_dry_run, **plan.as_json()})
 
     def _start_fetch(self, folder: str, name: str) -> web.Response:
         if self.depot.local_path(folder, name) is not None:
@@ -125,13 +150,57 @@ def _host(source: str | None) -> str | None:
     return urlsplit(source).hostname if source and "://" in source else source
 
 
-def _folder_and_name(body: object) -> tuple[str, str]:
+class _BadBody(ValueError):
+    """A request's body is not what the route takes; `kind` is the type of the answer."""
+
+    def __init__(self, message: str, *, kind: str = "bad_request") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+async def _body_of(request: web.Request, form: str) -> dict[str, Any]:
+    try:
+        body = await request.json()
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise _BadBody(f"The body is not JSON. {form}", kind="not_json") from None
     if not isinstance(body, dict):
-        raise ValueError(f"The body is no object. {_FETCH_BODY}")
+        raise _BadBody(f"The body is no object. {form}")
+    return body
+
+
+def _folder_and_name(body: dict[str, Any], form: str) -> tuple[str, str]:
     for field in ("folder", "name"):
         if not isinstance(body.get(field), str) or not body[field]:
-            raise ValueError(f"'{field}' is missing or no text. {_FETCH_BODY}")
+            raise _BadBody(f"'{field}' is missing or no text. {form}")
     return body["folder"], body["name"]
+
+
+def _eviction_of(body: dict[str, Any]) -> tuple[Limits, bool]:
+    """What to evict, and whether only to look. An unknown field is refused: it may be meant as `dry_run`."""
+    unknown = sorted(body.keys() - {"folder", "name", "max_size", "keep_days", "dry_run"})
+    if unknown:
+        raise _BadBody(f"'{unknown[0]}' is not known here. {_EVICT_BODY}")
+    is_dry_run, days = body.get("dry_run", False), body.get("keep_days")
+    if not isinstance(is_dry_run, bool):
+        raise _BadBody(f"'dry_run' is neither true nor false. {_EVICT_BODY}")
+    if days is not None and (isinstance(days, bool) or not isinstance(days, (int, float))):
+        raise _BadBody(f"'keep_days' is no number. {_EVICT_BODY}")
+    names = {_folder_and_name(body, _EVICT_BODY)} if body.keys() & {"folder", "name"} else None
+    try:
+        return Limits(max_size=_bytes(body.get("max_size")), keep_days=days, names=names), is_dry_run
+    except ValueError as error:
+        raise _BadBody(f"{error} {_EVICT_BODY}") from None
+
+
+def _bytes(size: object) -> int | None:
+    if isinstance(size, str):
+        try:
+            return options.parse_size(size)
+        except argparse.ArgumentTypeError as error:
+            raise ValueError(str(error)) from None
+    if isinstance(size, bool) or not (size is None or isinstance(size, int)):
+        raise ValueError("'max_size' is neither bytes nor a text such as \"200G\".")
+    return size
 
 
 def _problems(problems: Iterable[Problem]) -> list[dict[str, Any]]:

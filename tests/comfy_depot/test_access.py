@@ -109,3 +109,16 @@ def test_rows_wait_in_memory_while_the_disk_refuses_them(
 
 def test_no_log_yet_is_no_rows(tmp_path: Path) -> None:
     assert list(access.read(tmp_path)) == [] and access.count(tmp_path) == 0
+
+
+def test_the_last_use_and_the_size_of_the_last_download_are_known_by_model(tmp_path: Path) -> None:
+    assert access.last_uses(tmp_path) == {}
+    log = AccessLog(tmp_path)
+    for when, size, outcome in ((1.0, 10, "fetched"), (2.0, 20, "fetched"), (3.0, 30, "hit")):
+        log.note(Access(when, "loras", "a.safetensors", None, None, None, size, outcome))
+    log.note(an_access("b.safetensors", when=5.0))
+    log.close()
+    assert access.last_uses(tmp_path) == {
+        ("loras", "a.safetensors"): access.LastUse(3.0, 20),
+        ("loras", "b.safetensors"): access.LastUse(5.0, None),
+    }

@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,77 @@ def test_verify_writes_the_schema(depot_world: World, run: Commands) -> None:
     assert run("verify", "--write-schema")[0] == 0
     shipped = (ROOT / "model_manifests" / "schema.json").read_text(encoding="utf-8")
     assert (depot_world.manifests / "schema.json").read_text(encoding="utf-8") == shipped
+
+
+def an_old_and_a_new_lora(world: World) -> None:
+    """Two models of a manifest, unused for ten days and for none, and one of the user's own."""
+    url = "https://host.example/a"
+    names = ("old.safetensors", "new.safetensors")
+    world.write_manifest({"loras": {name: {"url": url, "size": 2048} for name in names}})
+    for name in (*names, "own.safetensors"):
+        file = world.write_model("loras", name, b"x" * 2048)
+        if name != "new.safetensors":
+            os.utime(file, (time.time() - 10 * 86_400,) * 2)
+
+
+def test_clean_shows_what_would_go_then_does_it(depot_world: World, run: Commands) -> None:
+    an_old_and_a_new_lora(depot_world)
+    status, out, _ = run("clean", "--keep-days", "7", "--max-size", "1G", "--dry-run")
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert status == 0
+    assert rows[0][:3] == ["would go", "loras/old.safetensors", "2.0 KiB"]
+    assert rows[0][4] == "not used for 10.0 days"
+    assert rows[1][:2] == ["would stay", "loras/new.safetensors"] and rows[1][4] == "within the limits"
+    assert rows[2][4] == "no manifest names it, so nothing could bring it back"
+    assert rows[3] == ["Would free 2.0 KiB of 1 models; 2 stay."]
+    assert depot_world.model("loras", "old.safetensors").exists()
+    status, out, _ = run("clean", "--keep-days", "7")
+    assert status == 0 and out.startswith("went\tloras/old.safetensors\t") and "Freed 2.0 KiB" in out
+    assert sorted(path.name for path in depot_world.model("loras", "").glob("*.safetensors")) == [
+        "new.safetensors",
+        "own.safetensors",
+    ]
+    assert "loras\told.safetensors\tcloud" in run("list")[1], "its name stays in the list"
+
+
+def test_clean_that_cannot_reach_the_size_ends_with_status_one(depot_world: World, run: Commands) -> None:
+    an_old_and_a_new_lora(depot_world)
+    with depot_world.model("loras", "old.safetensors").open("rb"):
+        status, out, err = run("clean", "--max-size", "1K", "--json")
+    assert status == 1
+    assert "The depot's own models still take 1.0 KiB more than the limit, because what takes it must" in err
+    answer = json.loads(out)
+    assert (answer["dry_run"], answer["bytes_freed"], answer["bytes_over"]) == (False, 2048, 1024)
+    assert [model["name"] for model in answer["evicted"]] == ["new.safetensors"]
+
+
+def test_evict_takes_models_by_name(depot_world: World, run: Commands) -> None:
+    an_old_and_a_new_lora(depot_world)
+    assert run("evict", "loras/new.safetensors", "--dry-run")[0] == 0
+    assert depot_world.model("loras", "new.safetensors").exists()
+    status, out, _ = run("evict", "loras/new.safetensors", "loras/own.safetensors")
+    assert status == 1, "one of the two had to stay"
+    assert "went\tloras/new.safetensors" in out and "asked for by name" in out
+    assert "stays\tloras/own.safetensors" in out and "no manifest names it" in out
+    assert not depot_world.model("loras", "new.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("clean",), "Nothing to clean up to. Add --max-size 200G, --keep-days 7, or both."),
+        (("clean", "--keep-days", "-1"), "keep_days is -1.0. Give 0 or more days."),
+        (("evict", "a.safetensors"), "'a.safetensors' names no folder. Write FOLDER/NAME"),
+        (("evict", "loras/cloud.safetensors"), "'loras/cloud.safetensors' is not on this disk, so there is"),
+        (("evict", "loras/../../x"), "'../../x' is in no manifest and not in models/loras."),
+    ],
+)
+def test_an_eviction_that_cannot_be_meant_is_refused(
+    depot_world: World, run: Commands, words: tuple[str, ...], message: str
+) -> None:
+    depot_world.write_manifest({"loras": {"cloud.safetensors": "https://host.example/c"}})
+    status, out, err = run(*words)
+    assert (status, out) == (1, "") and f"Error: {message}" in err
 
 
 def test_a_depot_that_is_off_says_so(run: Commands) -> None:

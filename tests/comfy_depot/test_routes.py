@@ -184,6 +184,98 @@ async def test_a_bad_wish_says_what_to_send(
         assert error["type"] == kind and words in error["message"]
 
 
+def write_evictable(world: World) -> None:
+    """One model that a manifest can bring back, and one that none can."""
+    world.write_manifest({"loras": {"a.safetensors": {"url": "https://host.example/a", "size": 4}}})
+    world.write_model("loras", "a.safetensors", b"1234")
+    world.write_model("loras", "own.safetensors")
+
+
+async def test_a_model_is_evicted_by_name_and_stays_in_the_list(depot_world: World) -> None:
+    write_evictable(depot_world)
+    wish: dict[str, Any] = {"folder": "loras", "name": "a.safetensors"}
+    async with client(depot_world) as http:
+        for is_dry_run in (True, False):
+            answer = await http.post("/depot/evict", json={**wish, "dry_run": is_dry_run})
+            assert answer.status == 200
+            body = await answer.json()
+            assert (body["dry_run"], body["bytes_freed"], body["bytes_over"]) == (is_dry_run, 4, 0)
+            (gone,) = body["evicted"]
+            assert (gone["folder"], gone["name"], gone["size"], gone["reason"]) == (
+                "loras",
+                "a.safetensors",
+                4,
+                "asked for by name",
+            )
+            assert gone["last_used"] > 1.6e9 and body["kept"] == []
+            assert depot_world.model("loras", "a.safetensors").exists() == is_dry_run
+        models = (await (await http.get("/depot/models")).json())["models"]
+        assert [(model["name"], model["tier"]) for model in models] == [
+            ("a.safetensors", "cloud"),
+            ("own.safetensors", "disk"),
+        ]
+        again = await http.post("/depot/evict", json=wish)
+        assert again.status == 404
+        assert "is not on this disk, so there is nothing" in (await again.json())["error"]["message"]
+
+
+async def test_a_model_that_must_stay_is_refused_with_the_reason(depot_world: World) -> None:
+    write_evictable(depot_world)
+    async with client(depot_world) as http:
+        answer = await http.post("/depot/evict", json={"folder": "loras", "name": "own.safetensors"})
+        assert answer.status == 409
+        assert (await answer.json())["error"] == {
+            "type": "must_stay",
+            "message": "'loras/own.safetensors' stays: no manifest names it, so nothing could bring it back.",
+        }
+        depot_world.models_in_use.add(("loras", "a.safetensors"))
+        answer = await http.post("/depot/evict", json={"folder": "loras", "name": "a.safetensors"})
+        assert "a running or queued prompt names it" in (await answer.json())["error"]["message"]
+    assert depot_world.model("loras", "a.safetensors").exists()
+
+
+@pytest.mark.parametrize("limits", [{"max_size": 0}, {"max_size": "3B"}, {"keep_days": 0}])
+async def test_models_are_evicted_down_to_limits(depot_world: World, limits: dict[str, Any]) -> None:
+    write_evictable(depot_world)
+    async with client(depot_world) as http:
+        body = await (await http.post("/depot/evict", json=limits)).json()
+        assert [model["name"] for model in body["evicted"]] == ["a.safetensors"]
+        assert [model["name"] for model in body["kept"]] == ["own.safetensors"]
+        assert not depot_world.model("loras", "a.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "body, words",
+    [
+        (b"{", "The body is not JSON. Send"),
+        (b"[]", "The body is no object. Send"),
+        (b"{}", "No limit is given. Give a size, a number of days, or both. Send"),
+        (b'{"folder": "loras"}', "'name' is missing or no text. Send"),
+        (b'{"folder": "loras", "name": "a.safetensors", "dryrun": true}', "'dryrun' is not known here. Send"),
+        (b'{"max_size": 0, "dry_run": "yes"}', "'dry_run' is neither true nor false. Send"),
+        (b'{"max_size": "much"}', "'much' is not a size. Write a number and a unit, such as 200G. Send"),
+        (b'{"max_size": true}', "'max_size' is neither bytes nor a text such as \"200G\". Send"),
+        (b'{"max_size": -1}', "max_size is -1. Give 0 or more bytes. Send"),
+        (b'{"keep_days": "7"}', "'keep_days' is no number. Send"),
+        (b'{"keep_days": NaN}', "keep_days is nan. Give 0 or more days. Send"),
+        (
+            b'{"folder": "loras", "name": "a.safetensors", "keep_days": 7}',
+            "Models by name and limits do not go together. Ask for the one or the other. Send",
+        ),
+    ],
+)
+async def test_a_bad_eviction_deletes_nothing_and_says_what_to_send(
+    depot_world: World, body: bytes, words: str
+) -> None:
+    write_evictable(depot_world)
+    async with client(depot_world) as http:
+        answer = await http.post("/depot/evict", data=body, headers={"Content-Type": "application/json"})
+        assert answer.status == 400
+        message = (await answer.json())["error"]["message"]
+        assert message.startswith(words) and '{"max_size": "200G", "keep_days": 7}' in message
+    assert depot_world.model("loras", "a.safetensors").exists()
+
+
 async def test_refresh_reads_the_manifests_now(depot_world: World) -> None:
     async with client(depot_world) as http:
         depot_world.write_manifest(
@@ -201,7 +293,7 @@ async def test_every_route_stands_in_the_documentation(depot_world: World) -> No
     with depot_world.depot():
         routes = web.RouteTableDef()
         hooks.add_routes(routes)
-        assert len(routes) == 6
+        assert len(routes) == 7
         for route in routes:
             assert isinstance(route, web.RouteDef)
             assert f"`{route.method} {route.path}`" in text

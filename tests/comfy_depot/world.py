@@ -29,6 +29,7 @@ class World:
     reports: list[tuple[int, int]] = field(default_factory=list)
     events: list[tuple[str, Any]] = field(default_factory=list)
     options: Options = field(default_factory=Options)
+    models_in_use: set[tuple[str, str]] = field(default_factory=set)
 
     @property
     def manifests(self) -> Path:
@@ -61,6 +62,7 @@ class World:
             report=lambda done, total: self.reports.append((done, total)),
             raise_if_interrupted=self._raise_if_interrupted,
             send=lambda event, data: self.events.append((event, data)),
+            models_in_use=lambda: self.models_in_use,
         )
 
     def _raise_if_interrupted(self) -> None:

@@ -1,0 +1,119 @@
+"""The models on the disk as eviction sees them: last use, and why each one must stay, if it must.
+
+A file may go only when a manifest can bring exactly it back: it stands where the depot puts what it fetches,
+and has the size that the manifest (or, where that gives none, the log of its download) says. And it must
+stay while it is in use.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from comfy_depot import access, inventory, layout, open_files, places
+from comfy_depot.access import LastUse
+from comfy_depot.errors import UnsafeName
+from comfy_depot.eviction import Key, LocalModel, Stamp
+from comfy_depot.manifest import Entry
+
+if TYPE_CHECKING:
+    from comfy_depot.depot import Depot
+
+
+def local_models(depot: Depot) -> list[LocalModel]:
+    """Every model file on the disk, once, with why it must stay."""
+    depot.access.flush()
+    uses = access.last_uses(depot.options.depot_dir)
+    busy = Busy(depot)
+    found = []
+    for path, keys in _keys_by_path().items():
+        try:
+            model = _judge(depot, path, keys, uses)
+        except OSError:  # gone since the folder was read
+            continue
+        found.append(model if model.kept else replace(model, kept=busy.reason(model)))
+    return sorted(found, key=lambda model: model.key)
+
+
+class Busy:
+    """What is in use at one moment."""
+
+    def __init__(self, depot: Depot) -> None:
+        self._depot = depot
+        self._coming = {os.path.realpath(transfer.destination) for transfer in depot.active_transfers()}
+        self._named = depot.host.models_in_use()
+        self._open = open_files.look()
+
+    def reason(self, model: LocalModel) -> str | None:
+        """Why a model must stay because of what happens now, or None."""
+        lock = layout.Layout(self._depot.options.depot_dir).place(Path(model.path)).lock
+        if os.path.realpath(model.path) in self._coming or self._open.holder(lock) is not None:
+            return "it is being downloaded"
+        if not self._named.isdisjoint({model.key, *model.aliases}):
+            return "a running or queued prompt names it"
+        holder = self._open.holder(model.path)
+        if holder is not None:
+            return f"{open_files.name_of(holder)} has it open or mapped into memory"
+        return None
+
+
+def _keys_by_path() -> dict[str, list[Key]]:
+    """Each model file with its (folder type, name) pairs: types can share a folder."""
+    keys: dict[str, list[Key]] = {}
+    for kind in sorted(places.table()):
+        if kind not in inventory.NOT_MODELS:
+            for file in inventory.files_on_disk(kind):
+                directory, base = os.path.split(file.path)
+                keys.setdefault(os.path.join(os.path.realpath(directory), base), []).append((kind, file.name))
+    return keys
+
+
+def _judge(depot: Depot, path: str, keys: list[Key], uses: Mapping[Key, LastUse]) -> LocalModel:
+    """A file with why it must stay, apart from what happens now."""
+    status = os.lstat(path)
+    key: Key = keys[0]
+    kept: str | None = "no manifest names it, so nothing could bring it back"
+    for entry in _entries(depot, keys):
+        key = (entry.folder, entry.name)
+        kept = _why_not_own(entry, path, status.st_size, uses.get(key))
+        if kept is None:
+            break
+    if os.path.islink(path):
+        kept = "it is a symbolic link"
+    times = [status.st_mtime, *(uses[alias].time for alias in keys if alias in uses)]
+    return LocalModel(
+        *key, path, Stamp.of(status), max(times), is_own=kept is None, kept=kept,
+        aliases=frozenset(keys) - {key},
+    )
+
+
+def _entries(depot: Depot, keys: list[Key]) -> Iterator[Entry]:
+    entries = depot.catalogue.snapshot().entries
+    for folder, name in keys:
+        entry = entries.get(folder, {}).get(name)
+        if entry is not None:
+            yield entry
+
+
+def _why_not_own(entry: Entry, path: str, size: int, use: LastUse | None) -> str | None:
+    """Why the depot could not bring back exactly this file, or None when it could."""
+    directory = places.directory_for(entry.folder)
+    try:
+        destination = None if directory is None else layout.destination(Path(directory), entry.name)
+    except UnsafeName:  # a link leads out of the folder
+        destination = None
+    if destination != Path(path):
+        return f"it is not in the folder where the depot puts '{entry.folder}' files"
+    if entry.size is not None:
+        if size != entry.size:
+            return f"it has {size} bytes and the manifest says {entry.size}, so it is another file"
+        return None
+    if use is None or use.bytes_fetched is None:
+        return ('the manifest gives no size and the log no download of it, so it may be a file of yours. '
+                'Add "size" to the manifest')
+    if size != use.bytes_fetched:
+        return f"it has {size} bytes and {use.bytes_fetched} were downloaded, so it is another file"
+    return None
