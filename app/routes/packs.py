@@ -10,10 +10,10 @@ import os
 import urllib.parse
 from typing import Any
 
-import nodes
 from aiohttp import web
 
 from app.routes import register
+from app.web_extensions import web_directories
 
 
 def scripts_below(folder: str) -> list[str]:
@@ -27,7 +27,7 @@ def extension_scripts(web_root: str) -> list[str]:
     own = ["/extensions/" + name for name in scripts_below(os.path.join(web_root, "extensions"))]
     packs = [
         f"/extensions/{urllib.parse.quote(pack)}/{name}"
-        for pack, folder in nodes.EXTENSION_WEB_DIRS.items()
+        for pack, folder in web_directories().items()
         for name in scripts_below(folder)
     ]
     return own + packs

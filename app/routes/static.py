@@ -14,6 +14,7 @@ from app.custom_node_manager import EXAMPLE_FOLDERS
 from app.frontend_management import FrontendManager, template_files
 from app.routes import register
 from app.safe_paths import inside
+from app.web_extensions import web_directories
 
 ENTRY_PAGE_HEADERS = {"Cache-Control": "no-store, must-revalidate", "Pragma": "no-cache", "Expires": "0"}
 
@@ -42,7 +43,7 @@ def file_below(folders: Iterable[str], name: str) -> web.FileResponse:
 async def get_extension_file(server: Any, request: web.Request) -> web.StreamResponse:
     """A file of a pack's web folder, else of the web page's own extensions."""
     path = request.match_info["path"]
-    for name, folder in nodes.EXTENSION_WEB_DIRS.items():
+    for name, folder in web_directories().items():
         if path.startswith(name + "/"):
             return file_below([folder], path[len(name) + 1 :])
     return file_below([os.path.join(server.web_root, "extensions")], path)

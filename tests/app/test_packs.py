@@ -26,7 +26,7 @@ async def test_every_script_of_the_page_and_of_the_packs_is_listed_and_served(co
     nodes.EXTENSION_WEB_DIRS["my pack"] = str(web)
     client = await connect()
     scripts = await (await client.get("/api/extensions")).json()
-    assert "/extensions/core/widgetInputs.js" in scripts
+    assert {"/extensions/core/widgetInputs.js", "/extensions/depot/depot.js"} <= set(scripts)
     assert [script for script in scripts if "pack" in script] == [
         "/extensions/my%20pack/a.js",
         "/extensions/my%20pack/deep/b.js",
@@ -34,6 +34,7 @@ async def test_every_script_of_the_page_and_of_the_packs_is_listed_and_served(co
     assert await (await client.get("/extensions/my%20pack/a.js")).text() == "let a = 1;"
     assert (await client.get("/extensions/my%20pack/none.js")).status == 404
     assert (await client.get("/extensions/core/widgetInputs.js")).status == 200
+    assert (await client.get("/extensions/depot/depot.js")).status == 200
     assert (await client.get("/extensions/my%20pack/..%2F..%2Fsecret")).status == 404
 
 
