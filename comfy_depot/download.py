@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -294,7 +295,7 @@ class Download:
             raise Busy(f"'{self.entry.key}': {error}", retry_after=0.1) from error
         finally:
             self.daemon.remove(gid, permit)
-            watch.sync()
+            watch.end()
         self.progress.tell(bytes_done=_size_of(self.place.partial), bytes_per_second=0)
 
     def _start(self, remote: Remote) -> tuple[str, int]:
@@ -381,6 +382,8 @@ class Watch:
         self.bytes_done = 0
         self.left: float | None = None  # seconds, as far as the rate tells
         self._moved_at = self._synced_at = time.monotonic()
+        self._synced = record.synced
+        self._syncing: threading.Thread | None = None
 
     @property
     def seconds_idle(self) -> float:
@@ -404,21 +407,29 @@ class Watch:
         if moved:
             self._moved_at = time.monotonic()
         if self.journalled and bitfield and bitfield != self.record.pieces:
-            self.record = self.record.with_pieces(bitfield)
+            self.record = replace(self.record, pieces=bitfield, synced=self._synced)
             journal.write_record(self.place.record, self.record)
-        if time.monotonic() - self._synced_at > journal.SYNC_SECONDS:
-            self.sync()
+        is_syncing = self._syncing is not None and self._syncing.is_alive()
+        if moved and not is_syncing and time.monotonic() - self._synced_at > journal.SYNC_SECONDS:
+            self._syncing = threading.Thread(target=self._sync, args=(self.record.pieces,), daemon=True)
+            self._syncing.start()
         return moved
 
-    def sync(self) -> None:
-        """Bring the partial to the disk, and journal that its pieces will survive a power cut."""
-        self._synced_at = time.monotonic()
-        if not self.journalled or self.record.synced == self.record.pieces:
-            return
+    def end(self) -> None:
+        """Bring everything to the disk and the journal."""
+        if self._syncing is not None:
+            self._syncing.join()
+        if self.journalled and self.record.synced != self.record.pieces:
+            self._sync(self.record.pieces)
+            self.record = replace(self.record, synced=self._synced)
+            journal.write_record(self.place.record, self.record)
+
+    def _sync(self, pieces: str) -> None:
+        """Bring the partial to the disk: these pieces survive a power cut, and little is left to the end."""
         with contextlib.suppress(OSError):  # a full or dying disk is reported by what comes next
             _fsync(self.place.partial)
-            self.record = replace(self.record, synced=self.record.pieces)
-            journal.write_record(self.place.record, self.record)
+            self._synced = pieces
+        self._synced_at = time.monotonic()
 
 
 def _size_of(path: Path) -> int:

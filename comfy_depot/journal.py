@@ -14,7 +14,7 @@ above. Leaving small gaps in it would be costly, because aria2 asks for everythi
 hangs up.
 
 After a crash of the machine neither counts, since the last writes may not have reached the disk: then
-only pieces count that were journalled before an fdatasync of the partial (every SYNC_SECONDS).
+only pieces count that were journalled before an fsync of the partial (every SYNC_SECONDS).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ import contextlib
 import json
 import os
 import struct
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from comfy_depot.aria2 import PIECE_BYTES
 
 BLOCK_BYTES = 1 << 14  # aria2's unit inside a piece
-SYNC_SECONDS = 30.0
+SYNC_SECONDS = 2.0
 VERSION = 1
 
 
@@ -97,15 +97,11 @@ class Record:
     validator: Validator
     sha256: str | None = None
     pieces: str = ""
-    synced: str = ""  # pieces that were on the disk at the last fdatasync
+    synced: str = ""  # pieces that were on the disk at the last fsync
     writer: str = ""  # the lock file of the aria2c that writes
     boot: str = field(default_factory=lambda: boot_id())
     grain: int = 0  # bytes in which this file system tells holes; 0: it does not
     version: int = VERSION
-
-    def with_pieces(self, bitfield: str) -> Record:
-        """The same record with a newer journal."""
-        return replace(self, pieces=bitfield)
 
 
 def read_record(path: Path) -> Record | None:
@@ -133,7 +129,6 @@ def create_partial(path: Path, size: int) -> int:
     """
     with open(path, "wb") as file:
         file.truncate(size)
-        os.fsync(file.fileno())
     return hole_grain(path.parent)
 
 

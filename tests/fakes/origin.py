@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 CHUNK = 1 << 14
+CREDIT_SECONDS = 0.1  # what a late timer may make good; no credit at the start
 
 
 def weights(size: int, seed: int = 0) -> bytes:
@@ -107,7 +108,7 @@ class Throttle:
         if not self.rate:
             return 0.0
         now = time.monotonic()
-        start = max(now - 0.02, self._free_at)  # a little credit: timers are late
+        start = max(now - CREDIT_SECONDS, self._free_at or now)
         self._free_at = start + size / self.rate
         return max(0.0, self._free_at - now)
 
