@@ -35,6 +35,12 @@ SAMPLER_NAMES: list[str] = [
     "lcm",
     "ipndm",
     "ipndm_v",
+    "res_multistep",
+    "res_multistep_cfg_pp",
+    "res_multistep_ancestral",
+    "res_multistep_ancestral_cfg_pp",
+    "gradient_estimation",
+    "gradient_estimation_cfg_pp",
     "ddim",
 ]
 

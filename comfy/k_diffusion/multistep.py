@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from comfy.k_diffusion.walk import Run, to_d
+from comfy.k_diffusion.walk import Run, get_ancestral_step, move, to_d
 
 
 def linear_multistep_coeff(order, t, i, j):
@@ -123,3 +123,100 @@ def _add_difference(weights, amount, gaps):
     for k, node in enumerate(nodes):
         others = math.prod(node - other for j, other in enumerate(nodes) if j != k)
         weights[k] = weights[k] + amount * scale / others
+
+
+# --- RES (Zhang & Chen 2023, arXiv 2308.02157) -------------------------------------------------------
+
+
+def _sample_res(
+    model, x, sigmas, extra_args, callback, disable, s_noise, noise_sampler, eta=0.0, cfg_pp=False
+):
+    """Second-order exponential multistep; CFG++ steps along the unconditional prediction."""
+    run = Run(model, x, sigmas, extra_args, callback, disable)
+    noise = run.noise_source(x, noise_sampler)
+    if cfg_pp:
+        run.keep_uncond()
+    before = None  # the prediction of the last step, and the level that step aimed at
+    for i, sigma, sigma_next in run.steps():
+        denoised = run.first(i, x)
+        along = run.uncond_denoised if cfg_pp else denoised
+        down, up = get_ancestral_step(sigma, sigma_next, eta)
+        shifted = x + (denoised - along)
+        if down == 0 or before is None:
+            x = move(shifted, denoised, down / sigma)
+        else:
+            earlier, aimed_at = before
+            h = sigma.log() - down.log()
+            c2 = (aimed_at.log() - sigmas[i - 1].log()) / h
+            decay = down / sigma
+            # h phi_1(-h) and h phi_2(-h)
+            phi_1 = 1 - decay
+            phi_2 = 1 - phi_1 / h
+            b2 = torch.nan_to_num(phi_2 / c2, nan=0.0)
+            x = decay * shifted + (phi_1 - b2) * along + b2 * earlier
+        if sigma_next > 0:
+            x = x + noise(sigma, sigma_next) * s_noise * up
+        before = along, down
+    return x
+
+
+@torch.no_grad()
+def sample_res_multistep(
+    model, x, sigmas, extra_args=None, callback=None, disable=None, s_noise=1.0, noise_sampler=None
+):
+    """Second-order exponential multistep without noise."""
+    return _sample_res(model, x, sigmas, extra_args, callback, disable, s_noise, noise_sampler)
+
+
+@torch.no_grad()
+def sample_res_multistep_cfg_pp(
+    model, x, sigmas, extra_args=None, callback=None, disable=None, s_noise=1.0, noise_sampler=None
+):
+    """`sample_res_multistep` with CFG++."""
+    return _sample_res(model, x, sigmas, extra_args, callback, disable, s_noise, noise_sampler, cfg_pp=True)
+
+
+@torch.no_grad()
+def sample_res_multistep_ancestral(
+    model, x, sigmas, extra_args=None, callback=None, disable=None, eta=1.0, s_noise=1.0, noise_sampler=None
+):
+    """`sample_res_multistep` below the target level, then fresh noise up to it."""
+    return _sample_res(model, x, sigmas, extra_args, callback, disable, s_noise, noise_sampler, eta)
+
+
+@torch.no_grad()
+def sample_res_multistep_ancestral_cfg_pp(
+    model, x, sigmas, extra_args=None, callback=None, disable=None, eta=1.0, s_noise=1.0, noise_sampler=None
+):
+    """`sample_res_multistep_ancestral` with CFG++."""
+    return _sample_res(
+        model, x, sigmas, extra_args, callback, disable, s_noise, noise_sampler, eta, cfg_pp=True
+    )
+
+
+@torch.no_grad()
+def sample_gradient_estimation(
+    model, x, sigmas, extra_args=None, callback=None, disable=None, ge_gamma=2.0, cfg_pp=False
+):
+    """Euler steps whose slope is extrapolated from the last one (Permenter & Yuan 2024)."""
+    run = Run(model, x, sigmas, extra_args, callback, disable)
+    if cfg_pp:
+        run.keep_uncond()
+    slope_before = None
+    for i, sigma, sigma_next in run.steps():
+        denoised = run.first(i, x)
+        along = run.uncond_denoised if cfg_pp else denoised
+        slope = to_d(x, sigma, along)
+        x = denoised + slope * sigma_next
+        if slope_before is not None and sigma_next > 0:
+            x = x + (ge_gamma - 1) * (slope - slope_before) * (sigma_next - sigma)
+        slope_before = slope
+    return x
+
+
+@torch.no_grad()
+def sample_gradient_estimation_cfg_pp(
+    model, x, sigmas, extra_args=None, callback=None, disable=None, ge_gamma=2.0
+):
+    """`sample_gradient_estimation` with CFG++."""
+    return sample_gradient_estimation(model, x, sigmas, extra_args, callback, disable, ge_gamma, cfg_pp=True)

@@ -23,9 +23,15 @@ from tqdm.auto import tqdm
 from comfy.k_diffusion.dpm_solver import DPMSolver, PIDStepSizeController, log_times
 from comfy.k_diffusion.multistep import (
     linear_multistep_coeff,
+    sample_gradient_estimation,
+    sample_gradient_estimation_cfg_pp,
     sample_ipndm,
     sample_ipndm_v,
     sample_lms,
+    sample_res_multistep,
+    sample_res_multistep_ancestral,
+    sample_res_multistep_ancestral_cfg_pp,
+    sample_res_multistep_cfg_pp,
 )
 from comfy.k_diffusion.schedules import (
     append_zero,
@@ -61,6 +67,12 @@ REEXPORTED = (
     sample_ipndm,
     sample_ipndm_v,
     sample_lms,
+    sample_gradient_estimation,
+    sample_gradient_estimation_cfg_pp,
+    sample_res_multistep,
+    sample_res_multistep_ancestral,
+    sample_res_multistep_ancestral_cfg_pp,
+    sample_res_multistep_cfg_pp,
     PIDStepSizeController,
 )
 

@@ -19,7 +19,7 @@ MEAN, SPREAD = 0.7, 0.5
 ODE = ["euler", "heun", "heunpp2", "dpm_2", "lms", "dpmpp_2m", "ipndm", "ipndm_v"]
 ODE_WITHOUT_NOISE = ["euler_ancestral", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde"]
 ODE_WITHOUT_NOISE += ["dpmpp_2m_sde", "dpmpp_2m_sde_heun", "dpmpp_3m_sde"]
-STOCHASTIC = [*ODE_WITHOUT_NOISE, "ddpm", "lcm"]
+STOCHASTIC = [*ODE_WITHOUT_NOISE, "ddpm", "lcm", "res_multistep_ancestral"]
 
 
 def denoiser(x, sigma, **extra):
@@ -64,6 +64,16 @@ def test_the_error_of_an_ode_sampler_falls_with_its_order(name, order):
 @pytest.mark.parametrize("name", ["euler_ancestral", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde"])
 def test_an_ancestral_sampler_without_noise_follows_the_flow(name):
     assert error(name, 80, eta=0.0) < 0.05
+
+
+def test_res_multistep_is_the_heun_variant_of_dpmpp_2m_without_noise():
+    noise = {"eta": 0.0, "noise_sampler": lambda *_: 0.0}
+    assert error("res_multistep", 40) == pytest.approx(error("dpmpp_2m_sde_heun", 40, **noise), rel=1e-6)
+
+
+def test_gradient_estimation_without_extrapolation_is_euler_and_with_it_is_better():
+    assert error("gradient_estimation", 40, ge_gamma=1.0) == pytest.approx(error("euler", 40))
+    assert error("gradient_estimation", 40, ge_gamma=1.5) < error("euler", 40) / 5
 
 
 @pytest.mark.parametrize("solver", ["dpmpp_2m_sde", "dpmpp_2m_sde_heun", "dpmpp_3m_sde"])
