@@ -172,8 +172,7 @@ class Depot:
             if self.catalogue.find(folder, name) is None:
                 raise ModelUnavailable(self.explain_missing(folder, name))
             raise ModelUnavailable(f"'{folder}/{name}' is not on this disk, so there is nothing to evict.")
-        return plan_eviction(models, limits, now=time.time(),
-                             recheck=lambda model: survey.Busy(self).reason(model))
+        return plan_eviction(models, limits, now=time.time(), recheck=survey.recheck(self))
 
     def entry(self, folder: str, name: str) -> Entry:
         """The manifest's entry of a model; ModelUnavailable says what there is instead."""

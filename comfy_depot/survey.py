@@ -8,7 +8,8 @@ stay while it is in use.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ from comfy_depot.manifest import Entry
 
 if TYPE_CHECKING:
     from comfy_depot.depot import Depot
+
+SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def local_models(depot: Depot) -> list[LocalModel]:
@@ -58,6 +61,20 @@ class Busy:
         if holder is not None:
             return f"{open_files.name_of(holder)} has it open or mapped into memory"
         return None
+
+
+def recheck(depot: Depot) -> Callable[[LocalModel], str | None]:
+    """For the moment of deleting: why a model must stay, from a look that is at most half a second old."""
+    looked_at = float("-inf")
+    busy: Busy
+
+    def why_busy(model: LocalModel) -> str | None:
+        nonlocal looked_at, busy
+        if time.monotonic() - looked_at > SECONDS_BETWEEN_LOOKS:
+            busy, looked_at = Busy(depot), time.monotonic()
+        return busy.reason(model)
+
+    return why_busy
 
 
 def _keys_by_path() -> dict[str, list[Key]]:
