@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from comfy_depot import eviction
 from comfy_depot.eviction import LRU, Key, Limits, LocalModel, Plan, Policy, Stamp, plan_eviction
 
 DAY = 86_400.0
@@ -176,5 +175,5 @@ def test_a_file_that_the_system_does_not_delete_stays(
         raise PermissionError(13, "Permission denied")
 
     plan = plan_eviction([on_disk(tmp_path / "a")], Limits(keep_days=0), now=NOW)
-    monkeypatch.setattr(eviction.os, "unlink", refuse)
+    monkeypatch.setattr(os, "unlink", refuse)
     assert stay(plan.execute()) == [("a", "it could not be deleted: Permission denied")]

@@ -199,9 +199,14 @@ def test_an_evicted_model_stays_in_the_list_and_comes_back_when_a_node_asks(depo
 def test_many_models_are_evicted_with_few_looks_at_what_is_open(
     depot_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = []
+    looks: list[open_files.OpenFiles] = []
     look = open_files.look
-    monkeypatch.setattr(open_files, "look", lambda: looks.append(None) or look())
+
+    def counted() -> open_files.OpenFiles:
+        looks.append(look())
+        return looks[-1]
+
+    monkeypatch.setattr(open_files, "look", counted)
     names = [f"m{number}.safetensors" for number in range(100)]
     depot_world.write_manifest({"loras": {name: {"url": URL, "size": 5} for name in names}})
     for name in names:
