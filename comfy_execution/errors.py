@@ -3,6 +3,7 @@
     Exception
     ├── DependencyCycleError
     ├── DuplicateNodeError
+    ├── NodeEndedError
     ├── NodeInputError
     └── NodeNotFoundError
 """
@@ -16,6 +17,10 @@ class DependencyCycleError(Exception):
 
 class DuplicateNodeError(Exception):
     """A node expanded into a node whose id is taken."""
+
+
+class NodeEndedError(Exception):
+    """A node's code asked the whole program to end, or cancelled itself. Only the node ends."""
 
 
 class NodeInputError(Exception):

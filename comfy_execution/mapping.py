@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from comfy_execution.errors import NodeEndedError
 from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.utils import CurrentNodeContext
 
@@ -63,14 +64,22 @@ class CallOfNode:
             self.before_call(index)
         if not self.is_async:
             with CurrentNodeContext(self.prompt_id, self.node_id, index):
-                return self.function(**arguments)
+                try:
+                    return self.function(**arguments)
+                except (SystemExit, asyncio.CancelledError) as error:
+                    raise NodeEndedError(
+                        f"The node ended itself with {error!r} instead of a result."
+                    ) from error
         task = asyncio.create_task(self._call_async(arguments, index))
         await asyncio.sleep(0)  # it may be done without ever waiting
-        return task.result() if task.done() else task
+        return results_of([task])[0] if task.done() else task
 
     async def _call_async(self, arguments: Mapping[str, Any], index: int | None) -> Any:
         with CurrentNodeContext(self.prompt_id, self.node_id, index):
-            return await self.function(**arguments)
+            try:
+                return await self.function(**arguments)
+            except SystemExit as error:
+                raise NodeEndedError(f"The node ended itself with {error!r} instead of a result.") from error
 
 
 def _blocker_among(values: Iterable[Any]) -> ExecutionBlocker | None:
@@ -104,6 +113,8 @@ async def finished(results: list[Any]) -> list[Any]:
 
 def results_of(results: list[Any]) -> list[Any]:
     """The results with finished tasks replaced by theirs; the first exception of a task is raised."""
+    if any(isinstance(result, asyncio.Task) and result.cancelled() for result in results):
+        raise NodeEndedError("The node's own task was cancelled before it gave a result.")
     return [result.result() if isinstance(result, asyncio.Task) else result for result in results]
 
 

@@ -1,6 +1,7 @@
 """Errors of nodes, interruption, and what the host is told."""
 
 import asyncio
+import re
 import sys
 import types
 from contextlib import contextmanager
@@ -148,6 +149,27 @@ def test_a_link_to_nowhere_that_validation_did_not_see_is_an_error_of_the_prompt
     rig.add(Takes=make(lambda self, **all: {}, {}, returns=(), OUTPUT_NODE=True))
     result = rig.run({"1": node("Takes", extra=["gone", 0])})
     assert "Node gone is not in the graph" in result.failure["exception_message"]
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), asyncio.CancelledError()])
+@pytest.mark.parametrize("kind", ["plain", "async", "late"])
+def test_a_node_that_ends_the_program_ends_only_its_prompt(rig, error, kind):
+    async def in_time(self):
+        raise error
+
+    async def late(self):
+        await asyncio.sleep(0.01)
+        raise error
+
+    rig.add(
+        Ends=make(
+            {"plain": raises(error), "async": in_time, "late": late}[kind], {}, returns=(), OUTPUT_NODE=True
+        )
+    )
+    failure = rig.run({"1": node("Ends")}).failure
+    assert failure["exception_type"] == "comfy_execution.errors.NodeEndedError"
+    assert re.search("ended itself with|own task was cancelled", failure["exception_message"])
+    assert rig.run({"1": node("Show", value=1)}).success
 
 
 def test_the_environment_surrounds_the_nodes(registry):
