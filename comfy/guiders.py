@@ -1,0 +1,50 @@
+"""Guiders besides the one with a positive and a negative side: one side, and three."""
+
+import math
+
+import comfy.samplers
+
+
+class Guider_Basic(comfy.samplers.CFGGuider):  # noqa: N801 - the name that node packs know
+    """One side, no guidance: for models that are guided by an input of their own."""
+
+    def set_conds(self, positive):
+        """The only side."""
+        self.inner_set_conds({"positive": positive})
+
+
+class Guider_DualCFG(comfy.samplers.CFGGuider):  # noqa: N801
+    """Two scales: from the middle side to the positive one, and from the negative side to the middle one."""
+
+    def set_cfg(self, cfg1, cfg2, nested=False):
+        """`nested`: the first scale is applied inside the second."""
+        self.cfg1 = cfg1
+        self.cfg2 = cfg2
+        self.nested = nested
+
+    def set_conds(self, positive, middle, negative):
+        """The three sides. The middle one counts as negative where models treat the kinds differently."""
+        middle = [[tokens, {**extras, "prompt_type": "negative"}] for tokens, extras in middle]
+        self.inner_set_conds({"positive": positive, "middle": middle, "negative": negative})
+
+    def predict_noise(self, x, timestep, model_options=comfy.samplers.NO_OPTIONS, seed=None):
+        """See CFGGuider."""
+        sides = [self.conds.get(name) for name in ("negative", "middle", "positive")]
+        if not self.nested and not model_options.get("disable_cfg1_optimization", False):
+            # Sides without weight are not evaluated.
+            if math.isclose(self.cfg2, 1.0):
+                sides[0] = None
+                if math.isclose(self.cfg1, 1.0):
+                    sides[1] = None
+        predictions = comfy.samplers.calc_cond_batch(self.inner_model, sides, x, timestep, model_options)
+        negative, middle, positive = predictions
+
+        def guided(towards, away, scale, cond, uncond):
+            return comfy.samplers.cfg_function(
+                self.inner_model, towards, away, scale, x, timestep, model_options, cond=cond, uncond=uncond
+            )
+
+        if self.nested:
+            text = guided(positive, middle, self.cfg1, sides[2], sides[1])
+            return negative + self.cfg2 * (text - negative)
+        return guided(middle, negative, self.cfg2, sides[1], sides[0]) + (positive - middle) * self.cfg1
