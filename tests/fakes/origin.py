@@ -187,9 +187,9 @@ class Origin:
         self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
         self._ready.set()
         await self._stop.wait()
-        await asyncio.sleep(0.02)  # what was accepted just now becomes a connection
+        await asyncio.sleep(0.005)  # what was accepted just now becomes a connection
         await runner.cleanup()
-        await asyncio.sleep(0.02)  # transports close one turn later
+        await asyncio.sleep(0.005)  # transports close one turn later
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         path = urlsplit(str(request.rel_url)).path
