@@ -77,6 +77,15 @@ def empty_temp_folder() -> None:
     shutil.rmtree(folder_paths.get_temp_directory(), ignore_errors=True)
 
 
+def named_in_queue(queue) -> set[tuple[str, str]]:
+    """(folder type, name) of every model that a running or waiting prompt may open: a superset, never less.
+    """
+    items = [item for part in queue.get_current_queue_volatile() for item in part]
+    inputs = [value for item in items for node in item[2].values() for value in node["inputs"].values()]
+    names = {value.replace("\\", "/") for value in inputs if isinstance(value, str)}
+    return {(folder, name) for folder in folder_paths.folder_names_and_paths for name in names}
+
+
 def depot_host():
     """What the depot may ask of this process (see `comfy_depot.host`)."""
     import server
@@ -92,6 +101,7 @@ def depot_host():
         report=lambda done, total: ProgressBar(total).update_absolute(done),
         raise_if_interrupted=interruption.throw_exception_if_processing_interrupted,
         send=lambda event, data: server.PromptServer.instance.send_sync(event, data),
+        models_in_use=lambda: named_in_queue(server.PromptServer.instance.prompt_queue),
     )
 
 

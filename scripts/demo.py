@@ -44,7 +44,9 @@ def build_world(place: Path, origin_port: int) -> None:
     """The library on 'another machine', and an installation that has only a manifest of it."""
     marker = place / ".comfyui-depot-demo"
     if place.exists() and any(place.iterdir()) and not marker.exists():
-        raise SystemExit(f"{place} holds other files, and the demo empties its folder first. Name another --place.")
+        raise SystemExit(
+            f"{place} holds other files, and the demo empties its folder first. Name another --place."
+        )
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     marker.touch()
@@ -101,6 +103,11 @@ class Client:
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self.session, self.url, self.id = session, url, uuid.uuid4().hex
+
+    async def post(self, path: str, body: dict) -> tuple[int, str]:
+        """Status and text of a POST."""
+        async with self.session.post(self.url + path, json=body) as answer:
+            return answer.status, await answer.text()
 
     async def tier(self) -> str:
         """Where the demo model is now, as the depot says."""
@@ -188,12 +195,13 @@ async def tell_the_story(place: Path, port: int, origin: int, rate: str) -> None
             console.print(
                 f"   Checkpoints on disk: {on_disk}; the depot says: [bold]{await client.tier()}[/]"
             )
-            await run_chapters(client, place)
+            await show_pictures(client, place)
+            await show_eviction(client)
             if process.poll() is not None:
                 raise SystemExit(f"The server died. See {log_file}")
 
 
-async def run_chapters(client: Client, place: Path) -> None:
+async def show_pictures(client: Client, place: Path) -> None:
     """First picture, second picture from memory."""
     chapters = [
         (
@@ -210,6 +218,22 @@ async def run_chapters(client: Client, place: Path) -> None:
         file.write_bytes(picture)
         console.print(f"   “{text}”: {file}  ({seconds:.1f} s; ran: {', '.join(ran)})")
         console.print(f"   The depot says: [bold]{await client.tier()}[/]")
+
+
+async def show_eviction(client: Client) -> None:
+    """Free the memory, take the model off the disk: it is in the cloud again, and still in the list."""
+    step(4, "The disk is needed for something else: the model is taken out of memory and evicted.")
+    await client.post("/free", {"unload_models": True, "free_memory": True})
+    for _ in range(40):  # the worker follows /free a moment later; until then the depot refuses
+        status, answer = await client.post("/depot/evict", {"folder": "checkpoints", "name": NAME})
+        if status != 409:
+            break
+        await asyncio.sleep(0.25)
+    if status != 200:
+        raise SystemExit(f"The model was not evicted: {answer}")
+    console.print(
+        f"   The depot says: [bold]{await client.tier()}[/]; still in the list, for the next prompt that needs it."
+    )
 
 
 def main() -> None:

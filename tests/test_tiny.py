@@ -1,4 +1,6 @@
-"""The whole idea in ten seconds: a list, a manifest, a graph that runs, a cache that holds, an error that helps."""
+"""The whole idea in ten seconds: a list, a manifest, a graph that runs, a cache that holds, an error that
+helps.
+"""
 
 import asyncio
 
