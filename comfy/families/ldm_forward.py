@@ -1,7 +1,7 @@
 """One evaluation of diffusers' UNet, block by block, with the places where packs put their patches.
 
-The blocks are numbered as in the original UNet: ("input", 0...), ("middle", 0), ("output", 0...). Patches come
-in `transformer_options`: lists under "patches", replacements of attention under "patches_replace".
+The blocks are numbered as in the original UNet: ("input", 0...), ("middle", 0), ("output", 0...). Patches
+come in `transformer_options`: lists under "patches", replacements of attention under "patches_replace".
 """
 
 from __future__ import annotations
