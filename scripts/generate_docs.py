@@ -47,7 +47,7 @@ def options_page() -> str:
         "",
         "## Accepted without effect",
         "",
-        "Launch scripts of other ComfyUI versions pass these; they change nothing here, and the log says so once.",
+        "Launch scripts of other ComfyUI versions pass these; they change nothing, and the log says so once.",
         "",
         " ".join(f"`{name}`" for name in cli_args.WITHOUT_EFFECT),
         "",

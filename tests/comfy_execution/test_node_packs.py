@@ -116,7 +116,7 @@ def test_disabling_all_packs_leaves_those_on_the_whitelist(tmp_path, registry):
 
 def test_the_web_directory_may_come_from_pyproject(tmp_path, registry):
     pack = write_pack(tmp_path, "modern", PACK.replace('WEB_DIRECTORY = "./js"', ""),
-                      pyproject__toml='[project]\nname = "x"\n[tool.comfy]\nPublisherId = "me"\nweb = "web"\n')
+                      pyproject__toml='[project]\nname = "x"\n[tool.comfy]\nIcon = "i"\nweb = "web"\n')
     (pack / "web").mkdir()
     load_pack(str(pack), registry)
     assert registry.web_directories == {"modern": str((pack / "web").resolve())}
