@@ -22,8 +22,7 @@ from typing import Any
 from comfy_depot import hashing, journal, sources
 from comfy_depot.aria2 import PIECE_BYTES, Daemon, DaemonGone, is_alive
 from comfy_depot.errors import DepotError, DiskFull, DownloadFailed, TransferCancelled, WrongContent
-from comfy_depot.hashing import GrowingDigest
-from comfy_depot.journal import Pieces, Record, Validator
+from comfy_depot.journal import Record, Validator
 from comfy_depot.layout import Place
 from comfy_depot.locks import file_lock
 from comfy_depot.manifest import Entry
@@ -89,7 +88,6 @@ class Download:
     progress: Progress
     patience: Patience = field(default_factory=Patience)
     resumed: bool = False
-    digest: GrowingDigest | None = None
 
     def run(self) -> Path:
         """Bring the file and return its path; raises DepotError and nothing else that is expected."""
@@ -135,8 +133,7 @@ class Download:
         while True:
             done_before = self.progress.bytes_done
             try:
-                with contextlib.ExitStack() as at_end:
-                    self._attempt(url, at_end)
+                self._attempt(url)
                 return
             except Changed:
                 restarts += 1
@@ -155,17 +152,13 @@ class Download:
                 self.progress.tell(state="resolving", bytes_per_second=0)
                 self.progress.pause(min(pause, self.patience.longest_pause))
 
-    def _attempt(self, url: str, at_end: contextlib.ExitStack) -> None:
+    def _attempt(self, url: str) -> None:
         self.progress.check()
         self.progress.tell(state="resolving", source=sources.origin_of(sources.plain_url(url))[1])
         remote = self._resolve(url)
         record, kept = self._prepare(url, remote.validator, remote.ranges)
         self.progress.tell(state="downloading", bytes_done=kept, bytes_total=remote.validator.size)
         self._check_room(remote.validator.size)
-        self.digest = None
-        if self.entry.sha256:
-            self.digest = GrowingDigest(self.place.partial)
-            at_end.callback(self.digest.close)
         if remote.validator.size is None or kept < remote.validator.size:
             self._pull(remote, record)
         if not self.entry.sha256 and self._resolve(url).validator != remote.validator:
@@ -281,8 +274,7 @@ class Download:
     def _pull(self, remote: Remote, record: Record) -> None:
         """Let aria2 fetch what is missing, and journal what it has."""
         gid, permit = self._start(remote)
-        journalled = bool(remote.ranges and remote.validator.size)
-        watch = Watch(self.place, record, journalled=journalled, digest=self.digest)
+        watch = Watch(self.place, record, journalled=bool(remote.ranges and remote.validator.size))
         try:
             while True:
                 status = self.daemon.status(gid)
@@ -319,8 +311,6 @@ class Download:
             "split": str(connections),
             "max-connection-per-server": str(connections),
             "continue": "true" if remote.ranges else "false",
-            # Only a digest gains from what comes first; spreading evenly asks the source less often.
-            "stream-piece-selector": "geom" if self.digest else "default",
             "use-head": "true" if self._may_use_head(remote) else "false",
         }
         try:
@@ -359,9 +349,7 @@ class Download:
                 "The file is quarantined; correct the manifest or choose another url."
             )
         if entry.sha256:
-            found = self.digest.finish(self.progress.check) if self.digest else ""
-            if found != entry.sha256.lower():  # nobody is blamed for what a second look does not confirm
-                found = hashing.sha256_file(self.place.partial, check=self.progress.check)
+            found = hashing.sha256_file(self.place.partial, check=self.progress.check)
             if found != entry.sha256.lower():
                 raise WrongContent(
                     f"'{entry.key}': what {where} sent has the sha256 {found}, and the manifest promises "
@@ -389,11 +377,8 @@ class Changed(Exception):
 class Watch:
     """Looks at aria2's answers: how far it is, whether it moves, and what goes into the journal."""
 
-    def __init__(
-        self, place: Place, record: Record, *, journalled: bool, digest: GrowingDigest | None = None
-    ) -> None:
-        self.place, self.record, self.journalled, self.digest = place, record, journalled, digest
-        self._leading = 0
+    def __init__(self, place: Place, record: Record, *, journalled: bool) -> None:
+        self.place, self.record, self.journalled = place, record, journalled
         self.bytes_done = 0
         self.left: float | None = None  # seconds, as far as the rate tells
         self._moved_at = self._synced_at = time.monotonic()
@@ -424,10 +409,6 @@ class Watch:
         if self.journalled and bitfield and bitfield != self.record.pieces:
             self.record = replace(self.record, pieces=bitfield, synced=self._synced)
             journal.write_record(self.place.record, self.record)
-            if self.digest is not None:
-                pieces = Pieces(self.record.validator.size or 0, bitfield)
-                self._leading = pieces.leading_bytes(self._leading)
-                self.digest.extend(self._leading)
         is_syncing = self._syncing is not None and self._syncing.is_alive()
         if moved and not is_syncing and time.monotonic() - self._synced_at > journal.SYNC_SECONDS:
             self._syncing = threading.Thread(target=self._sync, args=(self.record.pieces,), daemon=True)

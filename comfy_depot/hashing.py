@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,62 +24,6 @@ def sha256_file(path: Path, *, check: Callable[[], None] | None = None) -> str:
             if check is not None:
                 check()
     return digest.hexdigest()
-
-
-class GrowingDigest:
-    """The sha256 of a file that is still arriving: a thread hashes what is complete from the start on.
-
-    On processors without instructions for it, sha256 runs at a few hundred MB/s; computed only at the end, it
-    would cost a fast link a good part of its speed.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._file = open(path, "rb", buffering=0)
-        self._digest = hashlib.sha256()
-        self._done = self._complete = 0
-        self._is_ending = False
-        self._change = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="digest", daemon=True)
-        self._thread.start()
-
-    def extend(self, complete: int) -> None:
-        """So many bytes from the start of the file are there and will not change."""
-        with self._change:
-            self._complete = max(self._complete, complete)
-            self._change.notify()
-
-    def finish(self, check: Callable[[], None]) -> str:
-        """Hash the rest of the file, which is whole now, on this thread; `check` may raise between chunks."""
-        self._end_thread()
-        while self._hash_chunk(CHUNK_BYTES):
-            check()
-        return self._digest.hexdigest()
-
-    def close(self) -> None:
-        """Give the file back."""
-        self._end_thread()
-        self._file.close()
-
-    def _run(self) -> None:
-        while True:
-            with self._change:
-                self._change.wait_for(lambda: self._is_ending or self._complete > self._done)
-                if self._is_ending:
-                    return
-                room = self._complete - self._done
-            self._hash_chunk(min(room, CHUNK_BYTES))
-
-    def _hash_chunk(self, most: int) -> int:
-        chunk = os.pread(self._file.fileno(), most, self._done)
-        self._digest.update(chunk)
-        self._done += len(chunk)
-        return len(chunk)
-
-    def _end_thread(self) -> None:
-        with self._change:
-            self._is_ending = True
-            self._change.notify()
-        self._thread.join()
 
 
 def check_safetensors(path: Path, name: str) -> None:

@@ -78,13 +78,6 @@ class Pieces:
         """Bytes of a piece; the last one may be shorter."""
         return min(PIECE_BYTES, self.size - index * PIECE_BYTES)
 
-    def leading_bytes(self, known: int = 0) -> int:
-        """Bytes from the start of the file without a gap; the count may begin at an earlier answer."""
-        index = known // PIECE_BYTES
-        while index < self.count and index in self:
-            index += 1
-        return min(index * PIECE_BYTES, self.size)
-
     @property
     def hex(self) -> str:
         """The bits as aria2 and the record write them."""

@@ -9,7 +9,7 @@ import pytest
 
 from comfy_depot import hashing
 from comfy_depot.errors import TransferCancelled, WrongContent
-from tests.fakes.origin import safetensors, weights
+from tests.fakes.origin import safetensors
 
 
 def write(tmp_path: Path, body: bytes) -> Path:
@@ -30,26 +30,6 @@ def test_hashing_can_be_left_between_chunks(tmp_path: Path) -> None:
 
     with pytest.raises(TransferCancelled):
         hashing.sha256_file(write(tmp_path, b"x"), check=leave)
-
-
-def test_the_digest_of_a_growing_file_is_that_of_the_whole_file(tmp_path: Path) -> None:
-    body = weights(3 * hashing.CHUNK_BYTES + 7)
-    file = write(tmp_path, bytes(len(body)))
-    growing = hashing.GrowingDigest(file)
-    half = len(body) // 2
-    with open(file, "r+b") as writer:
-        writer.write(body[:half])
-        writer.flush()
-        growing.extend(half)
-        writer.write(body[half:])
-    assert growing.finish(lambda: None) == hashlib.sha256(body).hexdigest()
-    growing.close()
-
-
-def test_a_digest_that_nobody_finishes_gives_its_file_back(tmp_path: Path) -> None:
-    growing = hashing.GrowingDigest(write(tmp_path, b"x"))
-    growing.close()
-    assert growing._file.closed and not growing._thread.is_alive()
 
 
 def test_a_whole_safetensors_file_passes(tmp_path: Path) -> None:

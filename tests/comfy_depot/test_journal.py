@@ -105,17 +105,6 @@ def test_the_last_piece_may_be_short(tmp_path: Path) -> None:
     assert journal.believed(record, path)[0].bytes_done == 100
 
 
-def test_the_bytes_without_a_gap_are_counted_from_the_start() -> None:
-    pieces = Pieces(2 * MIB + 100)
-    assert pieces.leading_bytes() == 0
-    pieces.add(1)
-    assert pieces.leading_bytes() == 0
-    pieces.add(0)
-    assert pieces.leading_bytes() == pieces.leading_bytes(MIB) == 2 * MIB
-    pieces.add(2)
-    assert pieces.leading_bytes(2 * MIB) == 2 * MIB + 100
-
-
 def test_a_file_system_that_tells_no_holes_leaves_the_journal(tmp_path: Path) -> None:
     record, path = partial_with(tmp_path, 2 * MIB, (0, b"x" * 2 * MIB))
     record = replace(record, grain=0, pieces="80")
