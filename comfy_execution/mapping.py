@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -12,6 +13,12 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.utils import CurrentNodeContext
 
 BlockCallback = Callable[[ExecutionBlocker], ExecutionBlocker]
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_async(function: Callable[..., Any]) -> bool:
+    """Asked for every call, and the same for all of them."""
+    return inspect.iscoroutinefunction(function)
 
 
 class CallOfNode:
@@ -34,7 +41,7 @@ class CallOfNode:
         self.prompt_id = prompt_id
         self.node_id = node_id
         self.function = function
-        self.is_async = inspect.iscoroutinefunction(function)
+        self.is_async = _is_async(getattr(function, "__func__", function))
         self.check = check
         self.on_block = on_block
         self.before_call = before_call
