@@ -239,7 +239,7 @@ def settings(program: str, *, port: int, secret: str, rate: int) -> dict[str, st
         "min-split-size": str(PIECE_BYTES),
         "max-concurrent-downloads": "64",
         "max-tries": "3",
-        "retry-wait": "1",
+        "retry-wait": "0",  # a lost connection is opened again at once; a busy source is left to download.py
         "timeout": "20",
         "connect-timeout": "10",
         "allow-overwrite": "true",

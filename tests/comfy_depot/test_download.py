@@ -80,7 +80,7 @@ def test_a_file_that_is_there_is_neither_fetched_nor_touched(tmp_path: Path) -> 
 
 
 def test_a_file_that_appears_while_another_comes_is_left_alone(tmp_path: Path) -> None:
-    with Origin(rate_total=MIB) as origin, transfers(tmp_path) as ours:
+    with Origin(rate_total=2 * MIB) as origin, transfers(tmp_path) as ours:
         file = tmp_path / "models" / "a.safetensors"
         transfer = ours.fetch(entry(origin.put("/a", safetensors(MIB // 2))), file)
         until(lambda: origin.bytes_sent() > 1000)
@@ -201,14 +201,14 @@ def test_a_busy_source_is_asked_again_when_it_wishes(tmp_path: Path) -> None:
     with Origin() as origin:
         url = origin.put("/a", body, statuses=[429, 503], retry_after="1")
         started = time.monotonic()
-        assert fetch(tmp_path, entry(url), patience=Patience(3, 0.01, 0.5)).read_bytes() == body
-        assert 0.9 < time.monotonic() - started < 5  # two waits, each no longer than our patience
+        assert fetch(tmp_path, entry(url), patience=Patience(3, 0.01, 0.3)).read_bytes() == body
+        assert 0.6 < time.monotonic() - started < 5  # two waits, each no longer than our patience
 
 
 def test_an_address_whose_signature_expires_is_resolved_again(tmp_path: Path) -> None:
-    body = safetensors(3 * MIB)
-    with Origin(rate_per_connection=MIB) as origin:
-        url = origin.put("/a", body, signed_ttl=0.6, signed_host="localhost", reset_at=400_000, resets_left=6)
+    body = safetensors(2 * MIB)
+    with Origin(rate_per_connection=2 * MIB) as origin:
+        url = origin.put("/a", body, signed_ttl=0.3, signed_host="localhost", reset_at=400_000, resets_left=6)
         file = fetch(tmp_path, entry(url), depot_connections=2, patience=Patience(5, 0.01, 0.1))
         assert len(origin.hits("/a")) >= 3
         assert any(hit.status == 403 for hit in origin.hits("/signed/a"))
@@ -239,7 +239,7 @@ def test_a_source_that_changes_all_the_time_is_given_up(tmp_path: Path) -> None:
 def test_a_death_of_aria2c_in_the_middle_is_survived(tmp_path: Path) -> None:
     body = safetensors(6 * MIB)
     own = Daemon(tmp_path / "state", allow_hosts=("127.0.0.1",))
-    with Origin(rate_total=6 * MIB) as origin, running(own), transfers(tmp_path, daemon=own) as ours:
+    with Origin(rate_total=10 * MIB) as origin, running(own), transfers(tmp_path, daemon=own) as ours:
         transfer = ours.fetch(entry(origin.put("/a", body)), tmp_path / "models" / "a.safetensors")
         until(lambda: origin.bytes_sent() >= 2 * MIB)
         assert ours.daemon.aria2c_pid is not None
@@ -250,7 +250,7 @@ def test_a_death_of_aria2c_in_the_middle_is_survived(tmp_path: Path) -> None:
 
 def test_a_second_process_waits_for_the_first_and_takes_over_when_it_dies(tmp_path: Path) -> None:
     body, file = safetensors(4 * MIB), tmp_path / "models" / "a.safetensors"
-    with Origin(rate_total=4 * MIB) as origin, transfers(tmp_path / "second") as ours:
+    with Origin(rate_total=8 * MIB) as origin, transfers(tmp_path / "second") as ours:
         url = origin.put("/a", body)
         first = fetcher(tmp_path / "first", file, url)
         until(lambda: origin.bytes_sent() >= MIB)
@@ -289,7 +289,7 @@ def test_a_disk_that_fills_up_on_the_way_keeps_the_partial_until_there_is_room(
     tmp_path: Path, small_disk: Path
 ) -> None:
     body, file = safetensors(4 * MIB), small_disk / "a.safetensors"
-    with Origin(rate_total=4 * MIB) as origin, transfers(tmp_path) as ours:
+    with Origin(rate_total=6 * MIB) as origin, transfers(tmp_path) as ours:
         wanted = entry(origin.put("/a", body))
         transfer = ours.fetch(wanted, file)
         until(lambda: origin.bytes_sent() >= 2 * MIB)

@@ -23,7 +23,7 @@ class Interrupted(BaseException):
 
 def test_two_who_want_the_same_file_share_one_download(tmp_path: Path) -> None:
     body, file = safetensors(2 * MIB), tmp_path / "models" / "a.safetensors"
-    with Origin(rate_total=4 * MIB) as origin, transfers(tmp_path) as ours:
+    with Origin(rate_total=8 * MIB) as origin, transfers(tmp_path) as ours:
         wanted = entry(origin.put("/a", body), sha256=sha256(body))
         one, two = ours.fetch(wanted, file, priority=Priority.WARM), ours.fetch(wanted, file)
         assert one is two and one.priority is Priority.DEMAND
@@ -54,7 +54,7 @@ def test_different_files_come_at_the_same_time(tmp_path: Path) -> None:
 
 
 def test_who_waits_sees_progress_and_is_asked_often_enough(tmp_path: Path) -> None:
-    body, seen, checks = safetensors(2 * MIB), [], []
+    body, seen, checks = safetensors(3 * MIB // 2), [], []
     with Origin(rate_total=2 * MIB) as origin, transfers(tmp_path) as ours:
         transfer = ours.fetch(entry(origin.put("/a", body)), tmp_path / "a.safetensors")
 
@@ -71,7 +71,7 @@ def test_who_waits_sees_progress_and_is_asked_often_enough(tmp_path: Path) -> No
 
 
 def test_events_tell_the_whole_story_at_most_five_times_a_second(tmp_path: Path) -> None:
-    body, events = safetensors(2 * MIB), []
+    body, events = safetensors(3 * MIB // 2), []
     with Origin(rate_total=2 * MIB) as origin, transfers(tmp_path, events=events) as ours:
         started = time.monotonic()
         url = origin.put("/a", body) + "?token=SECRET"
@@ -147,7 +147,7 @@ def test_when_the_last_one_leaves_the_transfer_stops_within_a_second(tmp_path: P
 
 def test_a_cancelled_transfer_ends_for_all_within_a_second_and_can_be_fetched_again(tmp_path: Path) -> None:
     body = safetensors(3 * MIB)
-    with Origin(rate_total=3 * MIB) as origin, transfers(tmp_path) as ours:
+    with Origin(rate_total=6 * MIB) as origin, transfers(tmp_path) as ours:
         wanted, file = entry(origin.put("/a", body)), tmp_path / "a.safetensors"
         transfer = ours.fetch(wanted, file)
         until(lambda: origin.bytes_sent() > MIB)

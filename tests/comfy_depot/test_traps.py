@@ -41,7 +41,7 @@ def test_plain_aria2_shows_an_unfinished_file_under_its_final_name(tmp_path: Pat
 
 def test_the_depot_shows_a_file_under_its_final_name_only_when_it_is_whole(tmp_path: Path) -> None:
     body, file = safetensors(2 * MIB), tmp_path / "models" / "a.safetensors"
-    with Origin(rate_total=2 * MIB) as origin, transfers(tmp_path) as ours:
+    with Origin(rate_total=4 * MIB) as origin, transfers(tmp_path) as ours:
         transfer = ours.fetch(entry(origin.put("/a", body), sha256=sha256(body)), file)
         looks, wrong = unfinished_looks(file, body, lambda: transfer.is_finished)
         transfer.wait()
@@ -56,20 +56,20 @@ def killed_when_half_is_sent(origin: Origin, process: subprocess.Popen[bytes], h
 
 
 def test_plain_aria2_loses_what_it_had_when_it_is_killed(tmp_path: Path) -> None:
-    body = weights(24 * MIB)
+    body = weights(16 * MIB)
     with Origin(rate_total=48 * MIB) as origin:
         url = origin.put("/a", body)
-        killed_when_half_is_sent(origin, plain_aria2(url, tmp_path / "a"), 16 * MIB)
+        killed_when_half_is_sent(origin, plain_aria2(url, tmp_path / "a"), 12 * MIB)
         assert plain_aria2(url, tmp_path / "a", "--allow-overwrite=true").wait() == 0
         waste = origin.bytes_sent() - len(body)
     assert waste > 4 * MIB
 
 
 def test_a_killed_process_costs_the_depot_at_most_4_mib(tmp_path: Path) -> None:
-    body, file = safetensors(24 * MIB), tmp_path / "models" / "a.safetensors"
+    body, file = safetensors(16 * MIB), tmp_path / "models" / "a.safetensors"
     with Origin(rate_total=48 * MIB) as origin:
         url = origin.put("/a", body)
-        killed_when_half_is_sent(origin, fetcher(tmp_path, file, url), 16 * MIB)
+        killed_when_half_is_sent(origin, fetcher(tmp_path, file, url), 12 * MIB)
         alive = next(tmp_path.glob("aria2-*/alive"))
         until(lambda: is_free(alive), 2.0)  # aria2c has ended with the process that used it
         assert not file.exists()
@@ -139,7 +139,7 @@ def test_a_partial_without_any_validator_is_not_believed(tmp_path: Path) -> None
 def test_a_file_that_changes_while_it_is_read_is_fetched_anew(tmp_path: Path) -> None:
     old, new = safetensors(4 * MIB, 1), safetensors(4 * MIB, 2)
     file = tmp_path / "models" / "a.safetensors"
-    with Origin(rate_total=8 * MIB) as origin, transfers(tmp_path) as ours:
+    with Origin(rate_total=16 * MIB) as origin, transfers(tmp_path) as ours:
         url = origin.put("/a", old)
         transfer = ours.fetch(entry(url), file)
         until(lambda: origin.bytes_sent() >= 2 * MIB)
@@ -204,7 +204,7 @@ def secrets_in_sight(folder: Path, stop: threading.Event) -> set[str]:
 def test_a_redirect_that_aria2_would_follow_by_itself_meets_a_closed_gate(tmp_path: Path) -> None:
     """The origin redirects only after it was resolved: the pass of the transfer opens no other host."""
     body, file = safetensors(4 * MIB), tmp_path / "models" / "a.safetensors"
-    with Origin(rate_total=8 * MIB) as origin, transfers(tmp_path) as ours:
+    with Origin(rate_total=16 * MIB) as origin, transfers(tmp_path) as ours:
         other = origin.at("localhost", origin.put("/target", safetensors(4 * MIB, 7)))
         url = origin.put("/a", body, reset_at=MIB, resets_left=8)
         transfer = ours.fetch(entry(url, headers={"X-Key": "k"}), file)
