@@ -5,8 +5,8 @@
 A full-size SD1.5 checkpoint of random weights is written to a temporary folder (2 GB; with --tiny 0.6 GB:
 half of the UNet's levels). Then one worker process per program loads it and runs the same calls, one after
 the other, and the results are compared: prompts with weights and of two chunks, clip skip, one evaluation
-of the UNet, VAE encode and decode, and pictures by several samplers and schedulers. With --servers both
-servers run a whole graph and their PNG files are compared too.
+of the UNet, VAE encode and decode, and pictures by several samplers and schedulers. Then both servers
+are started, run one whole graph, and their PNG files are compared.
 """
 
 import argparse
@@ -328,9 +328,7 @@ def main() -> int:
     )
     parser.add_argument("--size", type=int, default=128, help="pixels of the pictures")
     parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument(
-        "--servers", action="store_true", help="compare whole graphs through both servers, too"
-    )
+    parser.add_argument("--only", choices=["modules", "servers"], help="one of the two comparisons")
     parser.add_argument("--worker", metavar="OUT", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -342,8 +340,8 @@ def main() -> int:
         if not options.checkpoint:
             write_checkpoint(checkpoint, tiny=options.tiny, dtype_name=options.dtype)
         print(f"{checkpoint.name}: {checkpoint.stat().st_size / 1e9:.2f} GB")
-        good = run_workers(options, folder, checkpoint)
-        if options.servers:
+        good = options.only == "servers" or run_workers(options, folder, checkpoint)
+        if options.only != "modules":
             good = run_servers(options, checkpoint) and good
     print("equal within 2/255 at every pixel" if good else "NOT equal within 2/255")
     return 0 if good else 1
