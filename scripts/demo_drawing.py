@@ -10,7 +10,7 @@ from PIL import Image
 
 from scripts import demo_shapes
 
-STEPS, CFG, SAMPLER, SCHEDULER = 20, 5.0, "euler", "normal"
+STEPS, CFG, SAMPLER, SCHEDULER = 20, 4.0, "euler", "normal"
 
 
 def tasks(count: int) -> list[tuple[int, str, str]]:

@@ -234,6 +234,7 @@ def train(work: Path, target: Path) -> None:
     trained = stage(work / "unet_and_text.pt", lambda: train_unet(*drawn_latents()))
     target.parent.mkdir(parents=True, exist_ok=True)
     save_file(state_of_checkpoint(trained["unet"], trained["text"], vae), target, metadata=METADATA)
+    target.chmod(0o644)  # safetensors writes files that only their owner can read
     log.info("Wrote %s, %.1f MB.", target, target.stat().st_size / 1e6)
 
 
