@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from enum import Enum
 from typing import Any
 
@@ -26,6 +27,7 @@ from comfy_execution import prompt_queue, prompt_validation
 from comfy_execution.caching import CacheEntry, CacheSet, CacheType
 from comfy_execution.dynamic_prompt import DynamicPrompt
 from comfy_execution.execution_list import ExecutionList
+from comfy_execution.force import Request, read_request
 from comfy_execution.graph_utils import ExecutionBlocker, GraphBuilder
 from comfy_execution.inputs import collect_inputs
 from comfy_execution.is_changed import ChangeValues
@@ -196,7 +198,8 @@ class PromptExecutor:
     """Runs prompts, one at a time, and remembers results between them.
 
     `server` is the host (see `comfy_execution.host.EventSink`). `environment()` gives a context manager that
-    surrounds the run of nodes. After `execute`: `success`, `status_messages`, `history_result`.
+    surrounds the run of nodes. With `force`, every prompt runs as if it asked for `"force": true`.
+    After `execute`: `success`, `status_messages`, `history_result`.
     """
 
     def __init__(
@@ -206,11 +209,13 @@ class PromptExecutor:
         cache_args: dict[str, Any] | None = None,
         *,
         environment: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        force: bool = False,
     ) -> None:
         self.server = server
         self.cache_type = cache_type or CacheType.CLASSIC
         self.cache_args = cache_args
         self.environment = environment
+        self.force = force
         self.reset()
 
     def reset(self) -> None:
@@ -218,7 +223,7 @@ class PromptExecutor:
         self.caches = CacheSet(self.cache_type, self.cache_args)
         self.status_messages: list[tuple[str, dict[str, Any]]] = []
         self.success = True
-        self.history_result: dict[str, Any] = {"outputs": {}, "meta": {}}
+        self.history_result: dict[str, Any] = {"outputs": {}, "meta": {}, "reasons": {}}
 
     def add_message(self, event: str, data: dict[str, Any], broadcast: bool) -> None:
         """Put an event into the prompt's messages, and send it to its client (or to all)."""
@@ -285,6 +290,7 @@ class _RunOfPrompt:
     def __init__(self, executor: PromptExecutor, prompt: Prompt, prompt_id: str, extra_data: dict) -> None:
         self.executor = executor
         self.caches = executor.caches
+        self.caches.reasons = {}
         self.prompt_id = prompt_id
         self.extra_data = extra_data
         self.dynprompt = DynamicPrompt(prompt, nodes.NODE_CLASS_MAPPINGS)
@@ -295,13 +301,15 @@ class _RunOfPrompt:
 
     async def run(self, execute_outputs: list[str]) -> None:
         """Find what is known, then visit nodes until all outputs have run or one fails."""
+        request = self._request()
+        if request.cache == "off":
+            self.caches = self.executor.caches.apart()
+            self.execution_list = ExecutionList(self.dynprompt, self.caches.outputs)
         reset_progress_state(self.prompt_id, self.dynprompt)
         add_progress_handler(WebUIProgressHandler(self.executor.server))
-        await self.caches.begin(
-            self.dynprompt, ChangeValues(self.prompt_id, self.dynprompt, _async_map_node_over_list)
-        )
-        known = self.caches.outputs.all_node_ids()
-        cached = [node_id for node_id in self.dynprompt.original_prompt if node_id in known]
+        changes = ChangeValues(self.prompt_id, self.dynprompt, _async_map_node_over_list)
+        await self.caches.begin(self.dynprompt, changes, request)
+        cached = list(self.caches.reasons)
         self.executor.add_message(
             "execution_cached", {"nodes": cached, "prompt_id": self.prompt_id}, broadcast=False
         )
@@ -312,6 +320,10 @@ class _RunOfPrompt:
             self._show_cached_intermediates(cached)
             get_progress_state().flush_handlers()
             self.executor.add_message("execution_success", {"prompt_id": self.prompt_id}, broadcast=False)
+
+    def _request(self) -> Request:
+        asked = read_request(self.extra_data)
+        return replace(asked, every=True) if self.executor.force else asked
 
     async def _visit_all(self) -> bool:
         """False if a node failed."""
@@ -369,10 +381,11 @@ class _RunOfPrompt:
         get_progress_state().flush_handlers()
 
     def history(self) -> dict[str, Any]:
-        """What the history keeps: outputs and their meta data by node."""
+        """What the history keeps by node: outputs, their meta data, and why the node ran or did not."""
         return {
             "outputs": {node_id: shown["output"] for node_id, shown in self.ui_outputs.items()},
             "meta": {node_id: shown["meta"] for node_id, shown in self.ui_outputs.items()},
+            "reasons": self.caches.reasons,
         }
 
 

@@ -4,25 +4,29 @@
       .outputs   results by signature    ClassicCache | LRUCache | NullCache
       .objects   node objects by (node id, class)
       .scopes    which nodes each expanding node expanded into last time
+      .reasons   why each node of the running prompt ran, or did not
 
 A cache mode is one class with the small interface of `ClassicCache`: `begin` a prompt, `expand` a node into
 others, `get`, `put`. What a prompt does not use is dropped when the next prompt begins; results inside an
 expansion belong to the expanding node and are dropped when it expands into something else, or goes.
+
+A forced node runs although its result is stored: that result is hidden from the prompt until the new one
+takes its place. If there is no new one, the next prompt sees the old one again.
 """
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Iterable
 from enum import Enum
 from typing import Any, NamedTuple
 
 from comfy_execution.dynamic_prompt import DynamicPrompt
+from comfy_execution.force import Plan, Request
 from comfy_execution.is_changed import ChangeValues
+from comfy_execution.reasons import CACHED, FORCED, NOT_READ, NodeKey, PastRuns
 from comfy_execution.signatures import Signature, Signatures
-
-NodeKey = tuple[str, str]
-"""(node id, class name)"""
 
 
 class CacheEntry(NamedTuple):
@@ -86,6 +90,16 @@ class Scopes:
             waiting.extend(key for key in scope.members if key in self._scopes)
         return found
 
+    def members(self, root: NodeKey) -> list[NodeKey]:
+        """The nodes inside this one, at all depths."""
+        return [key for scope in self.reachable([root]) for key in scope.members]
+
+    def copy(self) -> Scopes:
+        """Another one that can be changed without changing this one."""
+        other = Scopes()
+        other._scopes = dict(self._scopes)
+        return other
+
     def keep_only(self, roots: Iterable[NodeKey]) -> list[Scope]:
         """Drop the scopes of nodes that are not in the prompt any more; returns the others."""
         root_keys = set(roots)
@@ -104,10 +118,17 @@ class ClassicCache:
         self._entries: dict[Signature, CacheEntry] = {}
         self._signatures: dict[str, Signature] = {}
         self._in_use: set[Signature] = set()
+        self._hidden: set[Signature] = set()
+        self._fresh: set[Signature] = set()
+        """Stored by the running prompt."""
+
+    def _start(self, signatures: dict[str, Signature]) -> None:
+        self._signatures = signatures
+        self._hidden, self._fresh = set(), set()
 
     def begin(self, signatures: dict[str, Signature], inner: Iterable[Signature]) -> None:
         """A prompt begins. `signatures`: of its nodes, by id; `inner`: of nodes inside known expansions."""
-        self._signatures = signatures
+        self._start(signatures)
         self._in_use = set(signatures.values())
         used = self._in_use.union(inner)
         self._entries = {key: entry for key, entry in self._entries.items() if key in used}
@@ -119,10 +140,19 @@ class ClassicCache:
             if signature not in self._in_use:
                 self._entries.pop(signature, None)
 
+    def hide(self, node_ids: Iterable[str]) -> None:
+        """The running prompt must not use the results of these nodes that are stored from earlier ones."""
+        found = {self._signatures[node_id] for node_id in node_ids if node_id in self._signatures}
+        self._hidden |= found - self._fresh
+
+    def is_hidden(self, node_id: str) -> bool:
+        """Must the result of this node, or of an equal one, not be used?"""
+        return self._signatures.get(node_id) in self._hidden
+
     def get(self, node_id: str) -> CacheEntry | None:
         """The stored result of a node of the prompt, or None."""
         signature = self._signatures.get(node_id)
-        return None if signature is None else self._entries.get(signature)
+        return None if signature is None or signature in self._hidden else self._entries.get(signature)
 
     def get_local(self, node_id: str) -> CacheEntry | None:
         """The same as `get`, under the name that the execution list asks by."""
@@ -133,10 +163,13 @@ class ClassicCache:
         signature = self._signatures.get(node_id)
         if signature is not None:
             self._entries[signature] = entry
+            self._fresh.add(signature)
+            self._hidden.discard(signature)
 
     def all_node_ids(self) -> set[str]:
-        """The nodes of the prompt whose result is stored."""
-        return {node_id for node_id, key in self._signatures.items() if key in self._entries}
+        """The nodes of the prompt whose result is stored and may be used."""
+        usable = self._entries.keys() - self._hidden if self._hidden else self._entries
+        return {node_id for node_id, key in self._signatures.items() if key in usable}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -154,7 +187,7 @@ class LRUCache(ClassicCache):
 
     def begin(self, signatures: dict[str, Signature], inner: Iterable[Signature]) -> None:
         """A prompt begins: the oldest results go until the rest fits."""
-        self._signatures = signatures
+        self._start(signatures)
         in_use = [key for key in dict.fromkeys((*signatures.values(), *inner)) if key in self._entries]
         for signature in in_use:
             self._entries.move_to_end(signature)
@@ -224,11 +257,24 @@ class CacheSet:
             self.outputs = ClassicCache() if kept else NullCache()
         self.objects = ObjectCache(keeps=kept)
         self.scopes = Scopes()
+        self.reasons: dict[str, str] = {}
+        self._past = PastRuns()
+        self._plan: Plan | None = None
         self._signatures: Signatures | None = None
         self._changes: ChangeValues | None = None
 
-    async def begin(self, dynprompt: DynamicPrompt, changes: ChangeValues) -> None:
-        """A prompt begins: find its signatures, drop what it does not use."""
+    def apart(self) -> CacheSet:
+        """An empty store with the same node objects. What is stored in it goes with it."""
+        other = copy.copy(self)
+        other.outputs = ClassicCache() if self.outputs.needs_signatures else NullCache()
+        other.scopes = self.scopes.copy()
+        return other
+
+    async def begin(
+        self, dynprompt: DynamicPrompt, changes: ChangeValues, request: Request | None = None
+    ) -> None:
+        """A prompt begins: find its signatures, drop what it does not use, hide what it wants to run again.
+        """
         prompt = dynprompt.original_prompt
         self._signatures = None
         self._changes = changes
@@ -241,6 +287,11 @@ class CacheSet:
         inner = set[Signature]().union(*(scope.signatures for scope in scopes))
         self.outputs.begin({} if self._signatures is None else self._signatures.by_node, inner)
         self.objects.begin(keys.union(*(scope.members for scope in scopes)))
+        self._plan = Plan(request or Request(), dynprompt, self.scopes.members)
+        self._plan.add(prompt)
+        self.outputs.hide(self._plan.reasons)
+        usable = self.outputs.all_node_ids()
+        self.reasons = {node_id: CACHED for node_id in prompt if node_id in usable}
 
     async def expand(self, dynprompt: DynamicPrompt, parent_id: str, node_ids: Iterable[str]) -> None:
         """A node expanded into these nodes, which are in `dynprompt` already."""
@@ -251,6 +302,35 @@ class CacheSet:
             await self._changes.add(ids)
             self._signatures.add(ids)
             found = [self._signatures.by_node[node_id] for node_id in ids]
+        if self._plan is not None:
+            self._plan.add(ids)
+            self.outputs.hide(node_id for node_id in ids if node_id in self._plan.reasons)
         gone = self.scopes.set(keys[0], Scope(keys[1:], found))
         self.outputs.expand(found, gone.signatures)
         self.objects.forget(gone.members)
+
+    # -- why nodes run -------------------------------------------------------------------------------------
+
+    def note_start(self, node_id: str, class_type: str) -> None:
+        """A node runs: note why. It may be visited several times before it has run."""
+        if self.reasons.get(node_id, CACHED) == CACHED:
+            self.reasons[node_id] = self._why(node_id, class_type)
+
+    def _why(self, node_id: str, class_type: str) -> str:
+        if self._plan is not None and node_id in self._plan.reasons:
+            return self._plan.reasons[node_id]
+        if self._signatures is None:
+            return NOT_READ
+        if self.outputs.is_hidden(node_id):  # an equal node is forced, and this one runs for both
+            return FORCED
+        return self._past.why((node_id, class_type), self._signatures.by_node[node_id])
+
+    def note_reuse(self, node_id: str) -> None:
+        """A node takes a stored result, perhaps one that an equal node of the same prompt has just given."""
+        self.reasons.setdefault(node_id, CACHED)
+
+    def store(self, node_id: str, class_type: str, entry: CacheEntry) -> None:
+        """A node has run: keep its result."""
+        self.outputs.put(node_id, entry)
+        if self._signatures is not None:
+            self._past.note((node_id, class_type), self._signatures.by_node[node_id])

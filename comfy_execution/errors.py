@@ -1,14 +1,17 @@
-"""What can be wrong with a graph.
+"""What can be wrong with a graph, or with a request to run it.
 
     Exception
     ├── DependencyCycleError
     ├── DuplicateNodeError
+    ├── InvalidRequestError
     ├── NodeEndedError
     ├── NodeInputError
     └── NodeNotFoundError
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class DependencyCycleError(Exception):
@@ -17,6 +20,17 @@ class DependencyCycleError(Exception):
 
 class DuplicateNodeError(Exception):
     """A node expanded into a node whose id is taken."""
+
+
+class InvalidRequestError(Exception):
+    """A field of a request cannot be followed. The parts are those of the answer that refuses it."""
+
+    def __init__(self, kind: str, message: str, details: str, extra_info: dict[str, Any]) -> None:
+        super().__init__(f"{message}. {details}")
+        self.kind = kind
+        self.message = message
+        self.details = details
+        self.extra_info = extra_info
 
 
 class NodeEndedError(Exception):

@@ -120,6 +120,10 @@ class FactsOfPrompt:
         self.classes = classes
         self._facts: dict[str, NodeFacts] = {}
 
+    def is_output(self, class_type: str) -> bool:
+        """Does this class save or show something? Asked without `INPUT_TYPES`, which may fail."""
+        return getattr(self.classes.get(class_type), "OUTPUT_NODE", False) is True
+
     def of(self, class_type: str) -> NodeFacts:
         """The facts of a class. KeyError if there is none; whatever `INPUT_TYPES` raises."""
         facts = self._facts.get(class_type)

@@ -71,6 +71,7 @@ class NodeRun:
             output = self._resolve_expansion(run.pending_subgraphs.pop(node_id))
         else:
             get_progress_state().start_progress(node_id)
+            run.caches.note_start(node_id, self.class_type)
             called = await self._call()
             if called is None:
                 return False
@@ -113,11 +114,12 @@ class NodeRun:
         if cached.ui is not None:
             self._show(cached.ui["output"])
         get_progress_state().finish_progress(self.node_id)
+        self.run.caches.note_reuse(self.node_id)
         self.run.execution_list.cache_update(self.node_id, cached)
 
     def _finish(self, entry: CacheEntry) -> None:
         self.run.execution_list.cache_update(self.node_id, entry)
-        self.run.caches.outputs.put(self.node_id, entry)
+        self.run.caches.store(self.node_id, self.class_type, entry)
         get_progress_state().finish_progress(self.node_id)
         self.run.executed.add(self.node_id)
 

@@ -64,6 +64,7 @@ class Result:
     success: bool | None = None
     outputs: dict = field(default_factory=dict)
     meta: dict = field(default_factory=dict)
+    reasons: dict = field(default_factory=dict)
 
     def of(self, event):
         return [data for name, data, _ in self.sent if name == event]
@@ -145,6 +146,7 @@ class Rig:
         result.success = self.executor.success
         result.outputs = self.executor.history_result["outputs"]
         result.meta = self.executor.history_result["meta"]
+        result.reasons = self.executor.history_result["reasons"]
         return result
 
 
