@@ -30,7 +30,7 @@ def inference_environment() -> Iterator[None]:
 
 
 def cache_settings(options: Any) -> dict[str, Any]:
-    """How the executor keeps results, from the command line."""
+    """How the executor keeps and uses results, from the command line."""
     if options.cache_none:
         kind = execution.CacheType.NONE
     elif options.cache_lru > 0:
@@ -40,7 +40,8 @@ def cache_settings(options: Any) -> dict[str, Any]:
     else:
         kind = execution.CacheType.CLASSIC
     gigabytes = options.cache_ram[0] if options.cache_ram else 4.0
-    return {"cache_type": kind, "cache_args": {"lru": options.cache_lru, "ram": gigabytes}}
+    arguments = {"lru": options.cache_lru, "ram": gigabytes}
+    return {"cache_type": kind, "cache_args": arguments, "force": options.force}
 
 
 def without_sensitive(item: tuple) -> tuple:
@@ -107,7 +108,7 @@ class Worker:
             )
         except Exception as error:  # packs replace parts of the executor; the prompt must end in the history
             logging.exception("Prompt %s ended in an error outside of its nodes.", prompt_id)
-            return {"outputs": {}, "meta": {}}, failure(prompt_id, error)
+            return {"outputs": {}, "meta": {}, "reasons": {}}, failure(prompt_id, error)
         success = self.executor.success
         return self.executor.history_result, execution.PromptQueue.ExecutionStatus(
             status_str="success" if success else "error",

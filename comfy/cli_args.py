@@ -118,6 +118,7 @@ FOLDERS = {
 NODES = {
     "--disable-all-custom-nodes": _flag("load no node pack"),
     "--whitelist-custom-nodes": _value(str, [], "NAME", "packs to load all the same", nargs="+"),
+    "--force": _flag('every prompt runs as if it asked for `"force": true`: stored results are not used'),
     "--disable-api-nodes": _flag(
         "load no nodes that call paid services, and forbid the page to reach the internet"
     ),
@@ -178,6 +179,7 @@ EXCLUSIVE = {
         "--cache-classic": _flag("keep results of the last workflow (default)"),
         "--cache-lru": _value(int, 0, "N", "keep results of the last N nodes used"),
         "--cache-none": _flag("keep no result"),
+        "--no-cache": {**_flag("the same as --cache-none"), "dest": "cache_none"},
         "--cache-ram": _value(float, None, "GB", "drop results when free memory falls below this", nargs="*"),
     },
     "precision": {

@@ -12,6 +12,8 @@ import execution
 from aiohttp import web
 
 from app.routes import register
+from comfy_execution import force
+from comfy_execution.errors import InvalidRequestError
 
 LONGEST_PROMPT_ID = 200
 
@@ -50,6 +52,16 @@ def completed_extra_data(
     sensitive = {key: extra_data.pop(key) for key in execution.SENSITIVE_EXTRA_DATA_KEYS if key in extra_data}
     extra_data["create_time"] = int(time.time() * 1000)
     return extra_data, sensitive
+
+
+def force_problem(body: Mapping[str, Any], extra_data: dict[str, Any]) -> web.Response | None:
+    """Move `force` and `cache` into the extra data, where queue and history show them; or their refusal."""
+    extra_data.update({field: body[field] for field in force.FIELDS if body.get(field) is not None})
+    try:
+        force.check_names(force.read_request(extra_data), body["prompt"])
+    except InvalidRequestError as error:
+        return refusal(error.kind, error.message, error.details, **error.extra_info)
+    return None
 
 
 def body_problem(body: Any) -> web.Response | None:
@@ -91,6 +103,8 @@ async def post_prompt(server: Any, request: web.Request) -> web.Response:
         logging.warning("Prompt %s is invalid: %s", prompt_id, error)
         return web.json_response({"error": error, "node_errors": node_errors}, status=400)
     extra_data, sensitive = completed_extra_data(body, request)
+    if (problem := force_problem(body, extra_data)) is not None:
+        return problem
     server.prompt_queue.put((number, prompt_id, prompt, extra_data, outputs, sensitive))
     return web.json_response({"prompt_id": prompt_id, "number": number, "node_errors": node_errors})
 
