@@ -1,9 +1,11 @@
 """Running again what is known already: `force` and `cache` of a request, and why each node ran."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 
+from comfy_execution import reasons
 from comfy_execution.errors import InvalidRequestError
 from comfy_execution.force import Request, check_names, read_request
 from comfy_execution.graph_utils import GraphBuilder
@@ -435,6 +437,12 @@ def test_past_runs_are_remembered_up_to_a_limit():
         past.note((name, "Class"), b"1")
     assert [past.why((name, "Class"), b"1") for name in "abc"] == ["never ran", "dropped", "dropped"]
     assert past.why(("b", "Class"), b"2") == "changed"
+
+
+def test_the_page_about_force_explains_every_reason():
+    page = (Path(__file__).resolve().parents[2] / "docs/force.md").read_text(encoding="utf-8")
+    words = [value for name, value in vars(reasons).items() if name.isupper() and isinstance(value, str)]
+    assert len(words) == 6 and [word for word in words if f"| `{word}` |" not in page] == []
 
 
 # -- the fields ----------------------------------------------------------------------------------------------
