@@ -196,6 +196,7 @@ async def tell_the_story(place: Path, port: int, origin: int, rate: str) -> None
                 f"   Checkpoints on disk: {on_disk}; the depot says: [bold]{await client.tier()}[/]"
             )
             await show_pictures(client, place)
+            await show_force(client, base / "output")
             await show_eviction(client)
             if process.poll() is not None:
                 raise SystemExit(f"The server died. See {log_file}")
@@ -220,9 +221,22 @@ async def show_pictures(client: Client, place: Path) -> None:
         console.print(f"   The depot says: [bold]{await client.tier()}[/]")
 
 
+async def show_force(client: Client, output: Path) -> None:
+    """The same graph three times: nothing runs; the picture is saved again; it is decoded and saved again."""
+    step(4, "The same request again: nothing runs. With force it does: the outputs, all, or what is named.")
+    for request in ({}, {"force": "outputs"}, {"force": ["VAEDecode"]}):
+        before = set(os.listdir(output))
+        _, ran, seconds = await client.run("a blue square", 2, **request)
+        saved = sorted(set(os.listdir(output)) - before)
+        console.print(
+            f"   {json.dumps(request):24} {seconds:.1f} s; ran: {', '.join(ran) or 'nothing'}; "
+            f"saved: {', '.join(saved) or 'nothing'}"
+        )
+
+
 async def show_eviction(client: Client) -> None:
     """Free the memory, take the model off the disk: it is in the cloud again, and still in the list."""
-    step(4, "The disk is needed for something else: the model is taken out of memory and evicted.")
+    step(5, "The disk is needed for something else: the model is taken out of memory and evicted.")
     await client.post("/free", {"unload_models": True, "free_memory": True})
     for _ in range(40):  # the worker follows /free a moment later; until then the depot refuses
         status, answer = await client.post("/depot/evict", {"folder": "checkpoints", "name": NAME})
@@ -232,7 +246,8 @@ async def show_eviction(client: Client) -> None:
     if status != 200:
         raise SystemExit(f"The model was not evicted: {answer}")
     console.print(
-        f"   The depot says: [bold]{await client.tier()}[/]; still in the list, for the next prompt that needs it."
+        f"   The depot says: [bold]{await client.tier()}[/]; still in the list, "
+        "for the next prompt that needs it."
     )
 
 
