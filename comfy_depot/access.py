@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import atexit
 import logging
-import queue
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import astuple, dataclass, fields
@@ -80,54 +78,53 @@ class AccessLog:
 
     def __init__(self, state_directory: Path) -> None:
         self.file = state_directory / FILE_NAME
-        self._waiting: queue.SimpleQueue[Access | None] = queue.SimpleQueue()
-        self._unwritten: list[Access] = []
-        self._thread = threading.Thread(target=self._write_until_closed, name="depot-access-log", daemon=True)
+        self._noted: list[Access] = []
+        self._change = threading.Condition()  # guards `_noted` and `_is_closed`, for moments only
         self._is_closed = False
-        self._lock = threading.Lock()
+        self._writing = threading.Lock()  # guards `_unwritten` and the file, for as long as a write takes
+        self._unwritten: list[Access] = []
         self._has_failed = False
+        self._thread = threading.Thread(target=self._write_until_closed, name="depot-access-log", daemon=True)
         self._thread.start()
         atexit.register(self.close)
 
     def note(self, access: Access) -> None:
         """Take an access down; it is in the file within half a second."""
-        if not self._is_closed:
-            self._waiting.put(access)
+        with self._change:
+            if not self._is_closed:
+                self._noted.append(access)
+                self._change.notify()
 
     def flush(self) -> None:
         """Write everything noted so far, now."""
-        with self._lock:
+        with self._writing:
+            with self._change:
+                self._unwritten += self._noted
+                self._noted.clear()
             self._write()
 
     def close(self) -> None:
         """Write everything and stop; harmless when called twice."""
-        if self._is_closed:
-            return
-        self._is_closed = True
+        with self._change:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            self._change.notify()
         atexit.unregister(self.close)
-        self._waiting.put(None)
         self._thread.join(timeout=30)
         self.flush()
 
     def _write_until_closed(self) -> None:
-        is_open = True
-        while is_open:
-            first = self._waiting.get()
-            is_open = first is not None and not self._is_closed
-            with self._lock:
-                if first is not None:
-                    self._unwritten.append(first)
-            if is_open:
-                time.sleep(SECONDS_TO_RETRY if self._has_failed else SECONDS_BETWEEN_WRITES)
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._noted or self._unwritten or self._is_closed)
+                pause = SECONDS_TO_RETRY if self._has_failed else SECONDS_BETWEEN_WRITES
+                self._change.wait_for(lambda: self._is_closed, timeout=pause)
+                if self._is_closed:
+                    return
             self.flush()
 
     def _write(self) -> None:
-        while not self._waiting.empty():
-            access = self._waiting.get()
-            if access is None:
-                self._waiting.put(None)
-                break
-            self._unwritten.append(access)
         if not self._unwritten:
             return
         try:

@@ -263,19 +263,15 @@ def test_a_thousand_mistakes_do_not_flood_the_log(
     assert len(caplog.records) == 21
 
 
-def test_lists_stay_quick_with_a_hundred_thousand_entries(depot_world: World) -> None:
+def test_a_list_of_a_hundred_thousand_entries_is_made_once(depot_world: World) -> None:
     names = {f"set{i % 50}/model-{i:06}.safetensors": f"https://host.example/{i}" for i in range(100_000)}
     depot_world.write_manifest(json.dumps({"loras": names}))
     with depot_world.depot() as depot:
         depot.catalogue.changed_at -= catalog.SECONDS_TO_SETTLE
         assert len(folder_paths.get_filename_list("loras")) == 100_000
-        seconds = []
+        snapshot, made = depot.catalogue.snapshot(), folder_paths.filename_list_cache["loras"]
         for _ in range(20):
-            start = time.process_time()
             folder_paths.get_filename_list("loras")
-            seconds.append(time.process_time() - start)
-        assert sorted(seconds)[10] < 0.02
-        start = time.process_time()
-        for i in range(1000):
-            assert depot.catalogue.find("loras", f"set{i % 50}/model-{i:06}.safetensors")
-        assert time.process_time() - start < 1
+        assert folder_paths.filename_list_cache["loras"] is made, "what nothing has changed is not made again"
+        assert depot.catalogue.snapshot() is snapshot
+        assert depot.catalogue.find("loras", "set49/model-099999.safetensors")

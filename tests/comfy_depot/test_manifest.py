@@ -69,7 +69,7 @@ def test_an_entry_can_be_a_key_of_a_dictionary() -> None:
     "text, line, words",
     [
         ("{\n'checkpoints': {}}", 2, "not JSON: Expecting property name enclosed in double quotes"),
-        ('{"checkpoints": {\n "a.safetensors": "https://host/a",\n}}', 3, "Correct this line"),
+        ('{"checkpoints": {\n "a.safetensors" "https://host/a"\n}}', 2, "Correct this line"),
         ("", 1, "not JSON"),
         ("[]", 1, 'not an object. The form is {"checkpoints"'),
         ("[" * 100_000, None, "nested too deeply"),

@@ -58,7 +58,7 @@ def imports_of(path, *, everywhere=True):
             elif isinstance(child, ast.ImportFrom):
                 base = child.module or ""
                 if child.level:
-                    anchor = package.split(".")[:len(package.split(".")) - child.level + 1]
+                    anchor = package.split(".")[: len(package.split(".")) - child.level + 1]
                     base = ".".join(anchor + ([child.module] if child.module else []))
                 found.extend((f"{base}.{alias.name}", child.lineno) for alias in child.names)
             elif everywhere or not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
