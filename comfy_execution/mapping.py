@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from comfy_execution.errors import NodeEndedError
@@ -49,34 +49,29 @@ class CallOfNode:
     async def over_lists(self, values: Mapping[str, Any], *, input_is_list: bool) -> list[Any]:
         """One result per call. A call that is not finished after one turn of the loop is given as its task.
         """
-        if input_is_list:
-            blocker = _blocker_among(_blocker_among(many) for many in values.values())
-            return [await self._call(values, 0, blocker)]
-        if not values:
-            return [await self._call({}, None, None)]
-        results = []
-        for index in range(_number_of_calls(values)):
-            arguments = {name: many[index if index < len(many) else -1] for name, many in values.items()}
-            results.append(await self._call(arguments, index, _blocker_among(arguments.values())))
+        results: list[Any] = []
+        for arguments, index, blocker in _calls(values, input_is_list):
+            if self.check is not None:
+                self.check()
+            if blocker is not None:
+                results.append(blocker if self.on_block is None else self.on_block(blocker))
+                continue
+            if self.before_call is not None and index is not None:
+                self.before_call(index)
+            if self.is_async:
+                results.append(await self._start(arguments, index))
+            else:
+                results.append(self._call(arguments, index))
         return results
 
-    async def _call(
-        self, arguments: Mapping[str, Any], index: int | None, blocker: ExecutionBlocker | None
-    ) -> Any:
-        if self.check is not None:
-            self.check()
-        if blocker is not None:
-            return blocker if self.on_block is None else self.on_block(blocker)
-        if self.before_call is not None and index is not None:
-            self.before_call(index)
-        if not self.is_async:
-            with CurrentNodeContext(self.prompt_id, self.node_id, index):
-                try:
-                    return self.function(**arguments)
-                except (SystemExit, asyncio.CancelledError) as error:
-                    raise NodeEndedError(
-                        f"The node ended itself with {error!r} instead of a result."
-                    ) from error
+    def _call(self, arguments: Mapping[str, Any], index: int | None) -> Any:
+        with CurrentNodeContext(self.prompt_id, self.node_id, index):
+            try:
+                return self.function(**arguments)
+            except (SystemExit, asyncio.CancelledError) as error:
+                raise NodeEndedError(f"The node ended itself with {error!r} instead of a result.") from error
+
+    async def _start(self, arguments: Mapping[str, Any], index: int | None) -> Any:
         task = asyncio.create_task(self._call_async(arguments, index))
         await asyncio.sleep(0)  # it may be done without ever waiting
         return results_of([task])[0] if task.done() else task
@@ -87,6 +82,20 @@ class CallOfNode:
                 return await self.function(**arguments)
             except SystemExit as error:
                 raise NodeEndedError(f"The node ended itself with {error!r} instead of a result.") from error
+
+
+def _calls(
+    values: Mapping[str, Any], input_is_list: bool
+) -> Iterator[tuple[Mapping[str, Any], int | None, ExecutionBlocker | None]]:
+    """(arguments, number of the call, the first blocker among the arguments) of each call."""
+    if input_is_list:
+        yield values, 0, _blocker_among(_blocker_among(many) for many in values.values())
+    elif not values:
+        yield {}, None, None
+    else:
+        for index in range(_number_of_calls(values)):
+            arguments = {name: many[index if index < len(many) else -1] for name, many in values.items()}
+            yield arguments, index, _blocker_among(arguments.values())
 
 
 def _blocker_among(values: Iterable[Any]) -> ExecutionBlocker | None:
