@@ -352,7 +352,7 @@ class _RunOfPrompt:
 
     def _show_cached_intermediates(self, cached: list[str]) -> None:
         """Nodes that show something without being outputs show it again when their result is reused."""
-        for node_id in cached:
+        for node_id in cached if self.dynprompt.facts.have_intermediate_output else ():
             if node_id in self.executed or node_id in self.ui_outputs:
                 continue
             if self.dynprompt.node_facts(node_id).has_intermediate_output:

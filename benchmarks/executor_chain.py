@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import json
 import random
 import sys
@@ -93,6 +94,7 @@ def in_process() -> None:
     import execution
     import nodes
 
+    gc.set_threshold(50_000, 20, 20)  # as main.py does
     nodes.NODE_CLASS_MAPPINGS.update(Number=Number, AddOne=AddOne, Show=Show)
 
     def one_run(executor: Any, prompt: Prompt) -> tuple[float, float]:
@@ -109,7 +111,7 @@ def in_process() -> None:
         sink = Sink()
         executor = execution.PromptExecutor(sink)
         fresh, cached, size = [], [], 0
-        for _ in range(5):
+        for _ in range(9):
             executor.reset()
             sink.bytes = 0
             prompt = chain(

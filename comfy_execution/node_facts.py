@@ -98,6 +98,8 @@ class NodeFacts:
         """What validation looks at, in the order of declaration: required, then optional."""
         self.validation_names, self.validation_takes_any = _validation_parameters(class_def)
         """What `VALIDATE_INPUTS` asks for: names, and whether it takes any keyword."""
+        self.wants_received_types = "input_types" in self.validation_names
+        """Does it check the types of its links itself?"""
         self.has_custom_validation = bool(self.validation_names) or self.validation_takes_any
 
     def validates_itself(self, name: str) -> bool:
@@ -119,6 +121,11 @@ class FactsOfPrompt:
     def __init__(self, classes: Mapping[str, Any]) -> None:
         self.classes = classes
         self._facts: dict[str, NodeFacts] = {}
+
+    @property
+    def have_intermediate_output(self) -> bool:
+        """Does any class asked for so far show something without being an output?"""
+        return any(facts.has_intermediate_output for facts in self._facts.values())
 
     def is_output(self, class_type: str) -> bool:
         """Does this class save or show something? Asked without `INPUT_TYPES`, which may fail."""

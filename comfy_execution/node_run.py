@@ -259,6 +259,8 @@ class NodeRun:
 
 def merge_returns(values: list[Any], class_def: Any) -> tuple[Any, dict[str, Any], bool]:
     """(output, ui, whether it is an expansion) from the returns of all calls of a node."""
+    if len(values) == 1 and type(values[0]) is tuple and getattr(class_def, "OUTPUT_IS_LIST", None) is None:
+        return [[value] for value in values[0]], {}, False  # by far the most usual case
     found = returns.gather(values, class_def)
     ui = returns.merge_uis(found.uis)
     if found.expands:

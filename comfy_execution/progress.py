@@ -117,8 +117,11 @@ class ProgressRegistry:
         return entry
 
     def _set(self, node_id: str, state: NodeState, value: float, max_value: float) -> NodeProgressState:
-        entry = self.ensure_entry(node_id)
-        entry["state"], entry["value"], entry["max"] = state, value, max_value
+        entry = self.nodes.get(node_id)
+        if entry is None:
+            entry = self.nodes[node_id] = {"state": state, "value": value, "max": max_value}
+        else:
+            entry["state"], entry["value"], entry["max"] = state, value, max_value
         return entry
 
     def start_progress(self, node_id: str) -> None:
@@ -145,8 +148,9 @@ class ProgressRegistry:
 
     def _end(self, node_id: str, state: NodeState) -> None:
         entry = self.ensure_entry(node_id)
-        reached = entry["max"] if state is NodeState.Finished else entry["value"]
-        self._set(node_id, state, reached, entry["max"])
+        entry["state"] = state
+        if state is NodeState.Finished:
+            entry["value"] = entry["max"]
         for handler in self.handlers.values():
             if handler.enabled:
                 handler.finish_handler(node_id, entry, self.prompt_id)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from comfy_execution.graph_utils import ExecutionBlocker
@@ -40,18 +40,17 @@ Link = tuple[str, InputSpec, str]
 class _Visit:
     """A node while it is being validated."""
 
-    __slots__ = ("node_id", "facts", "inputs", "links", "todo", "link", "errors", "received_types")
+    __slots__ = ("node_id", "facts", "inputs", "links", "links_done", "errors", "received_types")
 
     def __init__(self, node_id: str, facts: NodeFacts, inputs: dict[str, Any]) -> None:
         self.node_id = node_id
         self.facts = facts
         self.inputs = inputs
         self.links: list[Link] = []
-        self.todo: Iterator[Link] = iter(self.links)
-        """Links whose source is still to be validated; `link` is the one that was taken last."""
-        self.link: Link
+        self.links_done = 0
+        """How many links have been followed; the one before this number was followed last."""
         self.errors: list[Error] = []
-        self.received_types: dict[str, Any] = {}
+        self.received_types: dict[str, Any] | None = {} if facts.wants_received_types else None
 
 
 class PromptValidation:
@@ -94,11 +93,11 @@ class PromptValidation:
         path = {root: 0}
         while stack:
             visit = stack[-1]
-            for link in visit.todo:
-                source = link[2]
+            while visit.links_done < len(visit.links):
+                source = visit.links[visit.links_done][2]
+                visit.links_done += 1
                 if source in valid:
                     continue
-                visit.link = link
                 if source in path:
                     self._mark_cycle([entry.node_id for entry in stack[path[source]:]])
                     continue
@@ -152,9 +151,9 @@ class PromptValidation:
             )
         source = link[0]
         received = self.facts.classes[self.prompt[source]["class_type"]].RETURN_TYPES[link[1]]
-        visit.received_types[name] = received
-        types_are_checked = "input_types" not in visit.facts.validation_names
-        if types_are_checked and not validate_node_input(received, spec.type):
+        if visit.received_types is not None:
+            visit.received_types[name] = received
+        elif not validate_node_input(received, spec.type):
             return make_error(
                 "return_type_mismatch",
                 "Return type mismatch between linked nodes",
@@ -210,7 +209,7 @@ class PromptValidation:
         facts = visit.facts
         inputs = collect_inputs(visit.inputs, facts, visit.node_id)
         passed = {k: v for k, v in inputs.values.items() if facts.validates_itself(k)}
-        if "input_types" in facts.validation_names:
+        if visit.received_types is not None:
             passed["input_types"] = [visit.received_types]
         answers = await finished(
             await self.map_over_lists(
@@ -236,7 +235,7 @@ class PromptValidation:
 
     def _fail_inner(self, visit: _Visit, error: Exception) -> None:
         """The node at the other end of a link could not be validated: the error is put down to it."""
-        name, spec, source = visit.link
+        name, spec, source = visit.links[visit.links_done - 1]
         self._fail(source, make_error(
             "exception_during_inner_validation",
             "Exception when validating inner node",
