@@ -19,10 +19,9 @@ from dataclasses import replace
 from enum import Enum
 from typing import Any
 
-import nodes
-
 import comfy.interruption
 import latent_preview
+import nodes
 from comfy_execution import prompt_queue, prompt_validation
 from comfy_execution.caching import CacheEntry, CacheSet, CacheType
 from comfy_execution.dynamic_prompt import DynamicPrompt

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_execution.progress import get_progress_state
-
 from comfy import interruption, progress_bar
 from comfy_api import feature_flags
+from comfy_execution.progress import get_progress_state
 from comfy_execution.utils import get_executing_context
 from protocol import BinaryEventTypes
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from aiohttp import web
-from comfy_execution.jobs import JobStatus, get_all_jobs, get_job
 
 from app.routes import register
 from app.routes.queue import without_sensitive
+from comfy_execution.jobs import JobStatus, get_all_jobs, get_job
 
 SORT_KEYS = ("created_at", "execution_duration")
 SORT_ORDERS = ("asc", "desc")

@@ -6,10 +6,10 @@ import json
 import logging
 from typing import Any
 
-import nodes
 from aiohttp import web
 
 import folder_paths
+import nodes
 from app.routes import register
 
 # Attribute of a class -> key of its description; told only where the class has it.

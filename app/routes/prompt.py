@@ -8,9 +8,9 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-import execution
 from aiohttp import web
 
+import execution
 from app.routes import register
 from comfy_execution import force
 from comfy_execution.errors import InvalidRequestError
