@@ -146,9 +146,8 @@ def announce(args: argparse.Namespace) -> None:
 
 
 def collect_garbage_less_often() -> None:
-    """Large graphs and the model library are many small objects that live long: looking through them costs more
-    than it frees. What is large (tensors, pictures) is freed by reference counts, and the worker collects when
-    it is idle.
+    """Large graphs and the model library are many small objects that live long: looking through them costs
+    more than it frees. Tensors and pictures are freed by reference counts, and the worker collects when idle.
     """
     gc.set_threshold(50_000, 20, 20)
 

@@ -66,6 +66,8 @@ class Transfer:
         self._stop = threading.Event()
         self._end: State | None = None
         self._waiters = 0
+        self._claims = 1
+        """Those who have it from `fetch` and do not wait yet; they count like waiters."""
         self._progress = Progress(changed=self._changed, stopped=self._stop.is_set)
         self._thread: threading.Thread | None = None
 
@@ -104,6 +106,15 @@ class Transfer:
         """Whether somebody asked it to stop."""
         return self._stop.is_set()
 
+    def join(self, priority: Priority) -> bool:
+        """Take part in this transfer; False when it is too late for that."""
+        with self._change:
+            if self.is_finished or self.is_stopping:
+                return False
+            self._claims += 1
+            self.priority = min(self.priority, priority)
+            return True
+
     def stop(self) -> None:
         """Ask the transfer to stop; what has arrived stays for the next fetch."""
         self._stop.set()
@@ -120,6 +131,7 @@ class Transfer:
         leaves, the transfer stops; its partial stays.
         """
         with self._change:
+            self._claims = max(0, self._claims - 1)
             self._waiters += 1
         try:
             while not self.is_finished:
@@ -133,7 +145,7 @@ class Transfer:
         finally:
             with self._change:
                 self._waiters -= 1
-                if self._waiters == 0 and not self.is_finished:
+                if self._waiters == self._claims == 0 and not self.is_finished:
                     self.stop()
         if self.error is not None:
             raise self.error
@@ -204,8 +216,7 @@ class Transfers:
         file = Path(destination).absolute()
         with self._lock:
             for running in self._by_id.values():
-                if running.destination == file and not running.is_finished and not running.is_stopping:
-                    running.priority = min(running.priority, priority)
+                if running.destination == file and running.join(priority):
                     return running
             transfer = Transfer(f"t{next(self._numbers)}", entry, file, priority, self._publish)
             self._remember(transfer)

@@ -145,6 +145,22 @@ def test_when_the_last_one_leaves_the_transfer_stops_within_a_second(tmp_path: P
         assert origin.bytes_sent() - settled <= 1 << 18
 
 
+def test_who_has_joined_but_does_not_wait_yet_keeps_the_transfer_alive(tmp_path: Path) -> None:
+    body = safetensors(2 * MIB)
+    with Origin(rate_total=4 * MIB) as origin, transfers(tmp_path) as ours:
+        wanted, file = entry(origin.put("/a", body)), tmp_path / "a.safetensors"
+
+        def leave() -> None:
+            raise Interrupted
+
+        first = ours.fetch(wanted, file)
+        second = ours.fetch(wanted, file)
+        assert second is first
+        with pytest.raises(Interrupted):
+            first.wait(check=leave)
+        assert second.wait().read_bytes() == body
+
+
 def test_a_cancelled_transfer_ends_for_all_within_a_second_and_can_be_fetched_again(tmp_path: Path) -> None:
     body = safetensors(3 * MIB)
     with Origin(rate_total=6 * MIB) as origin, transfers(tmp_path) as ours:
