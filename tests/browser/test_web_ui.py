@@ -200,7 +200,8 @@ def test_a_model_that_is_only_in_a_manifest_gives_a_picture_in_the_page(tmp_path
         (tmp_path / "model_manifests" / "demo.json").write_text(json.dumps(manifest))
         with ServerProcess(tmp_path, "--depot-allow-hosts", "127.0.0.1") as server:
             page = open_page(server)
-            page.load_workflow(DEMO_WORKFLOW, len(json.loads(DEMO_WORKFLOW.read_text())["nodes"]))
+            node_count = len(json.loads(DEMO_WORKFLOW.read_text())["nodes"])
+            page.load_workflow(DEMO_WORKFLOW, node_count)
             page.run()
             page.wait("return document.body.innerText.includes('Fetching a model')")
             (picture,) = page.wait(PICTURES, seconds=120)
@@ -209,5 +210,8 @@ def test_a_model_that_is_only_in_a_manifest_gives_a_picture_in_the_page(tmp_path
             page.driver.execute_script("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
             time.sleep(2)  # the canvas moves there
             page.save_screenshot("first-picture.png")
+            page.driver.execute_script("app.graph.clear()")
+            (saved,) = (tmp_path / "output").glob("*.png")
+            page.load_workflow(saved, node_count)  # the picture carries its workflow
             assert page.errors() == []
         assert (tmp_path / "models" / "checkpoints" / DEMO_MODEL.name).read_bytes() == body
