@@ -13,7 +13,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python scripts/demo.py $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-browser: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m browser $(ARGS)
