@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 import uuid
 from collections.abc import Mapping
@@ -26,10 +27,13 @@ def refusal(kind: str, message: str, details: str = "", **extra_info: Any) -> we
 
 def take_number(server: Any, body: Mapping[str, Any]) -> float:
     """The place in the queue, smaller is sooner: the client's number, else the next one (negative for
-    "front").
+    "front"). ValueError or TypeError for what is no place.
     """
     if body.get("number") is not None:
-        return float(body["number"])
+        number = float(body["number"])
+        if not math.isfinite(number):
+            raise ValueError("a queue cannot be ordered by it")
+        return number
     number = -server.number if body.get("front") else server.number
     server.number += 1
     return number

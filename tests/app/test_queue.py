@@ -100,6 +100,7 @@ async def test_only_the_wanted_outputs_run(client):
         ({"prompt": GRAPH, "prompt_id": "x" * 201}, "invalid_prompt_id", "1 to 200 printable characters"),
         ({"prompt": GRAPH, "prompt_id": "a\nb"}, "invalid_prompt_id", "1 to 200 printable characters"),
         ({"prompt": GRAPH, "number": "first"}, "invalid_body", "number must be a number"),
+        ({"prompt": GRAPH, "number": float("nan")}, "invalid_body", "number must be a number"),
         ({"prompt": GRAPH, "extra_data": [1]}, "invalid_body", "extra_data must be a JSON object"),
         ({"prompt": GRAPH, "partial_execution_targets": []}, "prompt_no_outputs", "no outputs"),
         ({"prompt": {}}, "prompt_no_outputs", "no outputs"),
