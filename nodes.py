@@ -8,7 +8,10 @@ data stand in `comfy_extras/core_<topic>.py`.
 
 from __future__ import annotations
 
+import importlib
 import logging
+import sys
+import threading
 
 import comfy.interruption
 import folder_paths
@@ -82,6 +85,13 @@ def interrupt_processing(value=True):
 # --- models ------------------------------------------------------------------------------------------
 
 
+def start_loading_the_model_library() -> None:
+    """Import `comfy.sd` on a thread of its own: it takes seconds, once. Whoever imports it next waits for it.
+    """
+    if "comfy.sd" not in sys.modules:
+        threading.Thread(target=importlib.import_module, args=("comfy.sd",), daemon=True).start()
+
+
 class CheckpointLoaderSimple:
     @classmethod
     def INPUT_TYPES(cls):
@@ -101,7 +111,7 @@ class CheckpointLoaderSimple:
     DESCRIPTION = "Loads a checkpoint: everything that is needed to make pictures from a prompt."
 
     def load_checkpoint(self, ckpt_name):
-        # First the path: a download that begins now need not wait for the model library to load.
+        start_loading_the_model_library()  # beside the download that the next line may wait for
         path = folder_paths.get_full_path_or_raise("checkpoints", ckpt_name)
         import comfy.sd
 
@@ -123,6 +133,7 @@ class VAELoader:
     DESCRIPTION = "Loads a VAE from its own file."
 
     def load_vae(self, vae_name):
+        start_loading_the_model_library()
         path = folder_paths.get_full_path_or_raise("vae", vae_name)
         import comfy.sd
         import comfy.utils
