@@ -77,6 +77,8 @@ class Daemon:
         self._lock = threading.RLock()
         self._process: subprocess.Popen[str] | None = None
         self._client: Any = None
+        self._permits: dict[str, int] = {}
+        """{gid: pass} of the downloads of the aria2c that lives; those of an earlier one died with it."""
         self._said: collections.deque[str] = collections.deque(maxlen=50)
         self._closed = False
         self.folder: Path | None = None
@@ -101,23 +103,26 @@ class Daemon:
             self._tear_down()
             self._start()
 
-    def add(self, url: str, options: Mapping[str, Any], target: tuple[str, int]) -> tuple[str, int]:
-        """Start a download that may reach `target` (host, port) only; returns its gid and its pass."""
+    def add(self, url: str, options: Mapping[str, Any], target: tuple[str, int]) -> str:
+        """Start a download that may reach `target` (host, port) only; returns its gid."""
         with self._lock:
             self.ensure()
             password = secrets.token_hex(16)
             permit: int = self._tell({"password": password, "host": target[0], "port": target[1]})["port"]
             proxy = f"http://127.0.0.1:{permit}"
             through = {"all-proxy": proxy, "all-proxy-user": "depot", "all-proxy-passwd": password}
-            gid = self._call("add_uri", [url], {**options, **through})
-        return str(gid), permit
+            gid = str(self._call("add_uri", [url], {**options, **through}))
+            self._permits[gid] = permit
+        return gid
 
     def status(self, gid: str) -> dict[str, str]:
-        """aria2's answer to tellStatus, with STATUS_KEYS."""
+        """aria2's answer to tellStatus, with STATUS_KEYS; DaemonGone when the download died with its aria2c."""
+        if gid not in self._permits:
+            raise DaemonGone("aria2c has died and was started again.")
         answer: dict[str, str] = self._call("tell_status", gid, STATUS_KEYS)
         return answer
 
-    def remove(self, gid: str, permit: int) -> None:
+    def remove(self, gid: str) -> None:
         """Stop a download, forget it and withdraw its pass; one that is gone already is fine."""
         import aria2p
 
@@ -129,7 +134,8 @@ class Daemon:
                     time.sleep(0.01)
             self._call("remove_download_result", gid)
         with contextlib.suppress(DaemonGone), self._lock:
-            self._tell({"shut": permit})
+            if gid in self._permits:
+                self._tell({"shut": self._permits.pop(gid)})
 
     def close(self) -> None:
         """Stop aria2c and forget its folder."""
@@ -181,6 +187,7 @@ class Daemon:
 
     def _tear_down(self) -> None:
         process, self._process, self._client = self._process, None, None
+        self._permits.clear()
         if process is not None:
             assert process.stdin is not None and process.stdout is not None
             with contextlib.suppress(OSError):

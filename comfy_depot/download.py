@@ -153,6 +153,13 @@ class Download:
                 self.progress.pause(min(pause, self.patience.longest_pause))
 
     def _attempt(self, url: str) -> None:
+        """One try. An aria2c that dies is started by the next one."""
+        try:
+            self._bring(url)
+        except DaemonGone as error:
+            raise Busy(f"'{self.entry.key}': {error}", retry_after=0.1) from error
+
+    def _bring(self, url: str) -> None:
         self.progress.check()
         self.progress.tell(state="resolving", source=sources.origin_of(sources.plain_url(url))[1])
         remote = self._resolve(url)
@@ -273,7 +280,7 @@ class Download:
 
     def _pull(self, remote: Remote, record: Record) -> None:
         """Let aria2 fetch what is missing, and journal what it has."""
-        gid, permit = self._start(remote)
+        gid = self._start(remote)
         watch = Watch(self.place, record, journalled=bool(remote.ranges and remote.validator.size))
         try:
             while True:
@@ -291,14 +298,12 @@ class Download:
                         f"'{self.entry.key}': {sources.shown(remote.url)} has sent nothing for a while."
                     )
                 self.progress.pause(watch.seconds_to_next_look)
-        except DaemonGone as error:
-            raise Busy(f"'{self.entry.key}': {error}", retry_after=0.1) from error
         finally:
-            self.daemon.remove(gid, permit)
+            self.daemon.remove(gid)
             watch.end()
         self.progress.tell(bytes_done=_size_of(self.place.partial), bytes_per_second=0)
 
-    def _start(self, remote: Remote) -> tuple[str, int]:
+    def _start(self, remote: Remote) -> str:
         connections = self.options.depot_connections if remote.ranges else 1
         headers = list(remote.headers)
         if remote.validator.if_range and remote.ranges:
@@ -313,10 +318,7 @@ class Download:
             "continue": "true" if remote.ranges else "false",
             "use-head": "true" if self._may_use_head(remote) else "false",
         }
-        try:
-            return self.daemon.add(remote.url, wishes, (remote.host, remote.port))
-        except DaemonGone as error:
-            raise Busy(f"'{self.entry.key}': {error}", retry_after=0.1) from error
+        return self.daemon.add(remote.url, wishes, (remote.host, remote.port))
 
     def _may_use_head(self, remote: Remote) -> bool:
         """aria2 begins with a request for the whole file; when a part is here that is sent for nothing."""

@@ -103,11 +103,29 @@ def test_a_dead_aria2c_is_noticed_and_started_again(tmp_path: Path) -> None:
         assert first is not None and folder is not None
         os.kill(first, signal.SIGKILL)
         until(lambda: not aria2.is_alive(folder / "alive"))
-        with pytest.raises(DaemonGone, match="does not answer|not running"):
+        with pytest.raises(DaemonGone, match="has died"):
             daemon.status("0000000000000000")
         until(lambda: daemon._process is None or daemon._process.poll() is not None)
         daemon.ensure()
         assert daemon.aria2c_pid != first and not folder.exists()
+
+
+def test_a_download_of_an_aria2c_that_has_died_is_gone_and_does_no_harm_to_the_next_one(
+    tmp_path: Path,
+) -> None:
+    with running(Daemon(tmp_path / "state", allow_hosts=("127.0.0.1",))) as daemon, Origin() as origin:
+        url = origin.put("/a", weights(1000), delay=5)
+        gid = daemon.add(url, {"dir": str(tmp_path), "out": "a"}, ("127.0.0.1", origin.port))
+        assert daemon.aria2c_pid is not None and daemon._process is not None
+        os.kill(daemon.aria2c_pid, signal.SIGKILL)
+        daemon._process.wait()
+        daemon.ensure()
+        second = daemon.aria2c_pid
+        with pytest.raises(DaemonGone, match="started again"):
+            daemon.status(gid)
+        daemon.remove(gid)
+        daemon.ensure()
+        assert daemon.aria2c_pid == second
 
 
 def test_a_closed_daemon_stays_closed_and_leaves_nothing(tmp_path: Path) -> None:
@@ -146,10 +164,10 @@ def test_a_download_through_the_gate_reaches_its_own_source_only(tmp_path: Path)
         url = origin.put("/a", weights(MIB))
 
         def outcome(port: int) -> str:
-            gid, permit = daemon.add(url, {"dir": str(tmp_path), "out": "a"}, ("127.0.0.1", port))
+            gid = daemon.add(url, {"dir": str(tmp_path), "out": "a"}, ("127.0.0.1", port))
             while (status := daemon.status(gid)["status"]) == "active":
                 time.sleep(0.01)
-            daemon.remove(gid, permit)
+            daemon.remove(gid)
             return status
 
         assert outcome(origin.port) == "complete"

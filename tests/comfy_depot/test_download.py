@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from comfy_depot.aria2 import Daemon, running
+from comfy_depot.aria2 import Daemon, DaemonGone, running
 from comfy_depot.download import Patience
 from comfy_depot.errors import DiskFull, DownloadFailed, SourceRefused, TransferCancelled, WrongContent
 from comfy_depot.layout import Layout
@@ -246,6 +246,42 @@ def test_a_death_of_aria2c_in_the_middle_is_survived(tmp_path: Path) -> None:
         os.kill(ours.daemon.aria2c_pid, signal.SIGKILL)
         assert transfer.wait().read_bytes() == body
         assert origin.bytes_sent() < 10 * MIB
+
+
+def test_a_death_of_aria2c_under_many_transfers_costs_one_new_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bodies = [safetensors(2 * MIB, seed) for seed in range(4)]
+    own = Daemon(tmp_path / "state", allow_hosts=("127.0.0.1",))
+    with Origin(rate_total=12 * MIB) as origin, running(own), transfers(tmp_path, daemon=own) as ours:
+        coming = [
+            ours.fetch(entry(origin.put(f"/{i}", body)), tmp_path / "models" / f"{i}.safetensors")
+            for i, body in enumerate(bodies)
+        ]
+        until(lambda: all(origin.bytes_sent(f"/{i}") > 1000 for i in range(4)))
+        assert own.aria2c_pid is not None
+        os.kill(own.aria2c_pid, signal.SIGKILL)
+        assert [transfer.wait().read_bytes() for transfer in coming] == bodies
+    assert caplog.text.count("started again") == 1
+
+
+class DyingOnce(Daemon):
+    """An aria2c that does not survive its first start."""
+
+    has_died = False
+
+    def ensure(self) -> None:
+        if not self.has_died:
+            self.has_died = True
+            raise DaemonGone("aria2c could not be started or has died.")
+        super().ensure()
+
+
+def test_an_aria2c_that_dies_while_it_starts_is_started_again(tmp_path: Path) -> None:
+    own = DyingOnce(tmp_path / "state", allow_hosts=("127.0.0.1",))
+    with Origin() as origin, running(own), transfers(tmp_path, daemon=own) as ours:
+        wanted = entry(origin.put("/a", safetensors(1000)))
+        assert ours.fetch(wanted, tmp_path / "models" / "a.safetensors").wait().is_file()
 
 
 def test_a_second_process_waits_for_the_first_and_takes_over_when_it_dies(tmp_path: Path) -> None:
