@@ -49,7 +49,7 @@ def without_sensitive(item: tuple) -> tuple:
     return tuple(item[:5])
 
 
-def failure(prompt_id: str, error: Exception) -> execution.PromptQueue.ExecutionStatus:
+def failure(prompt_id: str, error: BaseException) -> execution.PromptQueue.ExecutionStatus:
     """The status of a prompt that failed outside of its nodes, with every field that clients read."""
     details = {
         "prompt_id": prompt_id, "node_id": "", "node_type": "", "executed": [],
@@ -106,9 +106,12 @@ class Worker:
             self.executor.execute(
                 prompt, prompt_id, {**extra_data, **(sensitive[0] if sensitive else {})}, outputs
             )
-        except Exception as error:  # packs replace parts of the executor; the prompt must end in the history
+        except BaseException as error:  # packs replace parts of the executor; it must end in the history
             logging.exception("Prompt %s ended in an error outside of its nodes.", prompt_id)
-            return {"outputs": {}, "meta": {}, "reasons": {}}, failure(prompt_id, error)
+            status = failure(prompt_id, error)
+            if self.server.client_id is not None:
+                self.server.send_sync(*status.messages[0], self.server.client_id)
+            return {"outputs": {}, "meta": {}, "reasons": {}}, status
         success = self.executor.success
         return self.executor.history_result, execution.PromptQueue.ExecutionStatus(
             status_str="success" if success else "error",

@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from comfy.interruption import InterruptProcessingException
 from comfy_execution.errors import NodeEndedError
 from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.utils import CurrentNodeContext
@@ -68,7 +69,9 @@ class CallOfNode:
         with CurrentNodeContext(self.prompt_id, self.node_id, index):
             try:
                 return self.function(**arguments)
-            except (SystemExit, asyncio.CancelledError) as error:
+            except (Exception, InterruptProcessingException):
+                raise
+            except BaseException as error:  # sys.exit, KeyboardInterrupt, a pack's own: only the node ends
                 raise NodeEndedError(f"The node ended itself with {error!r} instead of a result.") from error
 
     async def _start(self, arguments: Mapping[str, Any], index: int | None) -> Any:
@@ -80,7 +83,9 @@ class CallOfNode:
         with CurrentNodeContext(self.prompt_id, self.node_id, index):
             try:
                 return await self.function(**arguments)
-            except SystemExit as error:
+            except (Exception, InterruptProcessingException, asyncio.CancelledError, GeneratorExit):
+                raise  # the last two end the task from outside, when the prompt's loop closes
+            except BaseException as error:  # sys.exit, KeyboardInterrupt, a pack's own: only the node ends
                 raise NodeEndedError(f"The node ended itself with {error!r} instead of a result.") from error
 
 

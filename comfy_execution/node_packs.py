@@ -160,7 +160,9 @@ def load_pack(path: str, registry: Registry, *, parent: str = "custom_nodes") ->
     except PackRefused as refusal:
         error = str(refusal)
         log.warning("%s", error)
-    except (Exception, SystemExit) as failure:  # packs may raise anything; the start goes on
+    except KeyboardInterrupt:
+        raise
+    except BaseException as failure:  # packs may raise anything; the start goes on
         error = f"{type(failure).__name__}: {failure}"
         log.error(
             "Node pack %s could not be loaded and is skipped: %s\n%s",
@@ -217,7 +219,9 @@ def run_prestartup_scripts(
                 continue
             try:
                 _execute_file(f"{pack_name(path)}_prestartup", script)
-            except (Exception, SystemExit):  # a pack's script may raise anything; the start goes on
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # a pack's script may raise anything; the start goes on
                 log.error("%s failed and is skipped:\n%s", script, traceback.format_exc().rstrip())
 
 

@@ -82,11 +82,17 @@ def test_nodes_run_without_gradients(house, echo):
     assert seen == [True]
 
 
-def test_an_executor_that_breaks_leaves_a_history_entry_and_the_next_prompt_runs(house, monkeypatch):
+@pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt, GeneratorExit])
+def test_an_executor_that_breaks_leaves_a_history_entry_and_the_next_prompt_runs(house, monkeypatch, kind):
+    def execute(*arguments):
+        house.server.client_id = "me"
+        raise kind("disk")
+
     put(house, "broken")
     with monkeypatch.context() as patch:
-        patch.setattr(house.executor, "execute", lambda *arguments: (_ for _ in ()).throw(OSError("disk")))
+        patch.setattr(house.executor, "execute", execute)
         house.run_next()
+    assert [message[0] for message in house.server.sent] == ["execution_error", "executing"]
     entry = house.queue.history["broken"]
     assert entry["status"]["status_str"] == "error"
     (event, data), = entry["status"]["messages"]  # fmt: skip

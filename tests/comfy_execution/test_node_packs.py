@@ -78,6 +78,12 @@ def test_a_pack_that_exits_the_interpreter_is_skipped(tmp_path, registry):
     assert report.error == "SystemExit: 3"
 
 
+def test_a_pack_that_raises_what_is_no_exception_is_skipped(tmp_path, registry):
+    """pytest.skip() at the top of a file does, for one."""
+    source = "class Skipped(BaseException): ...\nraise Skipped('not here')\n"
+    assert load_pack(str(write_pack(tmp_path, "skipped", source)), registry).error == "Skipped: not here"
+
+
 @pytest.mark.parametrize("source, reason", [
     ("x = 1\n", "it has no NODE_CLASS_MAPPINGS"),
     ("def comfy_entrypoint(): ...\n", "V3 node API"),
