@@ -53,7 +53,7 @@ SENSITIVE_EXTRA_DATA_KEYS = ("auth_token_comfy_org", "api_key_comfy_org")
 MAXIMUM_HISTORY_SIZE = prompt_queue.MAXIMUM_HISTORY_SIZE
 
 OUT_OF_MEMORY_ADVICE = (
-    "The GPU has no memory left for this. If the workflow ran before, check for a larger batch or picture."
+    "The {} has no memory left for this. If the workflow ran before, check for a larger batch or picture."
 )
 SHAPE_ADVICE = (
     "\n\nCheck that the text encoder that is linked to this sampler belongs to its model: "
@@ -172,12 +172,13 @@ def _describe_failure(error: Exception, dynprompt: DynamicPrompt, node_id: str, 
 
 
 def _advice(error: Exception, class_type: str) -> str:
-    """What the user can do about errors that are known. When the GPU is full, its models are let go."""
-    management = sys.modules.get("comfy.model_management")  # before it is loaded nothing is on a GPU
-    if management is not None and isinstance(error, management.OOM_EXCEPTION):
+    """What the user can do about errors that are known. When memory is full, models are let go."""
+    management = sys.modules.get("comfy.model_management")  # before it is loaded there is no large tensor
+    if management is not None and management.is_oom(error):
         log.error("Out of memory on the device: all models are unloaded.")
         management.unload_all_models()
-        return OUT_OF_MEMORY_ADVICE
+        full = "GPU" if isinstance(error, management.OOM_EXCEPTION) else "machine"
+        return OUT_OF_MEMORY_ADVICE.format(full)
     if isinstance(error, RuntimeError) and "mat1 and mat2 shapes" in str(error) and "Sampler" in class_type:
         return SHAPE_ADVICE
     return ""

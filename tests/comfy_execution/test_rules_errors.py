@@ -63,18 +63,24 @@ def test_inputs_are_shown_as_text_even_when_they_have_none(rig):
     assert result.failure["current_inputs"] == {"a": ["<Strange: no text>", "b'x'"]}
 
 
-def test_out_of_memory_unloads_the_models_and_gives_advice(rig, monkeypatch):
-    class OutOfMemoryError(RuntimeError):
-        pass
+class GPUIsFull(RuntimeError):
+    """Stands for torch's error, which these tests do without."""
 
+
+@pytest.mark.parametrize(
+    ("error", "full"), [(GPUIsFull("full"), "GPU"), (RuntimeError("alloc_cpu: full"), "machine")]
+)
+def test_out_of_memory_unloads_the_models_and_gives_advice(rig, monkeypatch, error, full):
     unloaded = []
     management = types.SimpleNamespace(
-        OOM_EXCEPTION=OutOfMemoryError, unload_all_models=lambda: unloaded.append(1)
+        OOM_EXCEPTION=GPUIsFull,
+        is_oom=lambda error: str(error).endswith("full"),
+        unload_all_models=lambda: unloaded.append(1),
     )
     monkeypatch.setitem(sys.modules, "comfy.model_management", management)
-    rig.add(Fails=make(raises(OutOfMemoryError("full")), {}, returns=(), OUTPUT_NODE=True))
+    rig.add(Fails=make(raises(error), {}, returns=(), OUTPUT_NODE=True))
     message = rig.run({"1": node("Fails")}).failure["exception_message"]
-    assert "GPU has no memory left" in message
+    assert f"{full} has no memory left" in message
     assert unloaded == [1]
 
 
