@@ -13,11 +13,15 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import numbers
 import struct
 from collections.abc import Mapping
 from typing import Any
 
 IMAGE_FORMAT_NUMBER = {"JPEG": 1, "PNG": 2}
+DEEPEST = 200
+LONGEST_TEXT = 1000
 
 
 class BinaryEventTypes:
@@ -29,9 +33,42 @@ class BinaryEventTypes:
     PREVIEW_IMAGE_WITH_METADATA = 4
 
 
+def to_json(value: Any) -> str:
+    """JSON that every client can read, of any value: nodes and packs show what they like, and one bad element
+    must not make a whole history unreadable.
+    """
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return json.dumps(plain(value))
+
+
+def plain(value: Any, above: tuple[int, ...] = ()) -> Any:
+    """A copy that JSON can say: None for NaN and infinities, numbers for those of other libraries, and the
+    text of what else it does not know. `above` holds the ids of the containers around the value.
+    """
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, (Mapping, list, tuple)):
+        if id(value) in above or len(above) >= DEEPEST:
+            return "..."
+        inside = (*above, id(value))
+        if isinstance(value, Mapping):
+            return {str(key): plain(content, inside) for key, content in value.items()}
+        return [plain(content, inside) for content in value]
+    try:
+        return str(value)[:LONGEST_TEXT]
+    except Exception as error:  # any class may come along here, and its text is only a stand-in
+        return f"<{type(value).__name__}: {error}>"
+
+
 def encode_json(event: str, data: Any) -> str:
     """One JSON message."""
-    return json.dumps({"type": event, "data": data})
+    return to_json({"type": event, "data": data})
 
 
 def with_length(data: bytes) -> bytes:

@@ -20,6 +20,8 @@ PREVIEWABLE_MEDIA_TYPES = frozenset({"images", "video", "audio", "3d", "text"})
 THREE_D_EXTENSIONS = (".obj", ".fbx", ".gltf", ".glb", ".usdz")
 TEXT_EXTENSIONS = (".txt", ".md", ".json")
 TEXT_PREVIEW_MAX_LENGTH = 1024
+FILE_TEXTS = frozenset({"filename", "subfolder", "type", "mediaType", "format"})
+FILE_TYPES = ("input", "output", "temp")
 
 Job = dict[str, Any]
 QueueEntry = tuple[Any, ...]
@@ -130,6 +132,14 @@ def _text_preview(text: str) -> dict[str, Any]:
     return {"content": text[:TEXT_PREVIEW_MAX_LENGTH], "truncated": True}
 
 
+def _strict(file: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a file the web UI accepts: packs write what they like, and its texts must be texts."""
+    kept = {key: value for key, value in file.items() if key not in FILE_TEXTS or isinstance(value, str)}
+    if kept.get("type") not in FILE_TYPES:
+        kept.pop("type", None)
+    return kept
+
+
 def get_outputs_summary(outputs: Mapping[str, Any]) -> tuple[int, dict[str, Any] | None]:
     """(number of output files, the best one to show). Plain text counts as no file; it is shown last."""
     count = 0
@@ -139,7 +149,7 @@ def get_outputs_summary(outputs: Mapping[str, Any]) -> tuple[int, dict[str, Any]
         if file is not None:
             count += 1
             if is_previewable(media_type, file) and _preview_rank(media_type, file) < best[0]:
-                preview = {"mediaType": media_type, **file, "nodeId": node_id}
+                preview = {"mediaType": media_type, **_strict(file), "nodeId": node_id}
                 best = (_preview_rank(media_type, file), preview)
         elif media_type == "text" and item is not None and best[0] > 3:
             text = item[0] if isinstance(item, tuple) and item else item
@@ -163,12 +173,14 @@ def _present(job: Job) -> Job:
 def _describe_item(item: QueueEntry) -> Job:
     """What a queue item says about its job. (number, id, graph, extra data, ...)"""
     extra_data = item[3] or {}
-    workflow = (extra_data.get("extra_pnginfo") or {}).get("workflow") or {}
+    pnginfo = extra_data.get("extra_pnginfo")
+    workflow = pnginfo.get("workflow") if isinstance(pnginfo, Mapping) else None
+    workflow_id = workflow.get("id") if isinstance(workflow, Mapping) else None
     return {
         "id": item[1],
         "priority": item[0],
         "create_time": extra_data.get("create_time", 0),
-        "workflow_id": workflow.get("id") if isinstance(workflow, Mapping) else None,
+        "workflow_id": None if workflow_id is None else str(workflow_id),
     }
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
+import json
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 from aiohttp import web
+
+import protocol
 
 
 def register(routes: web.RouteTableDef, server: Any, table: Iterable[tuple[str, str, Any]]) -> None:
@@ -15,10 +19,27 @@ def register(routes: web.RouteTableDef, server: Any, table: Iterable[tuple[str, 
         routes.route(method, path)(functools.partial(handler, server))
 
 
+def answer(content: Any, *, status: int = 200) -> web.Response:
+    """A JSON answer that may hold what nodes and packs made."""
+    return web.json_response(text=protocol.to_json(content), status=status)
+
+
+async def read_json(request: web.Request) -> Any:
+    """The JSON in the request's body; ValueError for anything else. NaN, which Python's clients can send and
+    no browser can read, is null.
+    """
+    try:
+        return json.loads(await request.text(), parse_constant=lambda name: None)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except LookupError as error:
+        raise ValueError(str(error)) from None
+
+
 async def read_object(request: web.Request) -> dict[str, Any]:
     """The JSON object in the request's body; 400 with a sentence for anything else."""
     try:
-        content = await request.json()
+        content = await read_json(request)
     except ValueError:
         content = None
     if not isinstance(content, dict):
@@ -26,9 +47,25 @@ async def read_object(request: web.Request) -> dict[str, Any]:
     return content
 
 
+def is_list_of_texts(value: Any) -> bool:
+    """Is it a list of ids, as JSON has them?"""
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def listed(body: dict[str, Any], field: str) -> list[str]:
+    """The ids that a body lists in a field; 400 for anything but a list of texts."""
+    ids = body.get(field) or []
+    if not is_list_of_texts(ids):
+        raise web.HTTPBadRequest(text=f"{field} must be a list of ids.")
+    return ids
+
+
 def whole_number(text: str | None, default: int) -> int:
     """A query value as a number; 400 for text that is none."""
     try:
-        return default if text is None else int(text)
+        number = default if text is None else int(text)
+        if abs(number) > sys.maxsize:
+            raise ValueError("no list is so long")
+        return number
     except ValueError:
         raise web.HTTPBadRequest(text=f"{text!r} is not a whole number.") from None

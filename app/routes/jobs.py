@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from aiohttp import web
 
-from app.routes import register
+from app.routes import answer, register
 from app.routes.queue import without_sensitive
 from comfy_execution.jobs import JobStatus, get_all_jobs, get_job
 
@@ -39,7 +40,10 @@ def one_of(name: str, text: str, allowed: tuple[str, ...]) -> str:
 def integer(name: str, text: str) -> int:
     """A query value that must be a whole number."""
     try:
-        return int(text)
+        number = int(text)
+        if abs(number) > sys.maxsize:
+            raise ValueError("no list is so long")
+        return number
     except ValueError:
         raise BadQuery(f"{name} must be an integer") from None
 
@@ -73,7 +77,7 @@ async def get_jobs(server: Any, request: web.Request) -> web.Response:
         "total": total,
         "has_more": offset + len(jobs) < total,
     }
-    return web.json_response({"jobs": jobs, "pagination": pagination})
+    return answer({"jobs": jobs, "pagination": pagination})
 
 
 async def get_one_job(server: Any, request: web.Request) -> web.Response:
@@ -82,7 +86,7 @@ async def get_one_job(server: Any, request: web.Request) -> web.Response:
     job = get_job(job_id, running, pending, server.prompt_queue.get_history(prompt_id=job_id))
     if job is None:
         return web.json_response({"error": "Job not found"}, status=404)
-    return web.json_response(job)
+    return answer(job)
 
 
 def add_routes(routes: web.RouteTableDef, server: Any) -> None:

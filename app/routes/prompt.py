@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 
 import execution
-from app.routes import register
+from app.routes import answer, is_list_of_texts, read_json, register
 from comfy_execution import force
 from comfy_execution.errors import InvalidRequestError
 
@@ -22,12 +22,12 @@ LONGEST_PROMPT_ID = 200
 def refusal(kind: str, message: str, details: str = "", **extra_info: Any) -> web.Response:
     """A 400 answer in the shape of a failed validation."""
     error = {"type": kind, "message": message, "details": details or message, "extra_info": extra_info}
-    return web.json_response({"error": error, "node_errors": {}}, status=400)
+    return answer({"error": error, "node_errors": {}}, status=400)
 
 
 def take_number(server: Any, body: Mapping[str, Any]) -> float:
     """The place in the queue, smaller is sooner: the client's number, else the next one (negative for
-    "front"). ValueError or TypeError for what is no place.
+    "front"). ValueError, TypeError or OverflowError for what is no place.
     """
     if body.get("number") is not None:
         number = float(body["number"])
@@ -82,21 +82,26 @@ def body_problem(body: Any) -> web.Response | None:
             "prompt_id must be a text of 1 to 200 printable characters",
             "Omit prompt_id to let the server make one.",
         )
-    if not isinstance(body.get("extra_data") or {}, dict):
+    extra_data, targets = body.get("extra_data") or {}, body.get("partial_execution_targets")
+    if not isinstance(extra_data, dict):
         return refusal("invalid_body", "extra_data must be a JSON object")
+    if any(isinstance(place.get("client_id"), (dict, list)) for place in (body, extra_data)):
+        return refusal("invalid_body", "client_id must be a text")
+    if targets is not None and not is_list_of_texts(targets):
+        return refusal("invalid_body", "partial_execution_targets must be a list of node ids")
     return None
 
 
 async def post_prompt(server: Any, request: web.Request) -> web.Response:
     try:
-        body = server.trigger_on_prompt(await request.json())
+        body = server.trigger_on_prompt(await read_json(request))
     except ValueError as error:
         return refusal("invalid_body", "The request's body is not JSON", str(error))
     if (problem := body_problem(body)) is not None:
         return problem
     try:
         number = take_number(server, body)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return refusal("invalid_body", "number must be a number", f"Received {body['number']!r}.")
     prompt, prompt_id = body["prompt"], body.get("prompt_id") or str(uuid.uuid4())
     server.node_replace_manager.apply_replacements(prompt)
@@ -105,12 +110,12 @@ async def post_prompt(server: Any, request: web.Request) -> web.Response:
     )
     if not valid:
         logging.warning("Prompt %s is invalid: %s", prompt_id, error)
-        return web.json_response({"error": error, "node_errors": node_errors}, status=400)
+        return answer({"error": error, "node_errors": node_errors}, status=400)
     extra_data, sensitive = completed_extra_data(body, request)
     if (problem := force_problem(body, extra_data)) is not None:
         return problem
     server.prompt_queue.put((number, prompt_id, prompt, extra_data, outputs, sensitive))
-    return web.json_response({"prompt_id": prompt_id, "number": number, "node_errors": node_errors})
+    return answer({"prompt_id": prompt_id, "number": number, "node_errors": node_errors})
 
 
 async def get_prompt(server: Any, request: web.Request) -> web.Response:

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from app.routes import read_object, register
+from app.routes import answer, listed, read_json, read_object, register
 from comfy import interruption
 
 
@@ -26,16 +26,14 @@ def cancel(server: Any, prompt_id: str) -> bool:
 
 async def get_queue(server: Any, request: web.Request) -> web.Response:
     running, pending = server.prompt_queue.get_current_queue_volatile()
-    return web.json_response(
-        {"queue_running": without_sensitive(running), "queue_pending": without_sensitive(pending)}
-    )
+    return answer({"queue_running": without_sensitive(running), "queue_pending": without_sensitive(pending)})
 
 
 async def post_queue(server: Any, request: web.Request) -> web.Response:
     body = await read_object(request)
+    doomed = listed(body, "delete")
     if body.get("clear"):
         server.prompt_queue.wipe_queue()
-    doomed = body.get("delete") or []
     for prompt_id in doomed:
         server.prompt_queue.delete_queue_item(lambda item, wanted=prompt_id: item[1] == wanted)
     return web.Response()
@@ -43,7 +41,7 @@ async def post_queue(server: Any, request: web.Request) -> web.Response:
 
 async def post_interrupt(server: Any, request: web.Request) -> web.Response:
     try:
-        body = await request.json()
+        body = await read_json(request)
     except ValueError:  # mostly there is no body at all
         body = None
     prompt_id = body.get("prompt_id") if isinstance(body, dict) else None
@@ -70,7 +68,7 @@ async def post_cancel(server: Any, request: web.Request) -> web.Response:
 async def post_cancel_many(server: Any, request: web.Request) -> web.Response:
     """Cancel several. Any text is an id here, because prompts may bring ids of any form."""
     try:
-        body = await request.json()
+        body = await read_json(request)
     except ValueError:
         return web.json_response({"error": "Request body must be valid JSON"}, status=400)
     job_ids = body.get("job_ids") if isinstance(body, dict) else None

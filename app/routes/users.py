@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from app.routes import read_object, register
+from app.routes import read_json, read_object, register
 from comfy.cli_args import args
 
 
@@ -45,7 +45,7 @@ async def post_settings(server: Any, request: web.Request) -> web.Response:
 
 async def post_setting(server: Any, request: web.Request) -> web.Response:
     try:
-        value = await request.json()
+        value = await read_json(request)
     except ValueError:
         raise web.HTTPBadRequest(text="The setting's value must be JSON.") from None
     settings = server.settings.get_chosen(request)

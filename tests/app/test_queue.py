@@ -1,5 +1,6 @@
 """/prompt, /queue, /interrupt, /free, /history and /api/jobs. The test takes the part of the worker."""
 
+import json
 import uuid
 
 import pytest
@@ -100,7 +101,7 @@ async def test_only_the_wanted_outputs_run(client):
         ({"prompt": GRAPH, "prompt_id": "x" * 201}, "invalid_prompt_id", "1 to 200 printable characters"),
         ({"prompt": GRAPH, "prompt_id": "a\nb"}, "invalid_prompt_id", "1 to 200 printable characters"),
         ({"prompt": GRAPH, "number": "first"}, "invalid_body", "number must be a number"),
-        ({"prompt": GRAPH, "number": float("nan")}, "invalid_body", "number must be a number"),
+        ({"prompt": GRAPH, "number": [1]}, "invalid_body", "number must be a number"),
         ({"prompt": GRAPH, "extra_data": [1]}, "invalid_body", "extra_data must be a JSON object"),
         ({"prompt": GRAPH, "partial_execution_targets": []}, "prompt_no_outputs", "no outputs"),
         ({"prompt": {}}, "prompt_no_outputs", "no outputs"),
@@ -353,3 +354,71 @@ async def test_bad_cancel_requests_are_refused(client, body, error):
     answer = await client.post("/api/jobs/cancel", data=body)
     assert answer.status == 400
     assert error in (await answer.json())["error"]
+
+
+async def test_what_a_node_shows_cannot_make_history_or_jobs_unreadable(client):
+    """A picture's size as NaN, or an object: one such value would hide every other prompt."""
+    await post(client, prompt_id="odd")
+    shown = {"images": [{"filename": "a.png", "type": "output", "size": float("nan"), "object": ...}]}
+    finish(client, client.prompt_server.prompt_queue.get(timeout=0), outputs={"1": shown})
+    for path in ("/history", "/history/odd", "/api/jobs", "/api/jobs/odd"):
+        text = await (await client.get(path)).text()
+        assert "odd" in str(json.loads(text, parse_constant=pytest.fail)), path
+
+
+async def test_nan_in_a_prompt_is_null(client):
+    """Python's clients can send it; every list that shows it would be unreadable for browsers."""
+    body = '{"prompt": {"1": {"class_type": "Echo", "inputs": {"text": "a", "x": NaN}}}, "prompt_id": "p"}'
+    assert (await client.post("/prompt", data=body)).status == 200
+    text = await (await client.get("/queue")).text()
+    assert json.loads(text, parse_constant=pytest.fail)["queue_pending"][0][2]["1"]["inputs"]["x"] is None
+
+
+@pytest.mark.parametrize(
+    "extra", [{"extra_pnginfo": ["a"]}, {"extra_pnginfo": "a"}, {"extra_pnginfo": {"workflow": "a"}}]
+)
+async def test_a_prompt_with_odd_extra_data_does_not_hide_the_other_jobs(client, extra):
+    await post(client, extra_data=extra)
+    assert len((await (await client.get("/api/jobs")).json())["jobs"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/prompt", "[" * 100_000),
+        ("/prompt", {"prompt": GRAPH, "number": 10**400}),
+        ("/prompt", json.dumps({"prompt": GRAPH, "number": 7}).replace("7}", "1e999}")),
+        ("/prompt", {"prompt": GRAPH, "client_id": ["a"]}),
+        ("/prompt", {"prompt": GRAPH, "extra_data": {"client_id": {}}}),
+        ("/prompt", {"prompt": GRAPH, "partial_execution_targets": 5}),
+        ("/prompt", {"prompt": GRAPH, "partial_execution_targets": "1"}),
+        ("/prompt", {"prompt": GRAPH, "partial_execution_targets": [["1"]]}),
+        ("/queue", {"delete": 5}),
+        ("/queue", {"delete": "abc", "clear": True}),
+        ("/history", {"delete": [["a"]]}),
+        ("/history", {"delete": [{"a": 1}]}),
+        ("/history", "[" * 100_000),
+    ],
+)
+async def test_a_body_of_the_wrong_form_is_refused_and_changes_nothing(client, path, body):
+    await post(client, prompt_id="stays")
+    answer = await client.post(path, data=body if isinstance(body, str) else json.dumps(body))
+    assert answer.status == 400 and await answer.text()
+    assert await waiting_ids(client) == ["stays"]
+
+
+async def test_an_unknown_encoding_is_refused(client):
+    headers = {"Content-Type": "application/json; charset=klingon"}
+    answer = await client.post("/prompt", data=b"{}", headers=headers)
+    assert answer.status == 400 and "klingon" in await answer.text()
+
+
+@pytest.mark.parametrize("query", ["max_items=" + "9" * 30, "offset=" + "9" * 30])
+async def test_numbers_beyond_any_list_are_refused(client, query):
+    assert (await client.get("/history?" + query)).status == 400
+    assert (await client.get("/api/jobs?" + query.replace("max_items", "limit"))).status == 400
+
+
+async def test_interrupt_without_a_readable_body_interrupts(client):
+    assert (await client.post("/interrupt", data="[" * 100_000)).status == 200
+    assert interruption.processing_interrupted()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import struct
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -130,10 +131,18 @@ async def test_bytes_need_an_event_number(client):
 async def test_a_message_that_cannot_be_encoded_does_not_stop_the_others(client, caplog):
     async with client.ws_connect("/ws?clientId=me") as socket:
         await greeted(socket)
-        client.prompt_server.send_sync("bad", object())
+        client.prompt_server.send_sync("bad", b"a named event has no bytes")
         client.prompt_server.send_sync("good", None)
         assert (await socket.receive_json(timeout=5))["type"] == "good"
     assert "Message 'bad' could not be sent." in caplog.text
+
+
+async def test_a_message_holds_nothing_that_a_browser_cannot_read(client):
+    async with client.ws_connect("/ws?clientId=me") as socket:
+        await greeted(socket)
+        client.prompt_server.send_sync("shown", {"value": [float("nan"), 1.5], "path": Path("a")})
+        text = await socket.receive_str(timeout=5)
+        assert json.loads(text, parse_constant=pytest.fail)["data"] == {"value": [None, 1.5], "path": "a"}
 
 
 async def test_the_length_of_the_queue_is_told_to_all(client):

@@ -282,3 +282,9 @@ def test_ids_that_are_refused(value, message):
 
 def test_an_id_that_is_accepted():
     assert validate_job_id("6f1c1d2e-0000-4000-8000-000000000000") == "6f1c1d2e-0000-4000-8000-000000000000"
+
+
+def test_the_preview_has_only_texts_that_the_web_ui_accepts():
+    item = {"filename": None, "subfolder": 3, "type": "elsewhere", "mediaType": 5, "format": None, "kept": 1}
+    _, preview = get_outputs_summary({"1": {"images": [item]}})
+    assert preview == {"nodeId": "1", "mediaType": "images", "kept": 1}
