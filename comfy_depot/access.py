@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -66,6 +67,22 @@ class LastUse:
 
 
 def _open(file: Path) -> sqlite3.Connection:
+    """The log, ready to use. One that is no database any more is put aside, and a new one begun."""
+    try:
+        return _connect(file)
+    except sqlite3.DatabaseError as error:
+        if type(error) is not sqlite3.DatabaseError:  # the subclasses mean a lock, a full disk or rights
+            raise
+        aside = file.with_name(file.name + ".broken")
+        log.error("The access log %s is damaged (%s). It is kept as %s, and a new one is begun.",
+                  file, error, aside.name)
+        for ending in ("-wal", "-shm"):
+            file.with_name(file.name + ending).unlink(missing_ok=True)
+        os.replace(file, aside)
+        return _connect(file)
+
+
+def _connect(file: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(file, timeout=30)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
@@ -130,7 +147,7 @@ class AccessLog:
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with closing(_open(self.file)) as connection, connection:
-                connection.executemany(_INSERT, [astuple(access) for access in self._unwritten])
+                connection.executemany(_INSERT, map(_row, self._unwritten))
         except (sqlite3.Error, OSError) as error:
             self._keep_for_later(error)
         else:
@@ -143,6 +160,14 @@ class AccessLog:
             log.error("The access log %s cannot be written (%s); %d accesses wait in memory. "
                       "Make room on the disk or correct the rights.", self.file, error, len(self._unwritten))
         self._has_failed = True
+
+
+def _row(access: Access) -> tuple[object, ...]:
+    """The values of a row. SQLite takes UTF-8 only; a file name or the id of a node may be other bytes."""
+    return tuple(
+        value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+        for value in astuple(access)
+    )
 
 
 def read(state_directory: Path, *, limit: int = -1) -> Iterator[Access]:

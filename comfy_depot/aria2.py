@@ -116,7 +116,7 @@ class Daemon:
         return gid
 
     def status(self, gid: str) -> dict[str, str]:
-        """aria2's answer to tellStatus, with STATUS_KEYS; DaemonGone when the download died with its aria2c."""
+        """aria2's answer to tellStatus, with STATUS_KEYS; DaemonGone when it died with its aria2c."""
         if gid not in self._permits:
             raise DaemonGone("aria2c has died and was started again.")
         answer: dict[str, str] = self._call("tell_status", gid, STATUS_KEYS)

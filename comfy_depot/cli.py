@@ -8,7 +8,8 @@
     log       which model was used when
     serve     offer a folder of models over HTTP
 
-Exit status: 0 done, 1 something is wrong (it is printed), 2 the command line is wrong, 130 interrupted.
+Exit status: 0 done, 1 something is wrong (it is printed), 2 the command line is wrong, 130 interrupted,
+141 the reader of the output has gone.
 Tables are for terminals; into a pipe go plain lines with tabs, and `--json` prints JSON everywhere.
 """
 
@@ -19,6 +20,7 @@ import csv
 import json
 import logging
 import os
+import sqlite3
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -47,9 +49,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _command_parser(common).parse_args(rest, namespace=shared)
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s: %(message)s")
     try:
-        return int(arguments.run(arguments))
+        status = int(arguments.run(arguments))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader has seen enough, as in `list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (DepotError, OSError, ValueError) as error:
         print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except sqlite3.Error as error:
+        print(f"Error: the access log cannot be used ({error}). Look after {access.FILE_NAME} and its rights "
+              "in the depot's folder (--depot-dir).", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Interrupted. What has arrived is kept; the next fetch goes on from there.", file=sys.stderr)

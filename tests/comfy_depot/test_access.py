@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from comfy_depot import access
-from comfy_depot.access import Access, AccessLog
+from comfy_depot.access import FILE_NAME, Access, AccessLog, count, read
 from tests.comfy_depot.world import wait_until
 
 
@@ -120,3 +120,24 @@ def test_the_last_use_and_the_size_of_the_last_download_are_known_by_model(tmp_p
         ("loras", "a.safetensors"): access.LastUse(3.0, 20),
         ("loras", "b.safetensors"): access.LastUse(5.0, None),
     }
+
+
+def test_names_that_are_no_text_are_written_escaped_and_the_log_goes_on(tmp_path: Path) -> None:
+    """A file name may be any bytes, and the id of a node any JSON text."""
+    log = AccessLog(tmp_path)
+    log.note(Access(1.0, "loras", "caf\udce9.safetensors", "p", "4\ud800", None, 1, "hit"))
+    log.note(Access(2.0, "loras", "b.safetensors", "p", "4", None, 1, "hit"))
+    log.close()
+    assert [row.name for row in read(tmp_path)] == ["b.safetensors", "caf\\udce9.safetensors"]
+
+
+def test_a_damaged_log_is_put_aside_and_a_new_one_begun(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / FILE_NAME).write_bytes(b"no database at all" * 500)
+    assert count(tmp_path) == 0
+    log = AccessLog(tmp_path)
+    log.note(Access(1.0, "loras", "a.safetensors", None, None, None, 1, "hit"))
+    log.close()
+    assert count(tmp_path) == 1
+    assert (tmp_path / f"{FILE_NAME}.broken").exists() and "is kept as" in caplog.text

@@ -333,6 +333,24 @@ def command(*words: str, **options: Any) -> subprocess.Popen[str]:
     )
 
 
+def test_a_reader_that_has_seen_enough_is_no_error(depot_world: World) -> None:
+    names = {f"{number}.safetensors": "https://h.example/x" for number in range(5000)}
+    depot_world.write_manifest({"checkpoints": names})
+    listing = command("list", "--base-directory", str(depot_world.base))
+    assert listing.stdout is not None and listing.stderr is not None
+    assert listing.stdout.readline().startswith("checkpoints\t0.safetensors")
+    listing.stdout.close()
+    assert listing.stderr.read() == ""
+    assert listing.wait(10) == 141
+    listing.stderr.close()
+
+
+def test_a_log_that_cannot_be_read_is_an_error_with_its_reason(depot_world: World, run: Commands) -> None:
+    (depot_world.base / "depot" / "access.sqlite3").mkdir(parents=True)
+    status, _, err = run("log")
+    assert status == 1 and "cannot be used (unable to open database file). Look after access.sqlite3" in err
+
+
 @pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 def test_a_served_folder_is_fetched_by_another_process_and_both_end_cleanly(depot_world: World) -> None:
     library = depot_world.base / "library"
