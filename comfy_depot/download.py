@@ -1,6 +1,6 @@
 """One file from its sources to its final name.
 
-    lock -> for each url: resolve -> keep or discard the partial -> room? -> aria2 -> verify -> publish
+    lock -> for each url: resolve -> room? -> keep or discard the partial -> aria2 -> verify -> publish
 
 Nothing stands under the final name before the last step, which is one rename (or link) after fsync.
 """
@@ -27,6 +27,7 @@ from comfy_depot.layout import Place
 from comfy_depot.locks import file_lock
 from comfy_depot.manifest import Entry
 from comfy_depot.options import Options
+from comfy_depot.room import Room, still_to_come
 from comfy_depot.sources import Busy, Remote
 
 POLL_SECONDS = 0.2
@@ -86,13 +87,14 @@ class Download:
     daemon: Daemon
     options: Options
     progress: Progress
+    room: Room
     patience: Patience = field(default_factory=Patience)
     resumed: bool = False
 
     def run(self) -> Path:
         """Bring the file and return its path; raises DepotError and nothing else that is expected."""
         try:
-            self.place.partial.parent.mkdir(parents=True, exist_ok=True)
+            self._make_folder()
             with file_lock(self.place.lock, on_wait=self._wait_for_lock):
                 if not self.place.file.exists():
                     self._from_any_source()
@@ -100,7 +102,25 @@ class Download:
             if isinstance(error, DepotError):
                 raise
             raise self._disk_error(error) from error
+        finally:
+            self.room.give_back(self.place.partial)
         return self.place.file
+
+    def _make_folder(self) -> None:
+        """Make the hidden folder; it must be one from which a file can be renamed to its final name."""
+        hidden, folder = self.place.partial.parent, self.place.file.parent
+        if self.place.file.is_dir():
+            raise DownloadFailed(
+                f"'{self.entry.key}' cannot be fetched: {self.place.file} is a folder. Move it away."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # a file or a link to nothing: told below
+            hidden.mkdir(exist_ok=True)
+        if not hidden.is_dir() or hidden.stat().st_dev != folder.stat().st_dev:
+            raise DownloadFailed(
+                f"'{self.entry.key}' cannot be fetched: {hidden} is no folder on the disk of {folder}. "
+                "Remove it; the depot makes it anew and keeps unfinished downloads in it."
+            )
 
     def _wait_for_lock(self) -> None:
         self.progress.tell(state="waiting")
@@ -163,9 +183,9 @@ class Download:
         self.progress.check()
         self.progress.tell(state="resolving", source=sources.origin_of(sources.plain_url(url))[1])
         remote = self._resolve(url)
+        self._promise_room(remote.validator.size)  # first: what a source says of its size may be absurd
         record, kept = self._prepare(url, remote.validator, remote.ranges)
         self.progress.tell(state="downloading", bytes_done=kept, bytes_total=remote.validator.size)
-        self._check_room(remote.validator.size)
         if remote.validator.size is None or kept < remote.validator.size:
             self._pull(remote, record)
         if not self.entry.sha256 and self._resolve(url).validator != remote.validator:
@@ -247,34 +267,35 @@ class Download:
 
     # -- the disk
 
-    def _check_room(self, size: int | None) -> None:
-        """Raise DiskFull when the rest of the file does not fit beside the reserve."""
-        if size is None:
-            return
-        usage = shutil.disk_usage(self.place.partial.parent)
-        there = _allocated(self.place.partial)
-        if size - there + self.options.depot_reserve <= usage.free:
-            return
-        if size + self.options.depot_reserve > usage.total:
-            self._discard_partial()  # it can never fit here
-        raise self._disk_full(size - there, usage.free)
+    def _promise_room(self, size: int | None) -> None:
+        """Raise DiskFull when the rest of the file does not fit beside reserve and other transfers."""
+        shortage = None if size is None else self.room.promise(self.place.partial, size)
+        if shortage is not None:
+            if shortage.fits_never:
+                self._discard_partial()
+            raise self._disk_full(shortage.needed, shortage.free, shortage.promised)
 
-    def _disk_full(self, needed: int, free: int) -> DiskFull:
+    def _disk_full(self, needed: int, free: int, promised: int = 0) -> DiskFull:
+        taken = f", {_megabytes(promised)} of it are promised to other downloads" if promised else ""
         return DiskFull(
             f"'{self.entry.key}' needs {_megabytes(needed)} more in {self.place.file.parent}, where "
-            f"{_megabytes(free)} are free and {_megabytes(self.options.depot_reserve)} are kept in reserve. "
-            "Delete models there, lower --depot-reserve, or choose another disk; "
+            f"{_megabytes(free)} are free{taken} and {_megabytes(self.options.depot_reserve)} are kept in "
+            "reserve. Delete models there, lower --depot-reserve, or choose another disk; "
             "what has arrived is kept if it can fit."
         )
 
     def _disk_error(self, error: OSError) -> DownloadFailed:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            needed = (self.progress.bytes_total or 0) - self.progress.bytes_done
-            return self._disk_full(needed, shutil.disk_usage(self.place.file.parent).free)
+            return self._full_by_now()
         return DownloadFailed(
             f"'{self.entry.key}' cannot be written into {self.place.file.parent} "
             f"({error.strerror or error}). Check the folder's owner and rights."
         )
+
+    def _full_by_now(self) -> DiskFull:
+        """Somebody else has taken the room that was there."""
+        needed = still_to_come(self.place.partial, self.progress.bytes_total or 0)
+        return self._disk_full(needed, shutil.disk_usage(self.place.file.parent).free)
 
     # -- aria2
 
@@ -330,8 +351,7 @@ class Download:
         code, text = status.get("errorCode", "?"), status.get("errorMessage", "")
         free = shutil.disk_usage(self.place.partial.parent).free
         if code == "9" or "space" in text.lower() or (code in ("15", "16", "17") and free < PIECE_BYTES):
-            needed = (self.progress.bytes_total or 0) - self.progress.bytes_done
-            return self._disk_full(needed, free)
+            return self._full_by_now()
         where = sources.shown(remote.url)
         return Busy(
             f"'{self.entry.key}': the download from {where} broke off (aria2 error {code}). "
@@ -436,14 +456,6 @@ class Watch:
 
 def _size_of(path: Path) -> int:
     return path.stat().st_size
-
-
-def _allocated(path: Path) -> int:
-    """Bytes that a sparse file occupies."""
-    try:
-        return path.stat().st_blocks * 512
-    except OSError:
-        return 0
 
 
 def _fsync(path: Path) -> None:

@@ -18,6 +18,7 @@ from comfy_depot.events import EVENT, SECONDS_BETWEEN, transfer_payload
 from comfy_depot.layout import Layout
 from comfy_depot.manifest import Entry
 from comfy_depot.options import Options
+from comfy_depot.room import Room
 
 CHECK_SECONDS = 0.2
 REMEMBERED = 100  # finished transfers that `get` still knows
@@ -207,6 +208,7 @@ class Transfers:
         self._owns_daemon = daemon is None
         self._publish = publish
         self._patience = patience or Patience()
+        self._room = Room(options.depot_reserve)
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._by_id: dict[str, Transfer] = {}
@@ -221,7 +223,8 @@ class Transfers:
             transfer = Transfer(f"t{next(self._numbers)}", entry, file, priority, self._publish)
             self._remember(transfer)
         work = Download(
-            entry, self.layout.place(file), self.daemon, self.options, transfer._progress, self._patience
+            entry, self.layout.place(file), self.daemon, self.options, transfer._progress, self._room,
+            self._patience,
         )
         transfer._thread = threading.Thread(
             target=transfer._run, args=(work,), name=f"transfer-{transfer.id}", daemon=True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -338,6 +339,57 @@ def test_a_disk_that_fills_up_on_the_way_keeps_the_partial_until_there_is_room(
         before = origin.bytes_sent()
         assert ours.fetch(wanted, file).wait().read_bytes() == body
         assert origin.bytes_sent() - before < 3 * MIB
+
+
+def test_of_two_downloads_that_fit_alone_but_not_both_one_arrives_and_one_is_refused(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    with Origin(rate_total=6 * MIB) as origin, transfers(tmp_path) as ours:
+        first = ours.fetch(entry(origin.put("/a", safetensors(4 * MIB))), small_disk / "a.safetensors")
+        until(lambda: origin.bytes_sent() > 2)
+        second = ours.fetch(entry(origin.put("/b", safetensors(4 * MIB))), small_disk / "b.safetensors")
+        with pytest.raises(DiskFull, match="promised to other downloads"):
+            second.wait()
+        assert first.wait().stat().st_size == 4 * MIB
+        assert origin.bytes_sent("/b") <= 1
+        (small_disk / "a.safetensors").unlink()
+        wanted = entry(origin.put("/c", safetensors(4 * MIB)))
+        assert ours.fetch(wanted, small_disk / "c.safetensors").wait().exists()
+
+
+def test_a_hidden_folder_on_another_disk_is_refused_before_the_download(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / ".depot").symlink_to(small_disk)
+    with Origin() as origin:
+        message = failure(tmp_path, DownloadFailed, entry(origin.put("/a", safetensors(1000))))
+        assert ".depot is no folder on the disk of" in message and origin.hits() == []
+
+
+def test_a_folder_in_place_of_the_file_or_a_file_in_place_of_the_hidden_folder_is_told(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "models" / "a.safetensors").mkdir(parents=True)
+    (tmp_path / "models" / ".depot").touch()
+    with transfers(tmp_path) as ours:
+        for name, words in (("a.safetensors", "is a folder. Move it"), ("b.safetensors", "is no folder on")):
+            with pytest.raises(DownloadFailed, match=words):
+                ours.fetch(entry("http://127.0.0.1:1/x"), tmp_path / "models" / name).wait()
+
+
+@pytest.mark.parametrize("size", [10**15, 10**18, 10**25])
+def test_an_absurd_size_is_refused_and_costs_neither_memory_nor_disk(tmp_path: Path, size: int) -> None:
+    def answer(listener: socket.socket) -> None:
+        client, _ = listener.accept()
+        with client:
+            client.recv(1 << 16)
+            client.sendall(b"HTTP/1.1 206 Partial\r\nContent-Range: bytes 0-0/%d\r\n\r\n" % size)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=answer, args=(listener,), daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/x"
+        assert "MB are free" in failure(tmp_path, DiskFull, entry(url))
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
