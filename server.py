@@ -3,7 +3,8 @@
 The routes stand in `app/routes/`, one file per topic. They are collected in `PromptServer.routes`, where
 node packs add theirs, and mounted by `add_routes()` twice: as they are, and below /api.
 
-Any thread may send: `send_sync` puts a message into the loop's queue, `publish_loop` sends them in order.
+Any thread may send: `send_sync` puts a message into the loop's queue, `publish_loop` hands them to the
+clients' lines in order.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from aiohttp import web
 import execution
 import protocol
 from app.app_settings import AppSettings
+from app.client_line import ClientLine
 from app.custom_node_manager import CustomNodeManager
 from app.frontend_management import FrontendManager
 from app.middleware import chosen_header_setters, chosen_middlewares
@@ -67,8 +69,6 @@ TOPICS = (
     system,
     assets,
 )
-# A client that takes nothing for so long is disconnected, so that it cannot hold up the others.
-SECONDS_TO_TAKE_A_MESSAGE = 30
 
 PromptHandler = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -110,7 +110,7 @@ class PromptServer:
         self.on_prompt_handlers: list[PromptHandler] = []
         self.sockets: dict[str, web.WebSocketResponse] = {}
         self.sockets_metadata: dict[str, dict[str, Any]] = {}
-        self.transports: dict[web.WebSocketResponse, asyncio.Transport] = {}
+        self.lines: dict[web.WebSocketResponse | None, ClientLine] = {}
         self.web_root = args.front_end_root or FrontendManager.init_frontend(args.front_end_version)
         self._make_parts()
         self.app = web.Application(
@@ -227,6 +227,8 @@ class PromptServer:
 
     async def send(self, event: Any, data: Any, sid: str | None = None) -> None:
         """Send in whichever form the event has."""
+        if not self.sockets if sid is None else sid not in self.sockets:
+            return  # nobody listens, so nothing is encoded: a script may poll the history instead
         if event == BinaryEventTypes.UNENCODED_PREVIEW_IMAGE:
             await self.send_image(data, sid)
         elif event == BinaryEventTypes.PREVIEW_IMAGE_WITH_METADATA and isinstance(data, tuple):
@@ -254,30 +256,14 @@ class PromptServer:
 
     async def send_bytes(self, event: int, data: bytes | bytearray, sid: str | None = None) -> None:
         """Send a binary message to one client, or to all."""
-        message = self.encode_bytes(event, data)
-        await self._deliver(lambda socket: socket.send_bytes(message), sid)
+        self._deliver(self.encode_bytes(event, data), sid)
 
     async def send_json(self, event: str, data: Any, sid: str | None = None) -> None:
         """Send a JSON message {type, data} to one client, or to all."""
-        if not self.sockets:
-            return
-        text = protocol.encode_json(event, data)
-        await self._deliver(lambda socket: socket.send_str(text), sid)
+        self._deliver(protocol.encode_json(event, data), sid)
 
-    async def _deliver(self, send: Callable[[web.WebSocketResponse], Any], sid: str | None) -> None:
+    def _deliver(self, message: str | bytes, sid: str | None) -> None:
         for name in list(self.sockets) if sid is None else [sid]:
-            if (socket := self.sockets.get(name)) is None:
-                continue
-            # A timer instead of wait_for: it costs no task, and a prompt may send thousands of messages.
-            watchdog = self.loop.call_later(SECONDS_TO_TAKE_A_MESSAGE, self._disconnect, name, socket)
-            try:
-                await send(socket)
-            except (aiohttp.ClientError, ConnectionError, RuntimeError) as error:
-                logging.debug("Client %s is gone: %s", name, error)
-            finally:
-                watchdog.cancel()
-
-    def _disconnect(self, name: str, socket: web.WebSocketResponse) -> None:
-        logging.warning("Client %s takes no messages and is disconnected.", name)
-        if (transport := self.transports.get(socket)) is not None:
-            transport.abort()
+            line = self.lines.get(self.sockets.get(name))
+            if line is not None:
+                line.put(message)

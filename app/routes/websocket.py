@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from app.client_line import ClientLine
 from app.routes import register
 from comfy_api import feature_flags
 
@@ -50,13 +51,13 @@ async def get_websocket(server: Any, request: web.Request) -> web.WebSocketRespo
     socket = web.WebSocketResponse()
     await socket.prepare(request)
     sid = request.query.get("clientId") or uuid.uuid4().hex
-    server.sockets[sid], server.transports[socket] = socket, request.transport
+    server.sockets[sid], server.lines[socket] = socket, ClientLine(sid, socket, request.transport)
     server.sockets_metadata[sid] = {"feature_flags": {}}
     try:
         await greet(server, sid)
         await talk(server, sid, socket)
     finally:
-        del server.transports[socket]
+        server.lines.pop(socket).close()
         # A client that reconnects opens the new line before the old one ends: the new registration must stay.
         if server.sockets.get(sid) is socket:
             del server.sockets[sid]

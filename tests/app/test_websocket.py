@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from app.client_line import ClientLine
 from protocol import BinaryEventTypes
 
 
@@ -154,7 +155,7 @@ async def test_the_length_of_the_queue_is_told_to_all(client):
 
 
 async def test_a_client_that_reads_nothing_is_disconnected_and_the_others_go_on(client, monkeypatch, caplog):
-    monkeypatch.setattr("server.SECONDS_TO_TAKE_A_MESSAGE", 0.2)
+    monkeypatch.setattr("app.client_line.SECONDS_TO_TAKE_SOMETHING", 0.2)
     stuck = await client.ws_connect("/ws?clientId=stuck")
     async with client.ws_connect("/ws?clientId=other", max_msg_size=0) as other:
         await greeted(stuck)
@@ -164,14 +165,56 @@ async def test_a_client_that_reads_nothing_is_disconnected_and_the_others_go_on(
             client.prompt_server.send_sync("big", "x" * 1_000_000)
         heard = [(await other.receive_json(timeout=10))["type"] for _ in range(12)]
         assert heard == ["big"] * 12
-        assert "Client stuck takes no messages and is disconnected." in caplog.text
-        for _ in range(100):
+        for _ in range(300):
             if "stuck" not in client.prompt_server.sockets:
                 break
             await asyncio.sleep(0.01)
+        assert "Client stuck takes no messages and is disconnected." in caplog.text
         assert list(client.prompt_server.sockets) == ["other"]
     stuck._response.connection.transport.resume_reading()
     await stuck.close()
+
+
+async def test_a_client_that_reads_nothing_holds_up_nobody(client):
+    stuck = await client.ws_connect("/ws?clientId=stuck")
+    async with client.ws_connect("/ws?clientId=other", max_msg_size=0) as other:
+        await greeted(stuck)
+        await greeted(other)
+        stuck._response.connection.transport.pause_reading()
+        for _ in range(12):
+            client.prompt_server.send_sync("big", "x" * 1_000_000)
+        assert [(await other.receive_json(timeout=10))["type"] for _ in range(12)] == ["big"] * 12
+        assert "stuck" in client.prompt_server.sockets  # it has had no time to be given up
+    stuck._response.connection.transport.resume_reading()
+    assert [(await stuck.receive_json(timeout=10))["type"] for _ in range(12)] == ["big"] * 12
+    await stuck.close()
+
+
+class SlowClient:
+    """A socket that takes nothing more, and its transport, whose backlog shrinks for a while."""
+
+    def __init__(self, backlog):
+        self.backlog = iter(backlog)
+        self.aborted = asyncio.Event()
+
+    async def send_str(self, message):
+        await asyncio.Event().wait()
+
+    def get_write_buffer_size(self):
+        return next(self.backlog)
+
+    def abort(self):
+        self.aborted.set()
+
+
+async def test_a_client_that_takes_something_now_and_then_is_kept(monkeypatch):
+    monkeypatch.setattr("app.client_line.SECONDS_TO_TAKE_SOMETHING", 0.01)
+    client = SlowClient([9, 6, 3, 3])
+    line = ClientLine("slow", client, client)
+    line.put("a large message")
+    await asyncio.wait_for(client.aborted.wait(), 5)
+    assert next(client.backlog, "all looks were taken") == "all looks were taken"
+    line.close()
 
 
 async def test_ten_thousand_messages_are_sent_within_seconds(client):

@@ -1,0 +1,81 @@
+"""What waits to be sent to one client. Every client has a line of its own, so that one that takes its
+messages slowly, or not at all, holds up nobody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+
+import aiohttp
+from aiohttp import web
+
+# A client that takes nothing for so long is disconnected, and what waits for it is given up.
+SECONDS_TO_TAKE_SOMETHING = 30
+
+
+class ClientLine:
+    """Sends the messages of one client in order; ends with its websocket. A text goes out as a text."""
+
+    def __init__(self, name: str, socket: web.WebSocketResponse, transport: asyncio.Transport) -> None:
+        self.name = name
+        self._socket = socket
+        self._transport = transport
+        self._waiting: deque[str | bytes] = deque()
+        self._filled = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._carry())
+
+    def put(self, message: str | bytes) -> None:
+        """Send this after what waits already."""
+        self._waiting.append(message)
+        self._filled.set()
+
+    def close(self) -> None:
+        """Send nothing more."""
+        self._task.cancel()
+
+    async def _carry(self) -> None:
+        while True:
+            await self._filled.wait()
+            self._filled.clear()
+            while self._waiting:
+                # A timer instead of wait_for: it costs no task, and there may be thousands of messages.
+                watchdog = _Watchdog(self)
+                try:
+                    await self._send(self._waiting.popleft())
+                except (aiohttp.ClientError, ConnectionError, RuntimeError) as error:
+                    logging.debug("Client %s is gone: %s", self.name, error)
+                finally:
+                    watchdog.cancel()
+
+    async def _send(self, message: str | bytes) -> None:
+        if isinstance(message, str):
+            await self._socket.send_str(message)
+        else:
+            await self._socket.send_bytes(message)
+
+
+class _Watchdog:
+    """Disconnects a client whose backlog has not become shorter since the last look."""
+
+    def __init__(self, line: ClientLine) -> None:
+        self._line = line
+        self._bytes_before: int | None = None
+        self._start()
+
+    def _start(self) -> None:
+        self._timer = self._line._loop.call_later(SECONDS_TO_TAKE_SOMETHING, self._look)
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        left = self._line._transport.get_write_buffer_size()
+        if self._bytes_before is None or left < self._bytes_before:
+            self._bytes_before = left
+            self._start()
+            return
+        logging.warning("Client %s takes no messages and is disconnected.", self._line.name)
+        self._line._transport.abort()
