@@ -6,6 +6,7 @@ get an immutable `Snapshot`, so a list is never half old and half new.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -25,7 +26,7 @@ SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_TO_SETTLE = 2.0
 MOST_LOGGED = 20
 
-_Stamp = tuple[int, int, int]
+_Stamp = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -101,15 +102,19 @@ class Catalogue:
 
     def _stamps(self) -> dict[Path, _Stamp]:
         """Each manifest file with what tells that it changed, in the order in which they count."""
-        stamps = {}
+        stamps: dict[Path, _Stamp] = {}
         try:
             with os.scandir(self.directory) as files:
                 for file in files:
-                    if file.name.endswith(".json") and file.name not in NOT_MANIFESTS and file.is_file():
-                        status = file.stat()
-                        stamps[Path(file.path)] = (status.st_mtime_ns, status.st_size, status.st_ino)
+                    if file.name.endswith(".json") and file.name not in NOT_MANIFESTS:
+                        with contextlib.suppress(OSError):  # gone since, or a link to itself
+                            stamps |= _stamp(file)
+        except FileNotFoundError:
+            log.debug("There are no manifests: %s is not there.", self.directory)
         except OSError as error:
-            log.debug("No manifests in %s: %s", self.directory, error)
+            log.warning("The manifests in %s cannot be looked at now (%s); those read before go on counting.",
+                        self.directory, error)
+            return {file: stamp for file, (stamp, _) in self._readings.items()}
         return dict(sorted(stamps.items()))
 
     def _stamp_read(self, file: Path) -> _Stamp | None:
@@ -154,6 +159,14 @@ class Catalogue:
         if snapshot.names != self._snapshot.names:
             self.changed_at = time.perf_counter()
         self._snapshot = snapshot
+
+
+def _stamp(file: os.DirEntry[str]) -> dict[Path, _Stamp]:
+    """What tells that a file changed; its rights count, since they may be why it could not be read."""
+    if not file.is_file():
+        return {}
+    status = file.stat()
+    return {Path(file.path): (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)}
 
 
 def _table_fingerprint() -> object:

@@ -13,6 +13,7 @@ import pytest
 import folder_paths
 from comfy_depot import catalog
 from comfy_depot.catalog import Catalogue
+from comfy_depot.manifest import Reading
 from tests.comfy_depot.world import World
 
 URL = "https://host.example/a"
@@ -275,3 +276,42 @@ def test_a_list_of_a_hundred_thousand_entries_is_made_once(depot_world: World) -
         assert folder_paths.filename_list_cache["loras"] is made, "what nothing has changed is not made again"
         assert depot.catalogue.snapshot() is snapshot
         assert depot.catalogue.find("loras", "set49/model-099999.safetensors")
+
+
+def test_a_link_to_itself_among_the_manifests_hides_no_other(depot_world: World) -> None:
+    depot_world.write_manifest({"loras": {"a.safetensors": URL}}, "a.json")
+    depot_world.write_manifest({"loras": {"z.safetensors": URL}}, "z.json")
+    (depot_world.manifests / "loop.json").symlink_to("loop.json")
+    assert [entry.name for entry in Catalogue(depot_world.manifests)] == ["a.safetensors", "z.safetensors"]
+
+
+def test_a_manifest_folder_that_cannot_be_read_now_empties_no_list(
+    depot_world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    depot_world.write_manifest({"loras": {"a.safetensors": URL}})
+    catalogue = Catalogue(depot_world.manifests)
+    assert len(list(catalogue)) == 1
+
+    def too_many_open_files(folder: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(catalog.os, "scandir", too_many_open_files)
+        assert list(catalogue.refresh().entries["loras"]) == ["a.safetensors"]
+    assert "Too many open files" in caplog.text
+
+
+def test_a_manifest_that_may_be_read_at_last_is_read(
+    depot_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = depot_world.write_manifest({"loras": {"a.safetensors": URL}})
+
+    def refuse(path: Path) -> Reading:
+        return Reading(path, is_readable=False)  # root, who runs tests, may read everything
+
+    with monkeypatch.context() as patch:
+        patch.setattr(catalog, "read_manifest", refuse)
+        catalogue = Catalogue(depot_world.manifests)
+        assert not catalogue.refresh().entries
+    file.chmod(0o600)
+    assert list(catalogue.refresh().entries) == ["loras"]
