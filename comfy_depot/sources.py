@@ -27,6 +27,7 @@ from comfy_depot.manifest import Entry
 
 MOST_REDIRECTS = 10
 ANSWER_SECONDS = 20.0
+_ASCII = "".join(map(chr, range(0x21, 0x7F)))
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
@@ -69,7 +70,7 @@ def resolve(
         headers = credentials if origin_of(current) == owner else {}
         answer = ask(entry, current, headers, tuple(allow_hosts), seconds)
         if answer.status in (301, 302, 303, 307, 308) and "location" in answer.headers:
-            onward = urljoin(current, answer.headers["location"])
+            onward = _onward(entry, current, answer.headers["location"])
             if current.startswith("https:") and not onward.startswith("https:"):
                 raise SourceRefused(
                     f"'{entry.key}': {shown(current)} redirects to {shown(onward)} without encryption, "
@@ -82,6 +83,19 @@ def resolve(
         f"'{entry.key}': {shown(url)} redirects more than {MOST_REDIRECTS} times. "
         "Correct the url in the manifest."
     )
+
+
+def _onward(entry: Entry, current: str, location: str) -> str:
+    """Where a redirect leads; its bytes may be anything."""
+    try:
+        onward = urljoin(current, quote(location.encode("latin-1"), safe=_ASCII))
+        origin_of(onward)
+    except ValueError:
+        raise DownloadFailed(
+            f"'{entry.key}': {shown(current)} redirects to something that is no address. "
+            "Correct the url in the manifest."
+        ) from None
+    return onward
 
 
 def plain_url(url: str) -> str:
@@ -165,7 +179,7 @@ def ask(
     """One request (GET for the first byte only) over a connection that the gate opened; follows nothing."""
     scheme, host, port = origin_of(url)
     parts = urlsplit(url)
-    if scheme not in ("http", "https") or not host or parts.username or parts.password:
+    if scheme not in ("http", "https") or not _is_host(host) or parts.username or parts.password:
         raise SourceRefused(
             f"'{entry.key}': {shown(url)} is no plain http(s) address. "
             "Write https://host/path into the manifest; "
@@ -185,7 +199,9 @@ def ask(
             sent["Range"] = "bytes=0-0"
         connection.request(method, target, headers=sent)
         response = connection.getresponse()
-        return Answer(response.status, {name.lower(): value for name, value in response.getheaders()})
+        # A value may go over several lines; what is sent on in a header must not.
+        headers = {name.lower(): " ".join(value.split()) for name, value in response.getheaders()}
+        return Answer(response.status, headers)
     except gate.AddressRefused as error:
         raise SourceRefused(
             f"'{entry.key}': {error}. "
@@ -261,8 +277,8 @@ def retry_after(value: str | None) -> float | None:
     """Seconds from a Retry-After header, which holds a number or a date."""
     if value is None:
         return None
-    if value.strip().isdigit():
-        return float(value)
+    if (seconds := _whole(value.strip())) is not None:
+        return float(seconds)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except (ValueError, TypeError):
@@ -273,9 +289,20 @@ def _size(answer: Answer) -> int | None:
     """Size of the whole file, from Content-Range or, for a whole answer, Content-Length."""
     found = re.search(r"/(\d+)\s*$", answer.headers.get("content-range", ""))
     if found:
-        return int(found[1])
-    length = answer.headers.get("content-length", "")
-    return int(length) if answer.status == 200 and length.isdigit() else None
+        return _whole(found[1])
+    return _whole(answer.headers.get("content-length", "")) if answer.status == 200 else None
+
+
+def _whole(digits: str) -> int | None:
+    """A number as a header writes it; None for anything else (`isdigit` and `int` accept more)."""
+    return int(digits) if re.fullmatch(r"[0-9]{1,30}", digits) else None
+
+
+def _is_host(name: str) -> bool:
+    try:
+        return bool(name.encode("idna"))
+    except UnicodeError:
+        return False
 
 
 @functools.cache

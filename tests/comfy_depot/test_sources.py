@@ -108,6 +108,37 @@ def test_a_ring_of_redirects_ends() -> None:
         assert "redirects more than 10 times" in refused(origin, DownloadFailed, url)
 
 
+@pytest.mark.parametrize(
+    ("location", "words"),
+    [
+        ("http://[bad/x", "redirects to something that is no address"),
+        (f"http://{'a' * 70}.example/x", "no plain"),
+        ("http://.../x", "no plain"),
+        ("file:///etc/passwd", "no plain"),
+        ("http://me:pw@127.0.0.1/x", "no plain"),
+    ],
+)
+def test_a_redirect_to_nonsense_is_refused(location: str, words: str) -> None:
+    with Origin() as origin:
+        assert words in refused(origin, DownloadFailed, origin.put("/a", redirect_to=location))
+
+
+def test_a_redirect_that_is_not_plain_ascii_is_followed() -> None:
+    """Signed addresses may hold a file name, and some hosts write it as it is."""
+    with Origin() as origin:
+        origin.put("/b", weights(10))
+        url = origin.put("/a", redirect_to="/b?name=caf\u00e9 1.safetensors")
+        remote = sources.resolve(entry(url), url, allow_hosts=LOCAL)
+    assert remote.url.endswith("/b?name=caf%C3%A9%201.safetensors") and remote.validator.size == 10
+
+
+@pytest.mark.parametrize("digits", ["\u00b2", "-5", "9" * 5000, "1e3", ""])
+def test_a_number_in_a_header_that_is_none_counts_as_absent(digits: str) -> None:
+    answer = sources.Answer(200, {"content-length": digits, "content-range": f"bytes 0-0/{digits}"})
+    assert sources._size(answer) is None
+    assert sources.retry_after(digits) is None
+
+
 def test_a_redirect_from_https_to_http_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     answer = sources.Answer(302, {"location": "http://example.org/a?sig=SECRET"})
     monkeypatch.setattr(sources, "ask", lambda *_, **__: answer)
