@@ -214,11 +214,15 @@ class Transfers:
         self._by_id: dict[str, Transfer] = {}
 
     def fetch(self, entry: Entry, destination: Path, *, priority: Priority = Priority.DEMAND) -> Transfer:
-        """Start the transfer of `entry` to `destination`, or join the one that runs."""
+        """Start the transfer of `entry` to `destination`, or join the one that runs.
+
+        When the manifest has changed since that one began, the new one waits for its end: it goes on from
+        what is there if that failed (the change may be the cure), and is content with a file that stands.
+        """
         file = Path(destination).absolute()
         with self._lock:
             for running in self._by_id.values():
-                if running.destination == file and running.join(priority):
+                if (running.destination, running.entry) == (file, entry) and running.join(priority):
                     return running
             transfer = Transfer(f"t{next(self._numbers)}", entry, file, priority, self._publish)
             self._remember(transfer)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from comfy_depot.errors import DownloadFailed, SourceRefused, TransferCancelled
+from comfy_depot.errors import DownloadFailed, SourceRefused, TransferCancelled, WrongContent
 from comfy_depot.transfers import Priority, State, Transfer
 from tests.fakes.fetching import entry, transfers, until
 from tests.fakes.origin import Origin, safetensors, sha256
@@ -36,6 +36,18 @@ def test_two_who_want_the_same_file_share_one_download(tmp_path: Path) -> None:
             thread.join()
         assert got == [file] * 3 and ours.active() == []
         assert origin.bytes_sent() < 3 * MIB
+
+
+def test_a_manifest_that_is_corrected_meanwhile_brings_the_file_all_the_same(tmp_path: Path) -> None:
+    body, file = safetensors(2 * MIB), tmp_path / "models" / "a.safetensors"
+    with Origin(rate_total=8 * MIB) as origin, transfers(tmp_path) as ours:
+        url = origin.put("/a", body)
+        wrong = ours.fetch(entry(url, sha256="0" * 64), file)
+        until(lambda: origin.bytes_sent() > MIB)
+        right = ours.fetch(entry(url, sha256=sha256(body)), file)
+        with pytest.raises(WrongContent):
+            wrong.wait()
+        assert right.wait().read_bytes() == body
 
 
 def test_different_files_come_at_the_same_time(tmp_path: Path) -> None:
