@@ -19,46 +19,60 @@ ALLOWED_METHODS = "POST, GET, DELETE, PUT, OPTIONS, PATCH, HEAD"
 ALLOWED_HEADERS = "Content-Type, Authorization, Comfy-User, Comfy-Usage-Source, Cache-Control"
 
 
+def means_this_machine(address: str) -> bool:
+    """Does a connection to this address stay on this machine? ValueError for what is no address."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    plain = getattr(ip, "ipv4_mapped", None) or ip
+    # 0.0.0.0 and [::] reach the loopback too, and browsers let pages call them.
+    return bool(plain.is_loopback or plain.is_unspecified)
+
+
 async def is_loopback(host: str | None) -> bool:
     """Does the host name mean this machine, and only this machine?"""
+    host = (host or "").rstrip(".")
     if not host:
         return False
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return means_this_machine(host)
     except ValueError:
         pass
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):
         return False
-    return bool(found) and all(
-        ipaddress.ip_address(entry[4][0].partition("%")[0]).is_loopback for entry in found
-    )
+    return bool(found) and all(means_this_machine(entry[4][0]) for entry in found)
 
 
 def same_host(host_header: str, origin_header: str) -> bool:
-    """Do Host and Origin name the same place? Ports count only where both give one."""
-    host = urllib.parse.urlsplit("//" + host_header.lower())
-    origin = urllib.parse.urlsplit(origin_header.lower())
-    if not host.hostname or not origin.hostname:
-        return True
+    """Do Host and Origin name the same place? Ports count only where both give one. An origin without a host,
+    such as the "null" of a page in a sandbox, is no place.
+    """
     try:
+        host = urllib.parse.urlsplit("//" + host_header.lower())
+        origin = urllib.parse.urlsplit(origin_header.lower())
         ports = (host.port, origin.port)
     except ValueError:
         return False
-    return host.hostname == origin.hostname and (None in ports or ports[0] == ports[1])
+    same_name = bool(host.hostname) and host.hostname == origin.hostname
+    return same_name and (None in ports or ports[0] == ports[1])
 
 
 async def is_foreign(headers) -> bool:
     """Was the request made by a page of another site?"""
-    if headers.get("Sec-Fetch-Site") == "cross-site":
+    site = headers.get("Sec-Fetch-Site", "").lower()
+    if site == "cross-site":
         return True
     host, origin = headers.get("Host", ""), headers.get("Origin", "")
     if not host or not origin or same_host(host, origin):
         return False
-    return await is_loopback(urllib.parse.urlsplit("//" + host.lower()).hostname)
+    if origin == "null" and site == "same-origin":  # a page that hides where it is, but not from its browser
+        return False
+    try:
+        return await is_loopback(urllib.parse.urlsplit("//" + host.lower()).hostname)
+    except ValueError:  # no browser sends such a name
+        return True
 
 
 @web.middleware

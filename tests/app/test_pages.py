@@ -68,7 +68,6 @@ async def test_a_missing_picture_may_be_remembered_for_an_hour(client):
     [
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "http://127.0.0.1:1"}, 403),
-        ({"Origin": "null"}, 200),
         ({"Sec-Fetch-Site": "cross-site"}, 403),
         ({"Sec-Fetch-Site": "same-origin"}, 200),
         ({"Origin": "http://evil.example", "Host": "public.invalid"}, 200),
@@ -109,6 +108,10 @@ async def test_the_cors_option_lets_other_pages_in(connect, origin):
         ("a", "http://b", False),
         ("a:x", "http://a:80", False),
         ("A:80", "http://a:80", True),
+        ("a:80", "null", False),
+        ("a:80", "file://", False),
+        ("[bad", "http://a", False),
+        ("a", "http://[bad", False),
     ],
 )
 def test_hosts_are_compared_with_their_ports_where_both_have_one(host, origin, same):
@@ -118,10 +121,29 @@ def test_hosts_are_compared_with_their_ports_where_both_have_one(host, origin, s
 @pytest.mark.parametrize(
     ("host", "loopback"),
     [("127.0.0.1", True), ("::1", True), ("localhost", True), ("x.localhost", True), ("10.0.0.1", False),
-     ("none.invalid", False), (None, False)],
+     ("none.invalid", False), (None, False), ("localhost.", True), ("0.0.0.0", True), ("::", True),
+     ("::ffff:127.0.0.1", True), ("::ffff:10.0.0.1", False), ("x" * 300, False), ("a\udc80", False)],
 )  # fmt: skip
 async def test_loopback_names(host, loopback):
     assert await is_loopback(host) is loopback
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "0.0.0.0:8188", "Origin": "http://evil.example"}, 403),
+        ({"Host": "[::]:8188", "Origin": "http://evil.example"}, 403),
+        ({"Host": "localhost.:8188", "Origin": "http://evil.example"}, 403),
+        ({"Host": "[bad", "Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "file://"}, 403),
+        ({"Origin": "null", "Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Host": "studio.invalid", "Origin": "https://studio.invalid"}, 200),
+        ({"Host": "10.0.0.1:8188", "Origin": "https://behind.a.proxy"}, 200),
+    ],
+)
+async def test_no_name_of_this_machine_lets_foreign_pages_in(client, headers, status):
+    assert (await client.get("/features", headers=headers)).status == status
 
 
 async def test_answers_are_compressed_when_asked_for(connect):
