@@ -14,6 +14,7 @@ import comfy.model_patcher
 import comfy.ops
 import comfy.utils
 from comfy.families.base import build_empty
+from comfy.mapped_memory import cast_weights
 from comfy.vae import VAE
 
 __all__ = [
@@ -151,7 +152,8 @@ class CLIP:
 
     def load_sd(self, sd, full_model=False):
         """Take weights, cast to the dtype that they are kept in; `full_model`: named as by `get_sd`."""
-        cast = {key: _cast(tensor, self.dtype) for key, tensor in sd.items()}
+        cast = dict(sd)
+        cast_weights(cast, list(cast), self.dtype)
         model = self.cond_stage_model
         return model.load_full_sd(cast) if full_model else model.load_sd(cast)
 
@@ -170,11 +172,6 @@ class CLIP:
 
     def get_ram_usage(self) -> int:
         return self.patcher.get_ram_usage()
-
-
-def _cast(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
-    """In another floating point dtype; the same tensor, still mapped from its file, where it has it."""
-    return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
 
 
 # --- checkpoints ---
@@ -232,8 +229,7 @@ def _load_model(weights, prefix: str, model_config, options: dict):
     model_config.custom_operations = options.get("custom_operations")
     model_config.set_inference_dtype(dtype, cast_dtype)
     model = model_config.get_model(weights, prefix, device=torch.device("cpu"))
-    for key in [key for key in weights if key.startswith(prefix)]:
-        weights[key] = _cast(weights[key], dtype)
+    cast_weights(weights, [key for key in weights if key.startswith(prefix)], dtype)
     model.load_model_weights(weights, prefix)
     if cast_dtype is not None:
         comfy.ops.cast_on_use(model.diffusion_model)

@@ -12,6 +12,7 @@ import comfy.model_patcher
 import comfy.utils
 from comfy.errors import ModelFileError
 from comfy.families import ldm_vae
+from comfy.mapped_memory import cast_weights
 
 
 def _passes(tile_x: int, tile_y: int) -> tuple[tuple[int, int], ...]:
@@ -31,7 +32,8 @@ class VAE:
         self.first_stage_model = None
         if sd:
             self._require_autoencoder(sd)
-            cast = {key: tensor.to(self.vae_dtype) for key, tensor in sd.items()}
+            cast = dict(sd)
+            cast_weights(cast, list(cast), self.vae_dtype)
             self.first_stage_model = ldm_vae.LDMVAE.from_weights(cast)
         shape = getattr(self.first_stage_model, "shape", None)
         self.downscale_ratio = self.upscale_ratio = shape.downscale_ratio if shape else 8

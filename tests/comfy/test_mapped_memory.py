@@ -1,0 +1,60 @@
+"""Weights that are cast do not stay in memory in both forms."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import comfy.utils
+from comfy.mapped_memory import cast_weights
+
+
+def resident_bytes_of(path) -> int:
+    """How much of the mapped file is in this process's memory."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    return sum(
+        next(int(line.split()[1]) for line in lines if line.startswith("Rss:")) * 1024
+        for header in lines
+        if header.endswith(str(path))
+    )
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    torch.manual_seed(0)
+    weights = {f"weight {i}": torch.randn(512, 1024).half() for i in range(8)}
+    comfy.utils.save_torch_file({**weights, "ids": torch.arange(9)}, path)
+    return path
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which memory is mapped from files")
+def test_what_was_cast_leaves_memory_and_can_still_be_read(file):
+    weights = comfy.utils.load_torch_file(file)
+    originals = dict(weights)
+    values = {key: tensor.clone() for key, tensor in originals.items()}
+    assert resident_bytes_of(file) > 7 << 20
+    cast_weights(weights, list(weights), torch.float32)
+    assert resident_bytes_of(file) < 1 << 20
+    for key, tensor in originals.items():
+        assert torch.equal(tensor, values[key])
+        assert torch.equal(weights[key], values[key].to(weights[key].dtype))
+    assert weights["ids"].dtype is torch.int64
+
+
+def test_weights_of_the_wanted_dtype_stay_mapped(file):
+    weights = comfy.utils.load_torch_file(file)
+    before = dict(weights)
+    cast_weights(weights, list(weights), torch.float16)
+    cast_weights(weights, list(weights), None)
+    assert all(weights[key] is before[key] for key in before)
+
+
+def test_weights_in_ordinary_memory_keep_their_values_and_other_keys_their_dtype():
+    original = torch.randn(1 << 20)
+    kept = original.clone()
+    weights = {"a": original, "b": original}
+    cast_weights(weights, ["a"], torch.bfloat16)
+    assert torch.equal(original, kept) and weights["b"] is original
+    assert weights["a"].dtype is torch.bfloat16
