@@ -108,6 +108,11 @@ class VAE:
         if self.crop_input:
             ratio = self.spacial_compression_encode()
             for axis, length in enumerate(pixels.shape[1:-1], start=1):
+                if length < ratio:
+                    raise ValueError(
+                        f"A picture of {pixels.shape[-2]} x {pixels.shape[-3]} is too small for this VAE, "
+                        f"which makes one latent pixel of {ratio} x {ratio}. Scale it up first."
+                    )
                 pixels = pixels.narrow(axis, (length % ratio) // 2, length // ratio * ratio)
         return pixels[..., : self.output_channels]
 
@@ -147,6 +152,7 @@ class VAE:
     def decode(self, samples_in: torch.Tensor, vae_options={}) -> torch.Tensor:
         """Latents (B, C, h, w) to images (B, H, W, 3)."""
         self.throw_exception_if_invalid()
+        _require_numbers(samples_in)
         if samples_in.ndim == 5:
             samples_in = samples_in[:, :, 0]
         memory_used = self.memory_used_decode(samples_in.shape, self.vae_dtype)
@@ -170,6 +176,9 @@ class VAE:
 
     def _tiled(self, function, samples, tile_x: int, tile_y: int, overlap: int, **scale) -> torch.Tensor:
         width, height = samples.shape[3], samples.shape[2]
+        shortest = min(tile_x, tile_y) // 2  # of the tall and wide tiles
+        if overlap >= shortest:  # tiles would never come to the end
+            overlap = shortest // 2
         tilings = _passes(tile_x, tile_y)
         steps = sum(comfy.utils.get_tiled_scale_steps(width, height, x, y, overlap) for x, y in tilings)
         progress = comfy.utils.ProgressBar(steps * samples.shape[0])
@@ -200,6 +209,7 @@ class VAE:
     def decode_tiled(self, samples, tile_x=None, tile_y=None, overlap=None, tile_t=None, overlap_t=None):
         """`decode`, in tiles of so many latent pixels. The times of video VAEs are not used here."""
         self.throw_exception_if_invalid()
+        _require_numbers(samples)
         self._prepare(self.memory_used_decode((1, 1, tile_y or 64, tile_x or 64), self.vae_dtype))
         return self.decode_tiled_(samples, **_given(tile_x, tile_y, overlap)).movedim(1, -1)
 
@@ -211,6 +221,17 @@ class VAE:
         self._prepare(self.memory_used_encode((1, 3, tile_y or 512, tile_x or 512), self.vae_dtype))
         pixels = self.vae_encode_crop_pixels(pixel_samples).movedim(-1, 1)
         return self.encode_tiled_(pixels, **_given(tile_x, tile_y, overlap))
+
+
+def _require_numbers(latents: torch.Tensor) -> None:
+    """A latent that is not finite would become a black picture without a word."""
+    bad = [i for i, latent in enumerate(latents) if not torch.isfinite(latent).all()]
+    if bad:
+        raise ValueError(
+            f"These latents hold values that are no numbers (NaN or infinity; in {len(bad)} of "
+            f"{len(latents)}), so there is no picture in them. Something before went out of range: try a "
+            "lower cfg, another sampler, fewer LoRAs, or start with --force-fp32."
+        )
 
 
 def _given(tile_x, tile_y, overlap) -> dict[str, int]:

@@ -86,3 +86,25 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(vae, monkeypatch):
 def test_one_frame_of_a_video_latent_is_a_picture(vae):
     latents = torch.randn(1, 4, 1, 3, 3)
     torch.testing.assert_close(vae.decode(latents), vae.decode(latents[:, :, 0]))
+
+
+@pytest.mark.parametrize("overlap", [8, 16, 500])
+def test_an_overlap_as_wide_as_a_tile_is_made_smaller(vae, overlap):
+    image = torch.rand(1, 24, 28, 3)
+    tiled = vae.encode_tiled(image, tile_x=16, tile_y=16, overlap=overlap)
+    assert tiled.shape == vae.encode(image).shape and tiled.isfinite().all()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_latents_that_are_no_numbers_are_refused_instead_of_giving_a_black_picture(vae, value):
+    latents = torch.zeros(3, 4, 3, 3)
+    latents[1, 2, 0, 0] = value
+    for decode in (vae.decode, vae.decode_tiled):
+        with pytest.raises(ValueError, match=r"no numbers \(NaN or infinity; in 1 of 3\).*try a lower cfg"):
+            decode(latents)
+
+
+def test_a_picture_smaller_than_a_latent_pixel_is_refused(vae):
+    for encode in (vae.encode, vae.encode_tiled):
+        with pytest.raises(ValueError, match="picture of 9 x 3 is too small.*one latent pixel of 4 x 4"):
+            encode(torch.zeros(1, 3, 9, 3))
