@@ -445,6 +445,16 @@ def maximum_vram_for_weights(device=None) -> float:
     return get_total_memory(device) * 0.88 - minimum_inference_memory()
 
 
+def refuse_what_can_never_fit(bytes_needed, what: str) -> None:
+    """Raises where `what` needs more host memory than there is: Linux would end the server for it."""
+    total = get_total_memory(torch.device("cpu"))
+    if bytes_needed > total:
+        raise ValueError(
+            f"{what} need about {bytes_needed / 1024**3:,.0f} GB of memory, and this machine has "
+            f"{total / 1024**3:.0f}. Make the batch or the picture smaller."
+        )
+
+
 def module_size(module) -> int:
     """Bytes of a module's weights."""
     return sum(tensor.nbytes for tensor in module.state_dict().values())

@@ -20,6 +20,10 @@ from comfy.tolerant_pillow import pillow
 NO_MASK_SHAPE = (64, 64)
 
 
+# What Pillow raises for files that it cannot or will not decode.
+_NO_PICTURE = (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError)
+
+
 class UnreadablePicture(ValueError):
     """The file is there, but it is no picture that can be decoded."""
 
@@ -44,7 +48,7 @@ def load_picture(path: str) -> tuple[torch.Tensor, torch.Tensor]:
     try:
         with pillow(Image.open, path) as picture:
             frames = [_with_alpha(_upright(frame)) for frame in _frames(picture)]
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+    except _NO_PICTURE as error:
         raise UnreadablePicture(path, error) from error
     # Frames of another size than the first (multi-size icons) cannot share a batch.
     frames = [frame for frame in frames if frame.size == frames[0].size]
@@ -57,7 +61,7 @@ def load_channel(path: str, channel: str) -> torch.Tensor:
     try:
         with pillow(Image.open, path) as picture:
             frame = _upright(picture)
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+    except _NO_PICTURE as error:
         raise UnreadablePicture(path, error) from error
     if frame.mode != "RGBA":
         frame = _eight_bits(frame).convert("RGBA")

@@ -8,6 +8,9 @@ import comfy.model_management
 import comfy.patcher_extension
 import comfy.utils
 
+# Bytes that a model says it needs, over what it was seen to need on a CPU (SD1.x, 512x512).
+ESTIMATE_IS_HIGH_BY = 4
+
 
 def prepare_mask(noise_mask, shape, device):
     """A mask in the latent's shape, on its device."""
@@ -89,6 +92,9 @@ def _prepare_sampling(model, noise_shape, conds, model_options=None, force_full_
     models, inference_memory = get_additional_models(conds, model.model_dtype())
     models += model.get_nested_additional_models()
     wanted, least = estimate_memory(model, noise_shape, conds)
+    if comfy.model_management.is_device_cpu(model.load_device):  # a GPU says by itself that it is full
+        what = f"{noise_shape[0]} latents of {' x '.join(str(side) for side in noise_shape[2:])}"
+        comfy.model_management.refuse_what_can_never_fit(least / ESTIMATE_IS_HIGH_BY, what)
     comfy.model_management.load_models_gpu(
         [model, *models],
         memory_required=wanted + inference_memory,

@@ -171,7 +171,7 @@ def _load_pickle(path: str, device: torch.device) -> dict:
         loaded = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         raise UnreadableModelFile(
-            f"'{path}' is not a checkpoint that can be opened safely: {_first_line(error)} "
+            f"'{path}' is not a checkpoint that can be opened safely ({_refused_pickle(error)}). "
             "Use a .safetensors version of it; pickled code is never run."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
@@ -179,6 +179,12 @@ def _load_pickle(path: str, device: torch.device) -> dict:
             f"'{path}' is damaged or no checkpoint ({_first_line(error)}). Download it again."
         ) from error
     return _state_dict_inside(loaded, path)
+
+
+def _refused_pickle(error: Exception) -> str:
+    """What torch refused, without its advice, which is to run the code."""
+    _, _, reason = str(error).partition("WeightsUnpickler error:")
+    return reason.strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
 
 
 def _first_line(error: Exception) -> str:

@@ -120,6 +120,10 @@ class EmptyImage:
     def generate(self, width, height, batch_size=1, color=0):
         import torch
 
+        import comfy.model_management
+
+        what = f"{batch_size} pictures of {width} x {height}"
+        comfy.model_management.refuse_what_can_never_fit(batch_size * height * width * 3 * 4, what)
         rgb = torch.tensor([color >> shift & 0xFF for shift in (16, 8, 0)], dtype=torch.float32) / 255
         return (rgb.expand(batch_size, height, width, 3).clone(),)
 

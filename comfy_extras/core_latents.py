@@ -145,6 +145,9 @@ class EmptyLatentImage:
         import comfy.model_management
 
         shape = [batch_size, 4, height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT]
+        # In fp32, and as often as a sampler holds latents: as they are, noise, noised, denoised.
+        what = f"{batch_size} latents of {width} x {height}"
+        comfy.model_management.refuse_what_can_never_fit(math.prod(shape) * 4 * 4, what)
         samples = torch.zeros(shape, device=comfy.model_management.intermediate_device())
         return ({"samples": samples, "downscale_ratio_spacial": PIXELS_PER_LATENT},)
 

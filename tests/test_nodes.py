@@ -242,6 +242,15 @@ def test_latents_are_scaled_to_pixels(width, height, shape):
     assert out["samples"].shape[2:] == shape
 
 
+@pytest.mark.parametrize("node", ["EmptyLatentImage", "EmptyImage"])
+def test_a_batch_that_no_memory_could_hold_is_refused_before_it_is_made(node, monkeypatch):
+    monkeypatch.setattr("comfy.model_management.get_total_memory", lambda device=None: 32 << 20)
+    make = nodes.NODE_CLASS_MAPPINGS[node]().generate
+    make(512, 512, 4)
+    with pytest.raises(ValueError, match=r"4096 (latents|pictures) of 512 x 512 need about .* GB of memory"):
+        make(512, 512, 4096)
+
+
 def test_latents_are_scaled_turned_mirrored_and_cut():
     samples = latent()["samples"]
     assert nodes.LatentUpscaleBy().upscale(latent(), "nearest-exact", 1.5)[0]["samples"].shape[2:] == (12, 24)
@@ -411,6 +420,13 @@ def test_a_file_that_is_no_picture_is_named(folders, content):
         nodes.LoadImage().load_image("a.png")
     with pytest.raises(comfy.picture_files.UnreadablePicture, match="'a.png' cannot be read"):
         nodes.LoadImageMask().load_image("a.png", "red")
+
+
+def test_a_picture_too_large_to_be_decoded_is_named(folders, monkeypatch):
+    name = save(folders, "a.png", Image.new("L", (64, 64)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(comfy.picture_files.UnreadablePicture, match="'a.png'.*4096 pixels. exceeds limit"):
+        nodes.LoadImage().load_image(name)
 
 
 def test_a_missing_picture_is_refused_before_it_runs(folders):

@@ -60,6 +60,16 @@ def test_sides_are_evaluated_one_after_the_other_when_memory_is_short(monkeypatc
     assert torch.allclose(together, alone, atol=1e-6)
 
 
+def test_a_batch_that_the_machine_can_never_hold_is_refused_before_linux_ends_the_server(monkeypatch):
+    model = toy_model()
+    monkeypatch.setattr(comfy.model_management, "get_total_memory", lambda device=None: 4 << 30)
+    assert run(model, latents(1)).isfinite().all()
+    huge = torch.zeros(1, 1, 1, 1).expand(4096, 4, 64, 64)
+    with pytest.raises(ValueError, match=r"4096 latents of 64 x 64 need about .* GB .* has 4\."):
+        comfy.samplers.CFGGuider(model).sample(huge, huge, None, torch.ones(3))
+    assert run(model, latents(1)).isfinite().all()
+
+
 def test_texts_of_another_length_share_a_batch_by_repeating():
     model = toy_model()
     predict(model, EMPTY, 1.0, {"positive": prompt(1, 14), "negative": prompt(2, 7)}, 5.0)
