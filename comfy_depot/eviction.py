@@ -9,6 +9,7 @@ uses.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections import OrderedDict
@@ -55,6 +56,10 @@ class LocalModel:
     """Why it must stay; None when it may go."""
     aliases: frozenset[Key] = frozenset()
     """Other (folder type, name) pairs that mean the same file."""
+    occupied: int | None = None
+    """Bytes on the disk, where that is not the length of the file: a partial has holes."""
+    beside: tuple[str, ...] = ()
+    """Files that are of no use without this one and go with it."""
 
     @property
     def key(self) -> Key:
@@ -63,8 +68,8 @@ class LocalModel:
 
     @property
     def size(self) -> int:
-        """Bytes."""
-        return self.stamp.size
+        """Bytes on the disk."""
+        return self.stamp.size if self.occupied is None else self.occupied
 
 
 @dataclass(frozen=True)
@@ -227,6 +232,9 @@ def _delete(model: LocalModel) -> str | None:
         if Stamp.of(os.lstat(model.path)) != model.stamp:
             return "it has changed since the plan was made"
         os.unlink(model.path)
+        for path in model.beside:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
     except FileNotFoundError:  # somebody else was quicker
         return None
     except OSError as error:  # no right to delete it, or a system that does not delete open files

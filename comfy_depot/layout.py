@@ -15,6 +15,7 @@ models/checkpoints/
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from comfy_depot.errors import UnsafeName
 HIDDEN = ".depot"
 LONGEST_PART = 200  # bytes: file systems allow 255, and the partial's name adds a digest and an ending
 LONGEST_NAME = 1024
+_UNFINISHED = re.compile(r"(.+)\.[0-9a-f]{8}\.(?:part|bad)")
 FORBIDDEN = frozenset('<>:"|?*\\')
 DEVICES = frozenset(
     ["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in "0123456789")]
@@ -61,6 +63,12 @@ class Layout:
             lock=stem.with_name(stem.name + ".lock"),
             quarantine=stem.with_name(stem.name + ".bad"),
         )
+
+
+def owner_of(file: Path) -> Path:
+    """The destination of which `file` is the partial or the bad copy; any other file is its own."""
+    found = _UNFINISHED.fullmatch(file.name) if file.parent.name == HIDDEN else None
+    return file.parent.parent / found[1] if found else file
 
 
 def safe_name(name: str) -> str:

@@ -2,11 +2,13 @@
 
 A file may go only when a manifest can bring exactly it back: it stands where the depot puts what it fetches,
 and has the size that the manifest (or, where that gives none, the log of its download) says. And it must
-stay while it is in use.
+stay while it is in use. An unfinished download that nobody goes on with counts as a model of its own, because
+the one that it belongs to may have left the manifests long ago.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -38,6 +40,7 @@ def local_models(depot: Depot) -> list[LocalModel]:
         except OSError:  # gone since the folder was read
             continue
         found.append(model if model.kept else replace(model, kept=busy.reason(model)))
+    found += [replace(partial, kept=busy.reason(partial)) for partial in _unfinished(depot)]
     return sorted(found, key=lambda model: model.key)
 
 
@@ -52,8 +55,9 @@ class Busy:
 
     def reason(self, model: LocalModel) -> str | None:
         """Why a model must stay because of what happens now, or None."""
-        lock = layout.Layout(self._depot.options.depot_dir).place(Path(model.path)).lock
-        if os.path.realpath(model.path) in self._coming or self._open.holder(lock) is not None:
+        file = layout.owner_of(Path(model.path))
+        lock = layout.Layout(self._depot.options.depot_dir).place(file).lock
+        if os.path.realpath(file) in self._coming or self._open.holder(lock) is not None:
             return "it is being downloaded"
         if not self._named.isdisjoint({model.key, *model.aliases}):
             return "a running or queued prompt names it"
@@ -86,6 +90,33 @@ def _keys_by_path() -> dict[str, list[Key]]:
                 directory, base = os.path.split(file.path)
                 keys.setdefault(os.path.join(os.path.realpath(directory), base), []).append((kind, file.name))
     return keys
+
+
+def _unfinished(depot: Depot) -> Iterator[LocalModel]:
+    """Partials and bad copies, whether a manifest still names their model or not: nothing needs them."""
+    seen = set()
+    for kind, (directories, _) in sorted(places.table().items()):
+        for directory in directories if kind not in inventory.NOT_MODELS else ():
+            for folder, subfolders, files in os.walk(directory, followlinks=True):
+                if os.path.basename(folder) != layout.HIDDEN:
+                    subfolders[:] = [name for name in subfolders if name != ".git"]
+                    continue
+                for path in (Path(folder, name) for name in files):
+                    if layout.owner_of(path) != path and os.path.realpath(path) not in seen:
+                        seen.add(os.path.realpath(path))
+                        with contextlib.suppress(OSError):  # gone since
+                            yield _unfinished_one(depot, kind, directory, path)
+
+
+def _unfinished_one(depot: Depot, kind: str, directory: str, path: Path) -> LocalModel:
+    owner, status = layout.owner_of(path), os.lstat(path)
+    place = layout.Layout(depot.options.depot_dir).place(owner)
+    beside = (place.control, place.record) if path.suffix == ".part" else ()
+    return LocalModel(
+        kind, path.relative_to(directory).as_posix(), str(path), Stamp.of(status), status.st_mtime,
+        aliases=frozenset({(kind, owner.relative_to(directory).as_posix())}),
+        occupied=status.st_blocks * 512, beside=tuple(map(str, beside)),
+    )
 
 
 def _judge(depot: Depot, path: str, keys: list[Key], uses: Mapping[Key, LastUse]) -> LocalModel:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from comfy_depot.errors import DepotError, UnsafeName
-from comfy_depot.layout import Layout, destination, safe_name
+from comfy_depot.layout import Layout, destination, owner_of, safe_name
 
 BAD_NAMES = [
     ("", "empty"),
@@ -100,3 +100,9 @@ def test_every_error_of_the_depot_is_a_depot_error_and_a_missing_model_is_a_miss
     assert issubclass(errors.DownloadFailed, FileNotFoundError)
     assert all(issubclass(kind, DepotError) for kind in vars(errors).values() if isinstance(kind, type))
     assert str(errors.WrongContent("what, where, what now")) == "what, where, what now"
+
+
+def test_the_owner_of_a_partial_and_of_a_bad_copy_is_found_again(tmp_path: Path) -> None:
+    place = Layout(tmp_path).place(tmp_path / "loras" / "a.b.safetensors")
+    assert owner_of(place.partial) == owner_of(place.quarantine) == owner_of(place.file) == place.file
+    assert owner_of(place.record) == place.record

@@ -163,7 +163,8 @@ def test_a_file_with_a_transfer_under_way_stays(depot_world: World) -> None:
             transfer = depot.start_fetch("loras", NAME)
             wait_until(lambda: transfer.bytes_done > 0)
             depot_world.write_model("loras", NAME, b"x" * 2_000_000)
-            assert only_model(depot).kept == "it is being downloaded"
+            reasons = {Path(model.path).suffix: model.kept for model in survey.local_models(depot)}
+            assert reasons == dict.fromkeys((".safetensors", ".part"), "it is being downloaded")
             depot.transfers.cancel(transfer.id)
             wait_until(lambda: not depot.active_transfers())
 
@@ -214,3 +215,41 @@ def test_many_models_are_evicted_with_few_looks_at_what_is_open(
     with depot_world.depot() as depot:
         assert len(depot.plan_eviction(Limits(max_size=250)).execute().going) == 50
     assert 2 <= len(looks) < 20
+
+
+def stop_half_way(world: World, depot: Depot, origin: Origin) -> Path:
+    """A download that was stopped on the way; returns its partial."""
+    world.write_manifest({"loras": {f"sub/{NAME}": origin.put("/a", safetensors(4 << 20))}})
+    depot.catalogue.refresh()
+    transfer = depot.start_fetch("loras", f"sub/{NAME}")
+    wait_until(lambda: origin.bytes_sent() > 1 << 20)
+    transfer.stop()
+    wait_until(lambda: transfer.is_finished)
+    (partial,) = world.model("loras", "sub").glob(".depot/*.part")
+    return partial
+
+
+def test_an_unfinished_download_that_left_the_manifests_can_be_cleaned_away(depot_world: World) -> None:
+    with Origin(rate_total=8 << 20) as origin, depot_world.depot() as depot:
+        partial = stop_half_way(depot_world, depot, origin)
+        depot_world.write_manifest({})
+        depot.catalogue.refresh()
+        assert only_model(depot).size == partial.stat().st_blocks * 512 < 4 << 20
+        assert not depot.plan_eviction(Limits(keep_days=1)).going  # it may be gone on with tomorrow
+        os.utime(partial, (1, 1))
+        done = depot.plan_eviction(Limits(keep_days=1)).execute()
+        assert [verdict.model.path for verdict in done.going] == [str(partial)]
+        assert os.listdir(partial.parent) == []
+
+
+def test_an_unfinished_download_goes_by_the_name_of_its_model_unless_a_prompt_waits_for_it(
+    depot_world: World,
+) -> None:
+    wanted = {("loras", f"sub/{NAME}")}
+    with Origin(rate_total=8 << 20) as origin, depot_world.depot() as depot:
+        partial = stop_half_way(depot_world, depot, origin)
+        depot_world.models_in_use |= wanted
+        assert only_model(depot).kept == "a running or queued prompt names it"
+        depot_world.models_in_use.clear()
+        assert depot.plan_eviction(Limits(names=wanted)).execute().bytes_freed > 0
+        assert not partial.exists()
