@@ -49,8 +49,11 @@ def apply_device_settings(args: argparse.Namespace) -> None:
 
 
 def addresses(args: argparse.Namespace) -> list[tuple[str, int]]:
-    """(host, port) pairs to listen on."""
-    return [(host.strip(), args.port) for host in args.listen.split(",")]
+    """(host, port) pairs to listen on. An empty host would mean every address, so it is left out."""
+    found = [(host.strip(), args.port) for host in args.listen.split(",") if host.strip()]
+    if not found:
+        raise StartRefused("--listen names no address. Name one, or give --listen alone for every address.")
+    return found
 
 
 def refuse_used_ports(wanted: Sequence[tuple[str, int]]) -> None:
@@ -61,8 +64,43 @@ def refuse_used_ports(wanted: Sequence[tuple[str, int]]) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
+            except OverflowError:
+                raise StartRefused(f"--port {port} is no port. Choose one from 1 to 65535.") from None
             except OSError as error:
                 raise StartRefused(cannot_listen(host, port, error)) from error
+
+
+def refuse_useless_certificate(args: argparse.Namespace) -> None:
+    """Fail when https is asked for and cannot be had: never answer in plain text instead."""
+    import ssl
+
+    if bool(args.tls_keyfile) != bool(args.tls_certfile):
+        raise StartRefused("https needs both --tls-keyfile and --tls-certfile. Give both, or none for http.")
+    if not args.tls_keyfile:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(args.tls_certfile, args.tls_keyfile)
+    except OSError as error:
+        raise StartRefused(f"https is not possible with {args.tls_certfile} and {args.tls_keyfile}: {error}. "
+                           "Check --tls-certfile and --tls-keyfile.") from error
+
+
+def prepare_folders(args: argparse.Namespace) -> None:
+    """Set every folder, empty the temp folder, and make those that are missing."""
+    from utils import extra_config
+
+    folder_paths.apply_arguments(args)
+    try:
+        extra_config.load_configured(args)
+    except ValueError as error:
+        raise StartRefused(str(error)) from error
+    empty_temp_folder()
+    try:
+        folder_paths.create_working_folders()
+    except OSError as error:
+        raise StartRefused(f"The folder {error.filename} cannot be made: {error.strerror}. "
+                           "Move away what is in its place or let this user write there, "
+                           "or choose another folder with --base-directory.") from error
 
 
 def cannot_listen(host: str, port: int, error: OSError) -> str:
@@ -187,18 +225,15 @@ def prepare(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line and set folders, log and environment from it."""
     from app import logger
     from comfy_execution import node_packs
-    from utils import extra_config
 
     args = cli_args.parse(argv, extend=[comfy_depot.options.add_arguments])
     logger.setup_logger(log_level=args.verbose, use_stdout=args.log_stdout)
     for name in cli_args.options_without_effect(args):
         log.info("%s is accepted and has no effect here.", name)
     apply_device_settings(args)
-    folder_paths.apply_arguments(args)
-    extra_config.load_configured(args)
+    refuse_useless_certificate(args)
     refuse_used_ports(addresses(args))
-    empty_temp_folder()
-    folder_paths.create_working_folders()
+    prepare_folders(args)
     node_packs.run_prestartup_scripts(
         folder_paths.get_folder_paths("custom_nodes"),
         disabled=args.disable_all_custom_nodes, allowed=args.whitelist_custom_nodes)

@@ -27,11 +27,17 @@ class UserManager:
         self.users: dict[str, str] = self._read_users() if args.multi_user else {"default": "default"}
 
     def _read_users(self) -> dict[str, str]:
+        file_name = self.get_users_file()
         try:
-            with open(self.get_users_file(), encoding="utf-8") as file:
-                return json.load(file)
+            with open(file_name, encoding="utf-8") as file:
+                users = json.load(file)
         except FileNotFoundError:
             return {}
+        except ValueError:
+            users = None
+        if not isinstance(users, dict):  # going on without them would write the file anew, without them
+            raise SystemExit(f"{file_name} is not a JSON object of users. Repair it, or move it away.")
+        return users
 
     def get_users_file(self) -> str:
         """The file that lists the users."""

@@ -242,9 +242,16 @@ WITHOUT_EFFECT = (
 )
 
 
+class _Parser(argparse.ArgumentParser):
+    """Answers a wrong option with one sentence: the usage of so many options would hide it."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: {message}. For all options: python {self.prog} --help\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """A parser with every option of the server, grouped for --help."""
-    new = argparse.ArgumentParser(prog="main.py", description="ComfyUI Depot: the server and its web page.")
+    new = _Parser(prog="main.py", description="ComfyUI Depot: the server and its web page.")
     for title, options in (("server", SERVER), ("folders", FOLDERS), ("nodes", NODES), ("previews", PREVIEWS),
                            ("devices", DEVICES)):
         group = new.add_argument_group(title)

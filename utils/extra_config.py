@@ -26,12 +26,14 @@ log = logging.getLogger(__name__)
 
 def load_extra_path_config(yaml_path: str) -> None:
     """Add the folders that a yaml file names; ValueError with file and section where it is not usable."""
-    with open(yaml_path, encoding="utf-8") as stream:
-        try:
+    try:
+        with open(yaml_path, encoding="utf-8") as stream:
             sections = yaml.safe_load(stream)
-        except yaml.YAMLError as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{yaml_path} is not YAML: {reason}. Correct or remove the file.") from error
+    except OSError as error:
+        raise ValueError(f"{yaml_path} cannot be read: {error.strerror}. Check the name.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{yaml_path} is not YAML: {reason}. Correct or remove the file.") from error
     if sections is None:
         return
     if not isinstance(sections, Mapping):
@@ -58,12 +60,16 @@ def load_configured(arguments: argparse.Namespace) -> None:
 
 
 def _add_section(section: Mapping[str, Any], *, here: str, where: str) -> None:
-    base = os.path.join(here, os.path.expandvars(os.path.expanduser(section.get("base_path") or "")))
+    given = section.get("base_path") or ""
+    if not isinstance(given, str):
+        raise ValueError(f"{where}: base_path is no folder: {given!r}. Write a path.")
+    base = os.path.join(here, os.path.expandvars(os.path.expanduser(given)))
     is_default = bool(section.get("is_default", False))
     for folder_name, folders in section.items():
         if folder_name in ("base_path", "is_default"):
             continue
-        if not isinstance(folders, (str, list)):
+        lines = folders if isinstance(folders, list) else [folders]
+        if not all(isinstance(text, str) for text in (folder_name, *lines)):
             raise ValueError(f"{where}: '{folder_name}' is no folder. Write a path, or one path per line.")
         for folder in _lines(folders):
             path = os.path.normpath(os.path.join(base, os.path.expanduser(folder)))
