@@ -93,6 +93,8 @@ class Depot:
 
     def path_in_node(self, folder: str, name: str, path: str | None) -> str | None:
         """The path to give to whoever asked: fetched when a running node asks for a model that is missing."""
+        if path is not None and _is_hidden(name):  # a partial: nobody has verified what is in it
+            return None
         node = self.host.current_node()
         if node is None:
             return path

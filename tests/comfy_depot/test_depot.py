@@ -295,3 +295,9 @@ def test_a_type_that_lost_its_folders_cannot_be_fetched(depot_world: World) -> N
         folder_paths.folder_names_and_paths["loras"][0].clear()
         with pytest.raises(ModelUnavailable, match="has no folder to put 'a.safetensors' into. Add one to"):
             depot._transfer(entry)
+
+
+def test_an_unfinished_file_is_not_found_by_its_own_name(depot_world: World) -> None:
+    depot_world.write_model("loras", "sub/.depot/a.safetensors.5f1c0e2a.part")
+    with depot_world.depot():
+        assert folder_paths.get_full_path("loras", "sub/.depot/a.safetensors.5f1c0e2a.part") is None
