@@ -12,20 +12,42 @@ from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 import folder_paths
 from app.atomic_write import path_beside
 from app.routes import register
-from app.routes.view import locate
+from app.routes.view import locate, opened
 from app.safe_paths import inside
 
 
 def uploaded_file(form: Mapping[str, Any]) -> web.FileField:
     """The form's picture; 400 when there is none or it has no name."""
     field = form.get("image")
-    if not isinstance(field, web.FileField) or not field.filename:
+    if not isinstance(field, web.FileField) or not is_name(field.filename):
         raise web.HTTPBadRequest(text="The form needs a file with a name in its field 'image'.")
     return field
+
+
+def is_name(text: str) -> bool:
+    """Can a file be called so, and be spoken of in JSON? Bytes that are no UTF-8 arrive as surrogates."""
+    return bool(text) and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+async def read_form(request: web.Request) -> Mapping[str, Any]:
+    """The fields of a form; 400 for what is none."""
+    try:
+        return await request.post()
+    except (ValueError, HttpProcessingError) as error:
+        raise web.HTTPBadRequest(text=f"The request's body is no form: {error}") from None
+
+
+def subfolder_of(form: Mapping[str, Any]) -> str:
+    """The form's subfolder; 400 for a file in its place."""
+    subfolder = form.get("subfolder", "")
+    if not isinstance(subfolder, str):
+        raise web.HTTPBadRequest(text="subfolder must be a text.")
+    return subfolder
 
 
 def destination(form: Mapping[str, Any], filename: str) -> tuple[str, str]:
@@ -34,7 +56,7 @@ def destination(form: Mapping[str, Any], filename: str) -> tuple[str, str]:
     folder = folder_paths.get_directory_by_type(kind)
     if folder is None:
         raise web.HTTPBadRequest(text="type must be input, temp or output.")
-    path = inside(folder, form.get("subfolder", ""), filename)
+    path = inside(folder, subfolder_of(form), filename)
     if path is None or os.path.realpath(path) == os.path.realpath(folder) or os.path.isdir(path):
         raise web.HTTPBadRequest(text="The file's name or subfolder leads out of the folder.")
     return path, kind
@@ -70,23 +92,27 @@ async def save(form: Mapping[str, Any], filename: str, source: BinaryIO) -> web.
     """Write the upload where the form says, and tell its name."""
     path, kind = destination(form, filename)
     overwrite = form.get("overwrite") in ("true", "1")
-    name = await asyncio.to_thread(store, source, path, overwrite=overwrite)
-    return web.json_response({"name": name, "subfolder": form.get("subfolder", ""), "type": kind})
+    try:
+        name = await asyncio.to_thread(store, source, path, overwrite=overwrite)
+    except OSError as error:
+        raise web.HTTPBadRequest(
+            text=f"The file cannot be written ({error.strerror}). Choose another name or subfolder."
+        ) from None
+    return web.json_response({"name": name, "subfolder": subfolder_of(form), "type": kind})
 
 
 async def post_image(server: Any, request: web.Request) -> web.Response:
-    form = await request.post()
+    form = await read_form(request)
     field = uploaded_file(form)
     return await save(form, field.filename, field.file)
 
 
 def with_alpha_of(original: str, mask: BinaryIO) -> BinaryIO:
     """A PNG of the original picture with the mask's alpha channel; its text metadata is kept."""
-    from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
     metadata = PngInfo()
-    with Image.open(original) as picture, Image.open(mask) as masked:
+    with opened(original) as picture, opened(mask) as masked:
         for key, value in getattr(picture, "text", {}).items():
             metadata.add_text(key, value)
         painted = picture.convert("RGBA")
@@ -98,7 +124,7 @@ def with_alpha_of(original: str, mask: BinaryIO) -> BinaryIO:
 
 
 async def post_mask(server: Any, request: web.Request) -> web.Response:
-    form = await request.post()
+    form = await read_form(request)
     field = uploaded_file(form)
     try:
         reference = json.loads(form.get("original_ref", ""))
@@ -107,7 +133,7 @@ async def post_mask(server: Any, request: web.Request) -> web.Response:
         raise web.HTTPBadRequest(text="original_ref must be JSON {filename, type, subfolder}.") from None
     try:
         combined = await asyncio.to_thread(with_alpha_of, original, field.file)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise web.HTTPBadRequest(text=f"The mask or its original is not a picture: {error}") from None
     with combined:
         return await save(form, field.filename, combined)

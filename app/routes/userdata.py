@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import mimetypes
 import os
-import shutil
 from typing import Any
 
 from aiohttp import web
@@ -15,12 +14,19 @@ from app.atomic_write import write_atomically
 from app.routes import register
 
 
+def cannot_be_written(error: OSError) -> web.HTTPBadRequest:
+    """The answer for a name that the disk refuses."""
+    return web.HTTPBadRequest(text=f"The file cannot be written ({error.strerror}). Choose another name.")
+
+
 def user_path(server: Any, request: web.Request, file: str | None, *, create_dir: bool = True) -> str:
     """Path of a user's file; 403 for an unknown user and for a path that leaves the user's folder."""
     try:
         path = server.user_manager.get_request_user_filepath(request, file, create_dir=create_dir)
     except KeyError:
         raise web.HTTPForbidden(text="Invalid user specified in request") from None
+    except OSError as error:  # its folder cannot be made
+        raise cannot_be_written(error) from None
     if path is None:
         raise web.HTTPForbidden()
     return path
@@ -147,9 +153,7 @@ async def post_userdata(server: Any, request: web.Request) -> web.Response:
     try:
         write_atomically(path, await request.read())
     except OSError as error:
-        raise web.HTTPBadRequest(
-            text=f"The file cannot be written ({error.strerror}). Choose another name."
-        ) from None
+        raise cannot_be_written(error) from None
     return described(request, path, user_path(server, request, None))
 
 
@@ -162,7 +166,10 @@ async def move_userdata(server: Any, request: web.Request) -> web.Response:
     source = existing_path(server, request)
     target = user_path(server, request, request.match_info["dest"])
     check_overwrite(request, target)
-    shutil.move(source, target)
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        raise cannot_be_written(error) from None
     return described(request, target, user_path(server, request, None))
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import mimetypes
 import os
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 from aiohttp import web
 
@@ -38,14 +40,24 @@ def locate(query: Any) -> str:
     return path
 
 
-def shrunk(path: str, wish: str, channel: str) -> tuple[bytes, str]:
-    """(file, MIME type) of a picture as WEBP or JPEG; `wish` is "webp;90"."""
+@contextlib.contextmanager
+def opened(file: str | BinaryIO) -> Iterator[Any]:
+    """A PIL picture; OSError or ValueError for a file that is none, or one that would fill the memory."""
     from PIL import Image
 
+    try:
+        with Image.open(file) as picture:
+            yield picture
+    except (Image.DecompressionBombError, SyntaxError) as error:
+        raise ValueError(str(error)) from error
+
+
+def shrunk(path: str, wish: str, channel: str) -> tuple[bytes, str]:
+    """(file, MIME type) of a picture as WEBP or JPEG; `wish` is "webp;90"."""
     kind, _, quality = wish.partition(";")
     if kind != "jpeg" or "a" in channel:
         kind = "webp"
-    with Image.open(path) as picture:
+    with opened(path) as picture:
         converted = picture.convert("RGB") if kind == "jpeg" or channel == "rgb" else picture
         file = io.BytesIO()
         converted.save(file, format=kind, quality=int(quality) if quality.isdigit() else DEFAULT_QUALITY)
@@ -54,9 +66,7 @@ def shrunk(path: str, wish: str, channel: str) -> tuple[bytes, str]:
 
 def only_colour(path: str) -> tuple[bytes, str]:
     """(PNG file, MIME type) of a picture without its alpha channel."""
-    from PIL import Image
-
-    with Image.open(path) as picture:
+    with opened(path) as picture:
         file = io.BytesIO()
         picture.convert("RGB").save(file, format="PNG")
     return file.getvalue(), "image/png"
@@ -68,7 +78,7 @@ def only_alpha(path: str) -> tuple[bytes, str]:
     """
     from PIL import Image
 
-    with Image.open(path) as picture:
+    with opened(path) as picture:
         alpha = picture.getchannel("A") if "A" in picture.getbands() else Image.new("L", picture.size, 255)
         mask = Image.new("RGBA", picture.size)
         mask.putalpha(alpha)

@@ -128,3 +128,48 @@ async def test_an_upload_larger_than_the_limit_is_refused(connect):
     answer = await client.post("/upload/image", data=form(b"x" * 5000))
     assert answer.status == 413
     assert (await (await client.get("/features")).json())["max_upload_size"] == 1049
+
+
+async def post_raw(client, part, path="/upload/image"):
+    """Send one part of a form as it stands."""
+    headers = {"Content-Type": "multipart/form-data; boundary=X"}
+    return await client.post(path, data=b"--X\r\n" + part + b"\r\n--X--\r\n", headers=headers)
+
+
+@pytest.mark.parametrize(
+    "head", [b'filename="\x00a.png"', b'filename="a\x1b.png"', b'filename="a\xff.png"', b'filename=""']
+)
+async def test_a_name_that_cannot_be_spoken_of_is_refused(client, base, head):
+    part = b'Content-Disposition: form-data; name="image"; ' + head + b"\r\n\r\nbytes"
+    answer = await post_raw(client, part)
+    assert answer.status == 400 and await answer.text()
+    assert list((base / "input").iterdir()) == []
+
+
+async def test_a_body_that_is_no_form_is_refused(client):
+    for content_type in ("multipart/form-data; boundary=X", "multipart/form-data"):
+        answer = await client.post("/upload/image", data=b"garbage", headers={"Content-Type": content_type})
+        assert answer.status == 400 and "no form" in await answer.text()
+
+
+async def test_a_place_that_cannot_be_written_to_is_refused(client, base):
+    (base / "input" / "a.png").write_bytes(b"a file")
+    for wish in (form(subfolder="a.png"), form(filename="x" * 300)):
+        answer = await client.post("/upload/image", data=wish)
+        assert answer.status == 400 and "Choose another name or subfolder" in await answer.text()
+    assert [file.name for file in (base / "input").iterdir()] == ["a.png"]
+
+
+async def test_a_file_in_the_place_of_the_subfolder_is_refused(client):
+    data = form()
+    data.add_field("subfolder", b"x", filename="x")
+    answer = await client.post("/upload/image", data=data)
+    assert answer.status == 400 and "subfolder must be a text" in await answer.text()
+
+
+async def test_a_mask_on_a_picture_that_would_fill_the_memory_is_refused(client, base, monkeypatch):
+    (base / "input" / "a.png").write_bytes(png("RGB", 0, size=(90, 90)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    reference = json.dumps({"filename": "a.png", "type": "input"})
+    answer = await client.post("/upload/mask", data=form(png("RGBA", 0), "m.png", original_ref=reference))
+    assert answer.status == 400 and "exceeds limit" in await answer.text()

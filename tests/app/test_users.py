@@ -162,10 +162,17 @@ async def test_userdata_refuses(client, method, path, status):
     assert (await client.request(method, path)).status == status
 
 
-async def test_a_name_that_cannot_be_written_is_refused(client):
-    answer = await client.post("/userdata/" + "x" * 300, data=b"{}")
+@pytest.mark.parametrize(
+    "path",
+    ["x" * 300, "file%2Fbelow", "folder"] + [f"file/move/{to}" for to in ("x" * 300, "folder", "file%2Fx")],
+)
+async def test_a_name_that_cannot_be_written_is_refused(client, path):
+    for name in ("file", "folder%2Ffile"):
+        await client.post(f"/userdata/{name}", data=b"{}")
+    answer = await client.post(f"/userdata/{path}", data=b"{}")
     assert answer.status == 400
     assert "Choose another name" in await answer.text()
+    assert await (await client.get("/userdata/file")).read() == b"{}"
 
 
 @pytest.mark.parametrize(

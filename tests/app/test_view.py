@@ -118,3 +118,11 @@ async def test_ranges_are_served(client, base):
     (base / "output" / "a.bin").write_bytes(bytes(range(100)))
     answer = await client.get("/view", params={"filename": "a.bin"}, headers={"Range": "bytes=10-19"})
     assert (answer.status, await answer.read()) == (206, bytes(range(10, 20)))
+
+
+@pytest.mark.parametrize("wish", [{"preview": "webp;90"}, {"channel": "rgb"}, {"channel": "a"}])
+async def test_a_picture_that_would_fill_the_memory_is_refused(client, base, monkeypatch, wish):
+    write_picture(base / "output" / "a.png", size=(90, 90))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    answer = await client.get("/view", params={"filename": "a.png", **wish})
+    assert answer.status == 400 and "exceeds limit" in await answer.text()
