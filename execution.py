@@ -74,6 +74,16 @@ class ExecutionResult(Enum):
 class PromptQueue(prompt_queue.PromptQueue):
     """The queue of prompts, wired to the interrupt flag of this process."""
 
+    def get(self, timeout: float | None = None) -> tuple[tuple[Any, ...], int] | None:
+        """The next prompt and its task number. An older wish to stop ends here, under the lock: from now on
+        `interrupt_if_running` means this prompt, and none of its wishes may get lost.
+        """
+        with self.mutex:
+            taken = super().get(timeout)
+            if taken is not None:
+                comfy.interruption.interrupt_current_processing(False)
+            return taken
+
     def interrupt_if_running(self, prompt_id: str, interrupt: Callable[[], None] | None = None) -> bool:
         """Interrupt this prompt if it runs, and not one that has taken its place."""
         return super().interrupt_if_running(
@@ -262,7 +272,8 @@ class PromptExecutor:
     ) -> None:
         """The same inside an event loop of its own; tasks of nodes that are left are the loop's to cancel."""
         latent_preview.set_preview_method((extra_data or {}).get("preview_method"))
-        comfy.interruption.interrupt_current_processing(False)
+        if getattr(self.server, "prompt_queue", None) is None:  # a queue has taken back older wishes itself
+            comfy.interruption.interrupt_current_processing(False)
         extra_data = extra_data or {}
         self.server.client_id = extra_data.get("client_id")
         self.status_messages = []

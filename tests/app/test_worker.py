@@ -104,6 +104,19 @@ def test_an_executor_that_breaks_leaves_a_history_entry_and_the_next_prompt_runs
     assert house.queue.history["next"]["status"]["completed"]
 
 
+def test_a_cancel_just_before_the_first_node_is_not_lost(house):
+    """The prompt runs already for those who cancel it, and the executor has not begun."""
+    house.server.prompt_queue = house.queue
+    interruption.interrupt_current_processing()  # an older wish, which nobody took back
+    put(house, "cancelled")
+    item, task = house.queue.get()
+    assert not interruption.processing_interrupted()
+    assert house.queue.interrupt_if_running("cancelled")
+    house.run_prompt(item, task)
+    events = [event for event, _ in house.queue.history["cancelled"]["status"]["messages"]]
+    assert events[-1] == "execution_interrupted"
+
+
 def test_the_thread_outlives_errors(house, monkeypatch, caplog):
     ends = iter([OSError("first"), interruption.InterruptProcessingException(), SystemExit()])
     monkeypatch.setattr(worker.Worker, "run_next", lambda self: (_ for _ in ()).throw(next(ends)))
