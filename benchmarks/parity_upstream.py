@@ -6,10 +6,11 @@ A full-size SD1.5 checkpoint of random weights is written to a temporary folder 
 half of the UNet's levels). Then one worker process per program loads it and runs the same calls, one after
 the other, and the results are compared: prompts with weights and of two chunks, clip skip, one evaluation
 of the UNet, VAE encode and decode, and pictures by several samplers and schedulers. Then both servers
-are started, run one whole graph, and their PNG files are compared.
+are started, run the graphs of parity_graphs.py, and their PNG files are compared.
 """
 
 import argparse
+import io
 import json
 import os
 import subprocess
@@ -19,6 +20,10 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+
+import numpy as np
+import parity_graphs
+from PIL import Image
 
 HERE = Path(__file__).resolve().parent.parent
 PROMPTS = {
@@ -178,24 +183,7 @@ def checkpoint_shapes(tiny: bool) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-# --- both servers, one graph ---
-
-
-def graph(checkpoint: str, size: int, steps: int) -> dict:
-    def node(kind, **inputs):
-        return {"class_type": kind, "inputs": inputs}
-
-    return {
-        "1": node("CheckpointLoaderSimple", ckpt_name=checkpoint),
-        "2": node("CLIPTextEncode", text=PROMPTS["weights"], clip=["1", 1]),
-        "3": node("CLIPTextEncode", text="blurry", clip=["1", 1]),
-        "4": node("EmptyLatentImage", width=size, height=size, batch_size=1),
-        "5": node("KSampler", model=["1", 0], positive=["2", 0], negative=["3", 0], latent_image=["4", 0],
-        seed=42,
-                  steps=steps, cfg=5.0, sampler_name="dpmpp_2m", scheduler="karras", denoise=1.0),
-        "6": node("VAEDecode", samples=["5", 0], vae=["1", 2]),
-        "7": node("SaveImage", images=["6", 0], filename_prefix="parity"),
-    }  # fmt: skip
+# --- both servers, the same graphs ---
 
 
 def request(url: str, body=None):
@@ -205,14 +193,18 @@ def request(url: str, body=None):
         return answer.read()
 
 
-def picture_of_server(
-    python: str, root: Path, checkpoint: Path, port: int, size: int, steps: int, env: dict
-) -> bytes:
-    """Start the server in `root`, run the graph, and return the PNG file that it saved."""
-    base = Path(tempfile.mkdtemp(dir=checkpoint.parent))
+def pictures_of_server(
+    python: str, root: Path, env: dict, base: Path, *, checkpoint: Path, port: int, prompts: dict[str, dict]
+) -> dict[str, list[bytes]]:
+    """Start the server in `root`, run the graphs, and return the PNG files that each of them saved.
+
+    `base` is an empty folder, for models, input and output. A graph that fails has no files.
+    """
     folder = base / "models" / "checkpoints"
     folder.mkdir(parents=True)
     (folder / checkpoint.name).symlink_to(checkpoint)
+    (base / "input").mkdir()
+    parity_graphs.write_picture(base / "input" / parity_graphs.PICTURE)
     command = [python, str(root / "main.py"), "--cpu", "--port", str(port), "--base-directory", str(base),
                "--disable-auto-launch", "--disable-all-custom-nodes"]  # fmt: skip
     log = open(base / "log.txt", "w")  # noqa: SIM115 (the process writes on while this function waits)
@@ -220,18 +212,27 @@ def picture_of_server(
     try:
         url = f"http://127.0.0.1:{port}"
         wait_for(lambda: request(f"{url}/system_stats"), seconds=120)
-        prompt_id = json.loads(request(f"{url}/prompt", {"prompt": graph(checkpoint.name, size, steps)}))[
-            "prompt_id"
-        ]
-        entry = wait_for(lambda: json.loads(request(f"{url}/history/{prompt_id}"))[prompt_id], seconds=1200)
-        if entry["status"]["status_str"] != "success":
-            raise RuntimeError(f"{root}: {entry['status']['messages']}")
-        image = entry["outputs"]["7"]["images"][0]
-        return request(f"{url}/view?filename={image['filename']}&type=output&subfolder={image['subfolder']}")
+        return {name: pictures_of_prompt(url, name, prompt) for name, prompt in prompts.items()}
     finally:
         server.terminate()
         server.wait(timeout=30)
         log.close()
+
+
+def pictures_of_prompt(url: str, name: str, prompt: dict) -> list[bytes]:
+    try:
+        prompt_id = json.loads(request(f"{url}/prompt", {"prompt": prompt}))["prompt_id"]
+    except urllib.error.HTTPError as refusal:
+        raise RuntimeError(f"{name}: {refusal.read().decode()}") from refusal
+    entry = wait_for(lambda: json.loads(request(f"{url}/history/{prompt_id}"))[prompt_id], seconds=1200)
+    if entry["status"]["status_str"] != "success":
+        details = dict(entry["status"]["messages"])["execution_error"]
+        print(f"{url}: {name}: {details['node_type']}: {details['exception_message'].strip()}")
+        return []
+    return [
+        request(f"{url}/view?filename={image['filename']}&type=output&subfolder={image['subfolder']}")
+        for image in entry["outputs"][parity_graphs.SAVE]["images"]
+    ]
 
 
 def wait_for(ask, *, seconds: float):
@@ -296,20 +297,33 @@ def run_workers(options, folder: Path, checkpoint: Path) -> bool:
     return good
 
 
-def run_servers(options, checkpoint: Path) -> bool:
-    import io
+def run_servers(options, folder: Path, checkpoint: Path) -> bool:
+    prompts = parity_graphs.prompts(checkpoint.name, size=options.size, steps=options.steps)
+    if options.graphs:
+        prompts = {name: prompt for name, prompt in prompts.items() if options.graphs in name}
+    ours, theirs = (
+        pictures_of_server(
+            python, root, env, folder / name, checkpoint=checkpoint, port=port, prompts=prompts
+        )
+        for port, (name, (python, root, env)) in enumerate(programs(options).items(), start=18461)
+    )
+    good = True
+    print(f"{'PNG files of both servers':<40}{'number, size':>16}{'of 255':>8}{'std of values':>16}")
+    for name in prompts:
+        if not (ours[name] and theirs[name]):
+            good = False
+            continue
+        left, right = (np.stack([pixels(png) for png in pngs]) for pngs in (ours[name], theirs[name]))
+        assert left.shape == right.shape, f"{name}: {left.shape} here, {right.shape} upstream"
+        number, height, width, _ = left.shape
+        difference = np.abs(left - right).max()
+        good = good and difference <= 2
+        print(f"{name:<40}{f'{number}, {width}x{height}':>16}{difference:>8}{left.std():>16.1f}")
+    return good
 
-    import numpy as np
-    from PIL import Image
 
-    pictures = []
-    for port, (python, root, env) in zip((18461, 18462), programs(options).values(), strict=True):
-        png = picture_of_server(python, root, checkpoint, port, options.size, options.steps, env)
-        pictures.append(np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int))
-    difference = np.abs(pictures[0] - pictures[1]).max()
-    print(f"PNG of both servers: {pictures[0].shape}, spread {pictures[0].std():.1f}, "
-          f"largest difference {difference} of 255")  # fmt: skip
-    return difference <= 2
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
 
 
 def main() -> int:
@@ -329,6 +343,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=128, help="pixels of the pictures")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--only", choices=["modules", "servers"], help="one of the two comparisons")
+    parser.add_argument("--graphs", help="of the graphs for the servers, those with this in their name")
     parser.add_argument("--worker", metavar="OUT", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -342,7 +357,7 @@ def main() -> int:
         print(f"{checkpoint.name}: {checkpoint.stat().st_size / 1e9:.2f} GB")
         good = options.only == "servers" or run_workers(options, folder, checkpoint)
         if options.only != "modules":
-            good = run_servers(options, checkpoint) and good
+            good = run_servers(options, folder, checkpoint) and good
     print("equal within 2/255 at every pixel" if good else "NOT equal within 2/255")
     return 0 if good else 1
 
