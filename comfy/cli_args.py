@@ -248,6 +248,21 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str):
         self.exit(2, f"{self.prog}: {message}. For all options: python {self.prog} --help\n")
 
+# Options that ask for something this version does not do: accepted, and said in --help and once at the start.
+NOT_YET = (
+    "--list-feature-flags", "--comfy-api-base", "--dont-print-server", "--database-url", "--enable-manager",
+    "--disable-manager-ui", "--enable-manager-legacy-ui", "--enable-assets", "--enable-asset-hashing",
+    "--default-device", "--directml", "--vram-headroom", "--async-offload", "--disable-async-offload",
+    "--disable-pinned-memory", "--mmap-torch-files", "--fast", "--supports-fp8-compute", "--cache-ram",
+    "--use-split-cross-attention", "--use-quad-cross-attention", "--use-ck-attention",
+    "--dont-upcast-attention", "--cuda-malloc", "--disable-cuda-malloc",
+)  # fmt: skip
+
+
+def _add(container: argparse._ActionsContainer, name: str, spec: dict) -> None:
+    note = " (no effect in this version)" if name in NOT_YET else ""
+    container.add_argument(name, **{**spec, "help": spec["help"] + note})
+
 
 def build_parser() -> argparse.ArgumentParser:
     """A parser with every option of the server, grouped for --help."""
@@ -256,11 +271,11 @@ def build_parser() -> argparse.ArgumentParser:
                            ("devices", DEVICES)):
         group = new.add_argument_group(title)
         for name, spec in options.items():
-            group.add_argument(name, **spec)
+            _add(group, name, spec)
     for title, options in EXCLUSIVE.items():
         group = new.add_argument_group(title).add_mutually_exclusive_group()
         for name, spec in options.items():
-            group.add_argument(name, **spec)
+            _add(group, name, spec)
     for name in WITHOUT_EFFECT:
         new.add_argument(name, action="store_true", help=argparse.SUPPRESS)
     return new
@@ -289,7 +304,8 @@ def parse(argv: Sequence[str] | None = None, *,
 
 def options_without_effect(namespace: argparse.Namespace) -> list[str]:
     """The accepted options that were given and change nothing."""
-    return [name for name in WITHOUT_EFFECT if getattr(namespace, name[2:].replace("-", "_"))]
+    values = {name: name[2:].replace("-", "_") for name in (*WITHOUT_EFFECT, *NOT_YET)}
+    return [name for name, key in values.items() if getattr(namespace, key) != parser.get_default(key)]
 
 
 def enables_dynamic_vram() -> bool:

@@ -1,7 +1,6 @@
 """What can go wrong in the depot, as one tree.
 
     DepotError
-    ├── ManifestError                       a manifest is not what the format asks for
     ├── UnsafeName                          a name that could leave its folder or cannot be a file everywhere
     ├── TransferCancelled                   somebody stopped the transfer; the partial stays
     └── ModelUnavailable (FileNotFoundError)  the file is not here and cannot be brought
@@ -19,10 +18,6 @@ from __future__ import annotations
 
 class DepotError(Exception):
     """Root of all errors that the depot raises on purpose."""
-
-
-class ManifestError(DepotError):
-    """A manifest is not what the format asks for; the message names file, path and what to write instead."""
 
 
 class UnsafeName(DepotError):

@@ -403,4 +403,6 @@ def test_a_bad_yaml_file_says_what_to_write(base: Path, text: str, words: str) -
 
 def test_an_empty_yaml_file_adds_nothing(base: Path) -> None:
     (base / "paths.yaml").write_text("# nothing\n", encoding="utf-8")
+    before = {name: list(paths) for name, (paths, _) in folder_paths.folder_names_and_paths.items()}
     load_extra_path_config(str(base / "paths.yaml"))
+    assert {name: paths for name, (paths, _) in folder_paths.folder_names_and_paths.items()} == before

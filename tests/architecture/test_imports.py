@@ -158,6 +158,6 @@ def test_the_hooks_load_in_a_moment_and_load_nothing_else():
     )
     seconds, _, heavy = result.stdout.strip().partition(" ")
     assert heavy == "[]", result.stdout + result.stderr
-    # 20 ms is the claim (benchmarks/startup.py measures it); here only a broken one fails, whatever the
+    # 20 ms is the claim (held by tests/comfy_depot/test_hooks.py); here only a broken one fails, whatever the
     # machine does.
     assert float(seconds) < 0.5

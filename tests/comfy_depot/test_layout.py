@@ -91,6 +91,7 @@ def test_the_longest_allowed_name_still_has_room_for_the_partial(tmp_path: Path)
     place = Layout(tmp_path).place(tmp_path / safe_name("a" * 200))
     place.control.parent.mkdir()
     place.control.touch()
+    assert place.control.exists()
 
 
 def test_every_error_of_the_depot_is_a_depot_error_and_a_missing_model_is_a_missing_file() -> None:
