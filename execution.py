@@ -230,7 +230,7 @@ class PromptExecutor:
 
     def reset(self) -> None:
         """Forget all results and node objects."""
-        self.caches = CacheSet(self.cache_type, self.cache_args)
+        self.caches = CacheSet(self.cache_type, self.cache_args, getattr(self, "caches", None))
         self.status_messages: list[tuple[str, dict[str, Any]]] = []
         self.success = True
         self.history_result: dict[str, Any] = {"outputs": {}, "meta": {}, "reasons": {}}

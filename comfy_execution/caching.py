@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any, NamedTuple
 
 from comfy_execution.dynamic_prompt import DynamicPrompt
 from comfy_execution.force import Plan, Request
 from comfy_execution.is_changed import ChangeValues
-from comfy_execution.reasons import CACHED, FORCED, NOT_READ, NodeKey, PastRuns
+from comfy_execution.reasons import CACHED, FORCED, NOT_READ, PLAIN, NodeKey, PastRuns, Reason
 from comfy_execution.signatures import Signature, Signatures
 
 
@@ -121,6 +121,8 @@ class ClassicCache:
         self._hidden: set[Signature] = set()
         self._fresh: set[Signature] = set()
         """Stored by the running prompt."""
+        self.on_drop: Callable[[Iterable[Signature], str], None] = lambda signatures, cause: None
+        """Is told which results are dropped, and why (one of `reasons.DROP_CAUSES`)."""
 
     def _start(self, signatures: dict[str, Signature]) -> None:
         self._signatures = signatures
@@ -130,15 +132,18 @@ class ClassicCache:
         """A prompt begins. `signatures`: of its nodes, by id; `inner`: of nodes inside known expansions."""
         self._start(signatures)
         self._in_use = set(signatures.values())
-        used = self._in_use.union(inner)
-        self._entries = {key: entry for key, entry in self._entries.items() if key in used}
+        gone = self._entries.keys() - self._in_use.union(inner)
+        for signature in gone:
+            del self._entries[signature]
+        self.on_drop(gone, "workflow")
 
     def expand(self, now: Iterable[Signature], gone: Iterable[Signature]) -> None:
         """A node expanded: results of inner nodes that did not come again are dropped."""
         self._in_use.update(now)
-        for signature in gone:
-            if signature not in self._in_use:
-                self._entries.pop(signature, None)
+        dropped = [key for key in gone if key not in self._in_use and key in self._entries]
+        for signature in dropped:
+            del self._entries[signature]
+        self.on_drop(dropped, "workflow")
 
     def hide(self, node_ids: Iterable[str]) -> None:
         """The running prompt must not use the results of these nodes that are stored from earlier ones."""
@@ -171,6 +176,11 @@ class ClassicCache:
         usable = self._entries.keys() - self._hidden if self._hidden else self._entries
         return {node_id for node_id, key in self._signatures.items() if key in usable}
 
+    def forget(self) -> None:
+        """Drop everything: somebody asked for it."""
+        self.on_drop(list(self._entries), "free")
+        self._entries.clear()
+
     def __len__(self) -> int:
         return len(self._entries)
 
@@ -191,8 +201,8 @@ class LRUCache(ClassicCache):
         in_use = [key for key in dict.fromkeys((*signatures.values(), *inner)) if key in self._entries]
         for signature in in_use:
             self._entries.move_to_end(signature)
-        while len(self._entries) > max(self.max_size, len(in_use)):
-            self._entries.popitem(last=False)
+        too_many = len(self._entries) - max(self.max_size, len(in_use))
+        self.on_drop([self._entries.popitem(last=False)[0] for _ in range(too_many)], "budget")
 
     def expand(self, now: Iterable[Signature], gone: Iterable[Signature]) -> None:
         """Results of inner nodes age like any other."""
@@ -247,8 +257,10 @@ class CacheSet:
     """All that is remembered between prompts. `cache_args`: {"lru": number of results}."""
 
     def __init__(
-        self, cache_type: CacheType | None = None, cache_args: dict[str, Any] | None = None
-    ) -> None:
+        self, cache_type: CacheType | None = None, cache_args: dict[str, Any] | None = None,
+        before: CacheSet | None = None,
+    ) -> None:  # fmt: skip
+        """With `before`, what that one held is gone, and nodes that ran in it are known."""
         kept = cache_type is not CacheType.NONE
         self.outputs: ClassicCache
         if cache_type is CacheType.LRU:
@@ -257,8 +269,11 @@ class CacheSet:
             self.outputs = ClassicCache() if kept else NullCache()
         self.objects = ObjectCache(keeps=kept)
         self.scopes = Scopes()
-        self.reasons: dict[str, str] = {}
-        self._past = PastRuns()
+        self.reasons: dict[str, Reason] = {}
+        self._past: PastRuns = PastRuns() if before is None else before._past
+        self.outputs.on_drop = self._past.note_drops
+        if before is not None:
+            before.outputs.forget()
         self._plan: Plan | None = None
         self._signatures: Signatures | None = None
         self._changes: ChangeValues | None = None
@@ -291,7 +306,7 @@ class CacheSet:
         self._plan.add(prompt)
         self.outputs.hide(self._plan.reasons)
         usable = self.outputs.all_node_ids()
-        self.reasons = {node_id: CACHED for node_id in prompt if node_id in usable}
+        self.reasons = {node_id: PLAIN[CACHED] for node_id in prompt if node_id in usable}
 
     async def expand(self, dynprompt: DynamicPrompt, parent_id: str, node_ids: Iterable[str]) -> None:
         """A node expanded into these nodes, which are in `dynprompt` already."""
@@ -313,24 +328,24 @@ class CacheSet:
 
     def note_start(self, node_id: str, class_type: str) -> None:
         """A node runs: note why. It may be visited several times before it has run."""
-        if self.reasons.get(node_id, CACHED) == CACHED:
+        if self.reasons.get(node_id, PLAIN[CACHED]) is PLAIN[CACHED]:
             self.reasons[node_id] = self._why(node_id, class_type)
 
-    def _why(self, node_id: str, class_type: str) -> str:
+    def _why(self, node_id: str, class_type: str) -> Reason:
         if self._plan is not None and node_id in self._plan.reasons:
-            return self._plan.reasons[node_id]
+            return PLAIN[self._plan.reasons[node_id]]
         if self._signatures is None:
-            return NOT_READ
+            return PLAIN[NOT_READ]
         if self.outputs.is_hidden(node_id):  # an equal node is forced, and this one runs for both
-            return FORCED
-        return self._past.why((node_id, class_type), self._signatures.by_node[node_id])
+            return PLAIN[FORCED]
+        return self._past.why((node_id, class_type), self._signatures)
 
     def note_reuse(self, node_id: str) -> None:
         """A node takes a stored result, perhaps one that an equal node of the same prompt has just given."""
-        self.reasons.setdefault(node_id, CACHED)
+        self.reasons.setdefault(node_id, PLAIN[CACHED])
 
     def store(self, node_id: str, class_type: str, entry: CacheEntry) -> None:
         """A node has run: keep its result."""
         self.outputs.put(node_id, entry)
         if self._signatures is not None:
-            self._past.note((node_id, class_type), self._signatures.by_node[node_id])
+            self._past.note((node_id, class_type), self._signatures)

@@ -93,7 +93,12 @@ class NodeRun:
     def _announce(self) -> None:
         shown = self.run.dynprompt.get_display_node_id(self.node_id)
         self.run.server.last_node_id = shown
-        data = {"node": self.node_id, "display_node": shown, "prompt_id": self.run.prompt_id}
+        data = {
+            "node": self.node_id,
+            "display_node": shown,
+            "prompt_id": self.run.prompt_id,
+            "reason": self.run.caches.reasons.get(self.node_id),
+        }
         self._send("executing", data)
 
     def _show(self, ui: dict[str, Any]) -> None:

@@ -29,11 +29,12 @@ def test_the_same_json_posted_twice_saves_the_picture_twice(tmp_path):
     names = [entry["outputs"]["9"]["images"][0]["filename"] for entry in (*entries, plain, forced)]
     assert names == ["twice_00001_.png", "twice_00002_.png", "twice_00002_.png", "twice_00003_.png"]
     assert sorted(file.name for file in (tmp_path / "output").glob("*.png")) == sorted({*names})
+    never_ran, cached, forced_to = {"reason": "never ran"}, {"reason": "cached"}, {"reason": "forced"}
     assert [entry["reasons"] for entry in (*entries, plain, forced)] == [
-        {"4": "never ran", "9": "forced"},
-        {"4": "cached", "9": "forced"},
-        {"4": "cached", "9": "cached"},
-        {"4": "forced", "9": "forced"},
+        {"4": never_ran, "9": forced_to},
+        {"4": cached, "9": forced_to},
+        {"4": cached, "9": cached},
+        {"4": forced_to, "9": forced_to},
     ]
     assert entries[1]["prompt"][3]["force"] == "outputs"
     assert set(entries[1]["status"]) == {"status_str", "completed", "messages"}

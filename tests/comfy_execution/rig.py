@@ -75,6 +75,11 @@ class Result:
         return [data["node"] for data in self.of("executing")]
 
     @property
+    def why(self):
+        """The word of each node's reason."""
+        return {node_id: reason["reason"] for node_id, reason in self.reasons.items()}
+
+    @property
     def cached(self):
         return self.of("execution_cached")[0]["nodes"]
 

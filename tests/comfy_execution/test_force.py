@@ -1,13 +1,10 @@
 """Running again what is known already: `force` and `cache` of a request, and why each node ran."""
 
 import itertools
-from pathlib import Path
 
 import pytest
 
-from comfy_execution import reasons
 from comfy_execution.graph_utils import GraphBuilder
-from comfy_execution.reasons import PastRuns
 from tests.comfy_execution.rig import INT, Rig, execution, make, node
 
 ANY = ("*", {})
@@ -137,7 +134,7 @@ def test_an_executor_with_force_runs_every_prompt_so(registry):
 def test_a_field_that_nobody_checked_is_an_error_of_the_prompt(rig):
     run(rig)
     result = rig.run(picture(), extra_data={"force": 3})
-    assert not result.success and result.reasons == {}
+    assert not result.success and result.why == {}
     assert "force must be true, false" in result.failure["exception_message"]
     assert result.failure["exception_type"] == "comfy_execution.errors.InvalidRequestError"
     assert run(rig).ran == []
@@ -178,7 +175,7 @@ def test_a_node_that_shares_its_result_with_a_forced_one_is_called_forced(rig):
     run(rig, prompt)
     forced = run(rig, prompt, force=["2", "3"])
     assert forced.ran == ["1", "3", "4"]
-    assert forced.reasons == {"1": "forced", "2": "cached", "3": "forced", "4": "forced"}
+    assert forced.why == {"1": "forced", "2": "cached", "3": "forced", "4": "forced"}
 
 
 def test_a_forced_run_that_fails_leaves_the_old_results(rig):
@@ -194,7 +191,7 @@ def test_a_forced_run_that_fails_leaves_the_old_results(rig):
     run(rig, prompt)
     state["fail"] = True
     failed = rig.run(prompt, extra_data={"force": True})
-    assert not failed.success and failed.reasons == {"1": "forced"}
+    assert not failed.success and failed.why == {"1": "forced"}
     assert run(rig, prompt).ran == []
 
 
@@ -385,59 +382,3 @@ def test_a_loop_of_expansions_is_forced_without_recursion(rig):
     run(rig, prompt)
     for force in (True, ["1"], "outputs"):
         assert run(rig, prompt, force=force).outputs["2"] == {"text": [0]}
-
-
-# -- why -----------------------------------------------------------------------------------------------------
-
-
-def test_the_history_says_why_each_node_ran(rig):
-    assert set(run(rig).reasons.values()) == {"never ran"}
-    assert set(run(rig).reasons.values()) == {"cached"}
-    prompt = picture()
-    prompt["2"]["inputs"]["b"] = 5
-    assert run(rig, prompt).reasons == {
-        "1": "cached", "2": "changed", "3": "changed", "4": "cached", "5": "cached",
-    }  # fmt: skip
-    assert run(rig, prompt, force=["3"]).reasons["3"] == "forced"
-    assert set(run(rig, prompt, cache="write").reasons.values()) == {"not read"}
-    assert set(run(rig, prompt, cache="off").reasons.values()) == {"not read"}
-
-
-def test_a_result_that_was_not_kept_is_called_dropped(rig):
-    run(rig)
-    run(rig, {"1": node("Number", value=3), "9": node("Show", value=["1", 0])})
-    assert run(rig).reasons == {
-        "1": "changed", "2": "dropped", "3": "dropped", "4": "dropped", "5": "dropped",
-    }  # fmt: skip
-
-
-def test_without_a_cache_results_are_not_read(registry):
-    rig = Rig(cache_type=execution.CacheType.NONE)
-    assert rig.run({"1": node("Show", value=1)}).reasons == {"1": "not read"}
-
-
-def test_a_node_that_always_changes_is_called_changed(rig):
-    rig.add(Clock=make(lambda self: (1,), {}, IS_CHANGED=classmethod(lambda cls: float("nan"))))
-    prompt = {"1": node("Clock"), "2": node("Show", value=["1", 0])}
-    assert run(rig, prompt).reasons == {"1": "never ran", "2": "never ran"}
-    assert run(rig, prompt).reasons == {"1": "changed", "2": "changed"}
-
-
-def test_nodes_of_an_expansion_have_their_reasons(expanding):
-    assert set(run(expanding, twice_graph()).reasons) == {"1", "2", "3", "2.0.0.1", "2.0.0.2"}
-    forced = run(expanding, twice_graph(), force=["2"]).reasons
-    assert forced == {"1": "cached", "2": "forced", "3": "forced", "2.0.0.1": "forced", "2.0.0.2": "forced"}
-
-
-def test_past_runs_are_remembered_up_to_a_limit():
-    past = PastRuns(limit=2)
-    for name in "abc":
-        past.note((name, "Class"), b"1")
-    assert [past.why((name, "Class"), b"1") for name in "abc"] == ["never ran", "dropped", "dropped"]
-    assert past.why(("b", "Class"), b"2") == "changed"
-
-
-def test_the_page_about_force_explains_every_reason():
-    page = (Path(__file__).resolve().parents[2] / "docs/force.md").read_text(encoding="utf-8")
-    words = [value for name, value in vars(reasons).items() if name.isupper() and isinstance(value, str)]
-    assert len(words) == 6 and [word for word in words if f"| `{word}` |" not in page] == []
