@@ -103,18 +103,22 @@ def get_input_data(inputs, class_def, unique_id, execution_list=None, dynprompt=
     return found.values, found.missing, {}
 
 
+def _call_of(prompt_id, unique_id, obj, func, check, on_block, before_call) -> tuple[CallOfNode, bool]:
+    """(how to call the method `func` of a node or class, whether it takes whole lists)."""
+    call = CallOfNode(
+        prompt_id, unique_id, getattr(obj, func), check=check, on_block=on_block, before_call=before_call
+    )
+    return call, bool(getattr(obj, "INPUT_IS_LIST", False))
+
+
 async def _async_map_node_over_list(
     prompt_id, unique_id, obj, input_data_all, func, allow_interrupt=False, execution_block_cb=None,
     pre_execute_cb=None, v3_data=None,
 ):
     """Call the method `func` of a node (or class) once per element of its inputs. One result per call."""
-    call = CallOfNode(
-        prompt_id, unique_id, getattr(obj, func),
-        check=comfy.interruption.throw_exception_if_processing_interrupted if allow_interrupt else None,
-        on_block=execution_block_cb,
-        before_call=pre_execute_cb,
-    )
-    return await call.over_lists(input_data_all, input_is_list=bool(getattr(obj, "INPUT_IS_LIST", False)))
+    check = comfy.interruption.throw_exception_if_processing_interrupted if allow_interrupt else None
+    call, is_list = _call_of(prompt_id, unique_id, obj, func, check, execution_block_cb, pre_execute_cb)
+    return await call.over_lists(input_data_all, input_is_list=is_list)
 
 
 def get_output_from_returns(return_values, obj):
@@ -133,6 +137,28 @@ async def get_output_data(
     if unfinished(returned):
         return returned, {}, False, True
     return *get_output_from_returns(returned, obj), False
+
+
+def _get_output_now(prompt_id, unique_id, obj, input_data_all, execution_block_cb, pre_execute_cb):
+    """What `get_output_data` gives for a node that is not asynchronous; None for one that is."""
+    check = comfy.interruption.throw_exception_if_processing_interrupted
+    call, is_list = _call_of(
+        prompt_id, unique_id, obj, obj.FUNCTION, check, execution_block_cb, pre_execute_cb
+    )
+    if call.is_async:
+        return None
+    return merge_returns(call.at_once(input_data_all, input_is_list=is_list), obj)
+
+
+_AS_SHIPPED = (_async_map_node_over_list, get_output_data, get_output_from_returns)
+_FUNCTIONS = Functions(_async_map_node_over_list, get_output_data, _get_output_now)
+
+
+def _functions() -> Functions:
+    """What calls a node now: packs replace functions of this module, also while a prompt runs."""
+    if (_async_map_node_over_list, get_output_data, get_output_from_returns) == _AS_SHIPPED:
+        return _FUNCTIONS
+    return Functions(_async_map_node_over_list, get_output_data)
 
 
 def format_value(value: Any) -> Any:
@@ -154,19 +180,27 @@ async def execute(
         server, dynprompt, caches, extra_data, executed, prompt_id, execution_list, pending_subgraph_results,
         pending_async_nodes, ui_outputs,
     )
+    return await _visit(run, current_item)
+
+
+_execute_as_shipped = execute
+_DONE: Outcome = (ExecutionResult.SUCCESS, None, None)
+_WAITS: Outcome = (ExecutionResult.PENDING, None, None)
+
+
+async def _visit(run: PromptRun, node_id: str) -> Outcome:
     node = None
     try:
-        node = NodeRun(run, current_item, Functions(_async_map_node_over_list, get_output_data))
-        done = await node.step()
+        node = NodeRun(run, node_id, _functions())
+        return _DONE if await node.step() else _WAITS
     except comfy.interruption.InterruptProcessingException as interruption:
-        get_progress_state().fail_progress(current_item)
-        log.info("Prompt %s was interrupted.", prompt_id)
-        return ExecutionResult.FAILURE, {"node_id": dynprompt.get_real_node_id(current_item)}, interruption
+        get_progress_state().fail_progress(node_id)
+        log.info("Prompt %s was interrupted.", run.prompt_id)
+        return ExecutionResult.FAILURE, {"node_id": run.dynprompt.get_real_node_id(node_id)}, interruption
     except Exception as error:  # the node's own code: its failure is the prompt's result, not ours
-        get_progress_state().fail_progress(current_item)
-        log.error("Node %s of prompt %s failed.", current_item, prompt_id, exc_info=True)
-        return ExecutionResult.FAILURE, _describe_failure(error, dynprompt, current_item, node), error
-    return (ExecutionResult.SUCCESS if done else ExecutionResult.PENDING), None, None
+        get_progress_state().fail_progress(node_id)
+        log.error("Node %s of prompt %s failed.", node_id, run.prompt_id, exc_info=True)
+        return ExecutionResult.FAILURE, _describe_failure(error, run.dynprompt, node_id, node), error
 
 
 def _describe_failure(error: Exception, dynprompt: DynamicPrompt, node_id: str, node: NodeRun | None) -> dict:
@@ -338,20 +372,27 @@ class _RunOfPrompt:
 
     async def _visit_all(self) -> bool:
         """False if a node failed."""
-        pending_subgraphs: dict[str, Any] = {}
-        pending_calls: dict[str, Any] = {}
         check = comfy.interruption.throw_exception_if_processing_interrupted
         steps = self.execution_list
+        run = PromptRun(
+            self.executor.server, self.dynprompt, self.caches, self.extra_data, self.executed,
+            self.prompt_id, steps, {}, {}, self.ui_outputs,
+        )
         while not steps.is_empty():
-            node_id, error, ex = await steps.stage_node_execution(check)
+            node_id = steps.stage_ready()
+            if node_id is None:
+                node_id, error, ex = await steps.stage_node_execution(check)
             if node_id is None:
                 self.fail(error, ex)
                 return False
             self.current = node_id
-            result, error, ex = await execute(
-                self.executor.server, self.dynprompt, self.caches, node_id, self.extra_data, self.executed,
-                self.prompt_id, steps, pending_subgraphs, pending_calls, self.ui_outputs,
-            )
+            if execute is _execute_as_shipped:
+                result, error, ex = await _visit(run, node_id)
+            else:  # a node pack has replaced it
+                result, error, ex = await execute(
+                    run.server, run.dynprompt, run.caches, node_id, run.extra_data, run.executed,
+                    run.prompt_id, steps, run.pending_subgraphs, run.pending_calls, run.ui_outputs,
+                )
             if result is ExecutionResult.FAILURE:
                 self.fail(error, ex)
                 return False

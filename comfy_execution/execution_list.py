@@ -225,6 +225,13 @@ class ExecutionList:
         """Has everything run?"""
         return not self._pending
 
+    def stage_ready(self) -> str | None:
+        """The node to run next, if nothing asynchronous is going on and none has to be waited for."""
+        if self._external_blocks:
+            return None
+        self.staged_node_id = self._pop_ready()
+        return self.staged_node_id
+
     async def stage_node_execution(
         self, check: Callable[[], None] | None = None
     ) -> tuple[str | None, dict[str, Any] | None, Exception | None]:

@@ -28,20 +28,13 @@ class ExecutionBlocker:
         self.message = message
 
 
-class _Prefix:
-    """Where the next GraphBuilder without a prefix gets its ids from."""
-
-    __slots__ = ("root", "call_index", "graph_index")
-
-    def __init__(self, root: str, call_index: int, graph_index: int) -> None:
-        self.root = root
-        self.call_index = call_index
-        self.graph_index = graph_index
-
+# [root, call, number of the next graph]: where the next GraphBuilder without a prefix gets its ids from.
+# A list, because it is made for every call of every node, and few of them build a graph.
+_Prefix = list[Any]
 
 # A context variable: asynchronous nodes build graphs side by side, each with the prefix of its own call.
 _prefix: ContextVar[_Prefix | None] = ContextVar("graph_builder_prefix", default=None)
-_outside_any_call = _Prefix("", 0, 0)
+_outside_any_call: _Prefix = ["", 0, 0]
 
 
 class Node:
@@ -95,7 +88,7 @@ class GraphBuilder:
     @classmethod
     def set_default_prefix(cls, prefix_root: str, call_index: int, graph_index: int = 0) -> None:
         """Start the numbering for one call of one node (the executor does this)."""
-        _prefix.set(_Prefix(prefix_root, call_index, graph_index))
+        _prefix.set([prefix_root, call_index, graph_index])
 
     @classmethod
     def alloc_prefix(
@@ -103,13 +96,10 @@ class GraphBuilder:
     ) -> str:
         """The prefix of the next graph; what is not given comes from the running call."""
         default = _prefix.get() or _outside_any_call
-        prefix = (
-            f"{default.root if root is None else root}."
-            f"{default.call_index if call_index is None else call_index}."
-            f"{default.graph_index if graph_index is None else graph_index}."
-        )
-        default.graph_index += 1
-        return prefix
+        given = (root, call_index, graph_index)
+        parts = [own if part is None else part for own, part in zip(default, given, strict=True)]
+        default[2] += 1
+        return "{}.{}.{}.".format(*parts)
 
     def node(self, class_type: str, id: str | None = None, **kwargs: Any) -> Node:
         """Add a node, or return the one that has this id already."""

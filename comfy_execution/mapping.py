@@ -11,7 +11,7 @@ from typing import Any
 from comfy.interruption import InterruptProcessingException
 from comfy_execution.errors import NodeEndedError
 from comfy_execution.graph_utils import ExecutionBlocker
-from comfy_execution.utils import CurrentNodeContext
+from comfy_execution.utils import CurrentNodeContext, enter_call, leave_call
 
 BlockCallback = Callable[[ExecutionBlocker], ExecutionBlocker]
 
@@ -50,7 +50,34 @@ class CallOfNode:
     async def over_lists(self, values: Mapping[str, Any], *, input_is_list: bool) -> list[Any]:
         """One result per call. A call that is not finished after one turn of the loop is given as its task.
         """
+        if not self.is_async:
+            return self.at_once(values, input_is_list=input_is_list)
         results: list[Any] = []
+        for arguments, index in self._ready_calls(values, input_is_list, results):
+            results.append(await self._start(arguments, index))
+        return results
+
+    def at_once(self, values: Mapping[str, Any], *, input_is_list: bool) -> list[Any]:
+        """The same for a function that is not asynchronous."""
+        if not input_is_list:
+            single = _single_call(values)
+            if single is not None:  # by far the most usual case
+                if self.check is not None:
+                    self.check()
+                if self.before_call is not None:
+                    self.before_call(0)
+                return [self._call(single, 0)]
+        results: list[Any] = []
+        for arguments, index in self._ready_calls(values, input_is_list, results):
+            results.append(self._call(arguments, index))
+        return results
+
+    def _ready_calls(
+        self, values: Mapping[str, Any], input_is_list: bool, results: list[Any]
+    ) -> Iterator[tuple[Mapping[str, Any], int | None]]:
+        """(arguments, number of the call). A blocked call is not among them: its result is put into
+        `results`.
+        """
         for arguments, index, blocker in _calls(values, input_is_list):
             if self.check is not None:
                 self.check()
@@ -59,20 +86,18 @@ class CallOfNode:
                 continue
             if self.before_call is not None and index is not None:
                 self.before_call(index)
-            if self.is_async:
-                results.append(await self._start(arguments, index))
-            else:
-                results.append(self._call(arguments, index))
-        return results
+            yield arguments, index
 
     def _call(self, arguments: Mapping[str, Any], index: int | None) -> Any:
-        with CurrentNodeContext(self.prompt_id, self.node_id, index):
-            try:
-                return self.function(**arguments)
-            except (Exception, InterruptProcessingException):
-                raise
-            except BaseException as error:  # sys.exit, KeyboardInterrupt, a pack's own: only the node ends
-                raise NodeEndedError(f"The node ended itself with {error!r} instead of a result.") from error
+        token = enter_call((self.prompt_id, self.node_id, index))
+        try:
+            return self.function(**arguments)
+        except (Exception, InterruptProcessingException):
+            raise
+        except BaseException as error:  # sys.exit, KeyboardInterrupt, a pack's own: only the node ends
+            raise NodeEndedError(f"The node ended itself with {error!r} instead of a result.") from error
+        finally:
+            leave_call(token)
 
     async def _start(self, arguments: Mapping[str, Any], index: int | None) -> Any:
         task = asyncio.create_task(self._call_async(arguments, index))
@@ -87,6 +112,18 @@ class CallOfNode:
                 raise  # the last two end the task from outside, when the prompt's loop closes
             except BaseException as error:  # sys.exit, KeyboardInterrupt, a pack's own: only the node ends
                 raise NodeEndedError(f"The node ended itself with {error!r} instead of a result.") from error
+
+
+def _single_call(values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The arguments, if each input is one value and none of them a blocker (and there are inputs)."""
+    arguments = {}
+    for name, many in values.items():
+        if len(many) != 1:
+            return None
+        arguments[name] = value = many[0]
+        if isinstance(value, ExecutionBlocker):
+            return None
+    return arguments or None
 
 
 def _calls(

@@ -19,15 +19,19 @@ from comfy_execution.mapping import finished, results_of
 from comfy_execution.progress import get_progress_state
 
 
-@dataclass
+@dataclass(frozen=True)
 class Functions:
     """Functions that node packs may have replaced, looked up by `execution` for each node."""
 
     map_over_lists: Callable[..., Awaitable[list[Any]]]
     get_output_data: Callable[..., Awaitable[tuple[Any, Any, bool, bool]]]
+    get_output_now: Callable[..., tuple[Any, Any, bool] | None] | None = None
+    """As `get_output_data`, without coroutines; None if the node is asynchronous. Set as long as nothing is
+    replaced.
+    """
 
 
-@dataclass
+@dataclass(slots=True)
 class PromptRun:
     """What the nodes of one running prompt share."""
 
@@ -45,6 +49,8 @@ class PromptRun:
 
 class NodeRun:
     """One visit of the executor to a node. `values` are its inputs once they are known."""
+
+    __slots__ = ("run", "node_id", "functions", "node", "class_type", "facts", "values")
 
     def __init__(self, run: PromptRun, node_id: str, functions: Functions) -> None:
         self.run = run
@@ -72,7 +78,10 @@ class NodeRun:
         else:
             get_progress_state().start_progress(node_id)
             run.caches.note_start(node_id, self.class_type)
-            called = await self._call()
+            node, missing = self._prepare()
+            if self.facts.has_check_lazy_status and await self._ask_for_lazy_inputs(node, missing):
+                return False
+            called = self._call_now(node) or await self._call(node)
             if called is None:
                 return False
             output, ui, expands = called
@@ -148,8 +157,8 @@ class NodeRun:
 
     # -- the call ------------------------------------------------------------------------------------------
 
-    async def _call(self) -> tuple[Any, dict[str, Any], bool] | None:
-        """(output, ui, whether it is an expansion), or None when the node has to wait."""
+    def _prepare(self) -> tuple[Any, dict[str, bool]]:
+        """(the node's object, names of inputs without a value yet)."""
         run, node_id = self.run, self.node_id
         inputs = collect_inputs(
             self.node["inputs"],
@@ -162,15 +171,28 @@ class NodeRun:
         self.values = inputs.values
         self._announce()
         node = run.caches.objects.get_or_make(node_id, self.class_type, self.facts.class_def)
-        if self.facts.has_check_lazy_status and await self._ask_for_lazy_inputs(node, inputs.missing):
+        return node, inputs.missing
+
+    def _start_call(self, index: int) -> None:
+        GraphBuilder.set_default_prefix(self.node_id, index, 0)
+
+    def _call_now(self, node: Any) -> tuple[Any, dict[str, Any], bool] | None:
+        """(output, ui, whether it is an expansion), or None if only `_call` can do it."""
+        if self.functions.get_output_now is None:
             return None
+        return self.functions.get_output_now(
+            self.run.prompt_id, self.node_id, node, self.values, self._report_block, self._start_call
+        )
+
+    async def _call(self, node: Any) -> tuple[Any, dict[str, Any], bool] | None:
+        """(output, ui, whether it is an expansion), or None when the node has to wait."""
         output, ui, expands, waits = await self.functions.get_output_data(
-            run.prompt_id,
-            node_id,
+            self.run.prompt_id,
+            self.node_id,
             node,
-            inputs.values,
+            self.values,
             execution_block_cb=self._report_block,
-            pre_execute_cb=lambda call: GraphBuilder.set_default_prefix(node_id, call, 0),
+            pre_execute_cb=self._start_call,
             v3_data=None,
         )
         if waits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar, Token
 from typing import NamedTuple
 
@@ -14,12 +15,21 @@ class ExecutionContext(NamedTuple):
     list_index: int | None
 
 
-_current: ContextVar[ExecutionContext | None] = ContextVar("executing_node", default=None)
+_Call = tuple[str, str, "int | None"]
+
+# Plain tuples, made for every call: few nodes ask, and a named tuple costs several times as much.
+_current: ContextVar[_Call | None] = ContextVar("executing_node", default=None)
+
+enter_call: Callable[[_Call], Token[_Call | None]] = _current.set
+"""From now on, code belongs to this call: (prompt id, node id, list index)."""
+leave_call: Callable[[Token[_Call | None]], None] = _current.reset
+"""Back to what was before; takes what `enter_call` gave."""
 
 
 def get_executing_context() -> ExecutionContext | None:
     """The call that this code runs in, or None outside a node."""
-    return _current.get()
+    call = _current.get()
+    return None if call is None else ExecutionContext(*call)
 
 
 class CurrentNodeContext:
@@ -29,7 +39,7 @@ class CurrentNodeContext:
 
     def __init__(self, prompt_id: str, node_id: str, list_index: int | None = None) -> None:
         self.context = ExecutionContext(prompt_id, node_id, list_index)
-        self._token: Token[ExecutionContext | None] | None = None
+        self._token: Token[_Call | None] | None = None
 
     def __enter__(self) -> CurrentNodeContext:
         self._token = _current.set(self.context)

@@ -172,6 +172,55 @@ def test_a_replaced_get_output_data_is_used(rig, monkeypatch):
     assert seen == ["1", "2"]
 
 
+def test_a_replaced_function_that_calls_nodes_is_used(rig, monkeypatch):
+    original, seen = execution._async_map_node_over_list, []
+
+    async def traced(prompt_id, unique_id, obj, values, func, *args, **kwargs):
+        seen.append((unique_id, func))
+        return await original(prompt_id, unique_id, obj, values, func, *args, **kwargs)
+
+    monkeypatch.setattr(execution, "_async_map_node_over_list", traced)
+    rig.run({"1": node("Number", value=1), "2": node("Show", value=["1", 0])})
+    assert seen == [("1", "run"), ("2", "run")]
+
+
+def test_a_replaced_function_that_reads_returns_is_used(rig, monkeypatch):
+    original = execution.get_output_from_returns
+
+    def negated(values, obj):
+        outputs, ui, expands = original(values, obj)
+        return [[-value for value in many] for many in outputs], ui, expands
+
+    monkeypatch.setattr(execution, "get_output_from_returns", negated)
+    result = rig.run({"1": node("Number", value=1), "2": node("Show", value=["1", 0])})
+    assert result.outputs["2"] == {"text": [-1]}
+
+
+@pytest.mark.parametrize("name", ["execute", "get_output_data", "_async_map_node_over_list"])
+def test_a_function_that_a_node_replaces_while_the_prompt_runs_is_used_from_the_next_node_on(
+    rig, monkeypatch, name
+):
+    original, calls = getattr(execution, name), []
+
+    async def traced(*args, **kwargs):
+        calls.append(name)
+        return await original(*args, **kwargs)
+
+    def replace(self, value):
+        monkeypatch.setattr(execution, name, traced)
+        return (value,)
+
+    rig.add(Replace=make(replace, {"value": INT}))
+    graph = {
+        "1": node("Number", value=1),
+        "2": node("Replace", value=["1", 0]),
+        "3": node("Add", a=["2", 0]),
+        "4": node("Show", value=["3", 0]),
+    }
+    assert rig.run(graph).outputs["4"] == {"text": [2]}
+    assert calls == [name, name]
+
+
 def test_a_replaced_execute_is_used(rig, monkeypatch):
     original, seen = execution.execute, []
 
