@@ -22,7 +22,7 @@ from typing import Any
 import comfy.interruption
 import latent_preview
 import nodes
-from comfy_execution import prompt_queue, prompt_validation
+from comfy_execution import prompt_queue, prompt_validation, schema_nodes
 from comfy_execution.caching import CacheEntry, CacheSet, CacheType
 from comfy_execution.dynamic_prompt import DynamicPrompt
 from comfy_execution.execution_list import ExecutionList
@@ -100,14 +100,16 @@ def get_input_data(inputs, class_def, unique_id, execution_list=None, dynprompt=
         inputs, NodeFacts(class_def), unique_id,
         results=execution_list, dynprompt=dynprompt, extra_data=extra_data,
     )
-    return found.values, found.missing, {}
+    return found.values, found.missing, found.schema or {}
 
 
-def _call_of(prompt_id, unique_id, obj, func, check, on_block, before_call) -> tuple[CallOfNode, bool]:
+def _call_of(
+    prompt_id, unique_id, obj, func, check, on_block, before_call, v3_data
+) -> tuple[CallOfNode, bool]:
     """(how to call the method `func` of a node or class, whether it takes whole lists)."""
-    call = CallOfNode(
-        prompt_id, unique_id, getattr(obj, func), check=check, on_block=on_block, before_call=before_call
-    )
+    is_schema = schema_nodes.is_schema_class(obj)
+    function = schema_nodes.bound_function(obj, func, v3_data) if is_schema else getattr(obj, func)
+    call = CallOfNode(prompt_id, unique_id, function, check=check, on_block=on_block, before_call=before_call)
     return call, bool(getattr(obj, "INPUT_IS_LIST", False))
 
 
@@ -117,7 +119,9 @@ async def _async_map_node_over_list(
 ):
     """Call the method `func` of a node (or class) once per element of its inputs. One result per call."""
     check = comfy.interruption.throw_exception_if_processing_interrupted if allow_interrupt else None
-    call, is_list = _call_of(prompt_id, unique_id, obj, func, check, execution_block_cb, pre_execute_cb)
+    call, is_list = _call_of(
+        prompt_id, unique_id, obj, func, check, execution_block_cb, pre_execute_cb, v3_data
+    )
     return await call.over_lists(input_data_all, input_is_list=is_list)
 
 
@@ -139,11 +143,11 @@ async def get_output_data(
     return *get_output_from_returns(returned, obj), False
 
 
-def _get_output_now(prompt_id, unique_id, obj, input_data_all, execution_block_cb, pre_execute_cb):
+def _get_output_now(prompt_id, unique_id, obj, input_data_all, execution_block_cb, pre_execute_cb, v3_data):
     """What `get_output_data` gives for a node that is not asynchronous; None for one that is."""
     check = comfy.interruption.throw_exception_if_processing_interrupted
     call, is_list = _call_of(
-        prompt_id, unique_id, obj, obj.FUNCTION, check, execution_block_cb, pre_execute_cb
+        prompt_id, unique_id, obj, obj.FUNCTION, check, execution_block_cb, pre_execute_cb, v3_data
     )
     if call.is_async:
         return None

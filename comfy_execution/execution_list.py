@@ -105,6 +105,8 @@ class ExecutionList:
         """The nodes whose results this one cannot start without."""
         node = self.dynprompt.get_node(node_id)
         facts = self.dynprompt.facts.of(node["class_type"])
+        if facts.is_dynamic:
+            facts = facts.live(node["inputs"])
         sources = []
         for name, value in node["inputs"].items():
             if is_link(value):

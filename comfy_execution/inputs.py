@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from comfy_execution.dynamic_prompt import DynamicPrompt
 from comfy_execution.graph_utils import is_link
 from comfy_execution.node_facts import NodeFacts
+from comfy_execution.schema_nodes import SchemaData, schema_data
 
 MISSING = (None,)
 """The list of values of a link whose result is not known (yet)."""
@@ -23,28 +24,31 @@ class LinkedResults(Protocol):
 
 @dataclass
 class NodeInputs:
-    """Values by input name, each a list; and the names whose link has no result yet."""
+    """Values by input name, each a list; the names whose link has no result yet; and what a node of the
+    schema interface is told beside its inputs.
+    """
 
     values: dict[str, Any] = field(default_factory=dict)
     missing: dict[str, bool] = field(default_factory=dict)
+    schema: SchemaData | None = None
 
 
 def hidden_values(
-    facts: NodeFacts, node_id: str, dynprompt: DynamicPrompt | None, extra_data: Mapping[str, Any]
-) -> dict[str, list[Any]]:
-    """Values of the hidden inputs that the class declares. Other hidden kinds are left to the prompt."""
-    values: dict[str, list[Any]] = {}
-    for name, kind in facts.hidden.items():
+    hidden: Mapping[str, Any], node_id: str, dynprompt: DynamicPrompt | None, extra_data: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Values of hidden inputs, given their kinds by name. Other kinds are left to the prompt."""
+    values: dict[str, Any] = {}
+    for name, kind in hidden.items():
         if kind == "PROMPT":
-            values[name] = [{} if dynprompt is None else dynprompt.get_original_prompt()]
+            values[name] = {} if dynprompt is None else dynprompt.get_original_prompt()
         elif kind == "DYNPROMPT":
-            values[name] = [dynprompt]
+            values[name] = dynprompt
         elif kind == "UNIQUE_ID":
-            values[name] = [node_id]
+            values[name] = node_id
         elif kind == "EXTRA_PNGINFO":
-            values[name] = [extra_data.get("extra_pnginfo")]
+            values[name] = extra_data.get("extra_pnginfo")
         elif kind in ("AUTH_TOKEN_COMFY_ORG", "API_KEY_COMFY_ORG", "COMFY_USAGE_SOURCE"):
-            values[name] = [extra_data.get(kind.lower())]
+            values[name] = extra_data.get(kind.lower())
     return values
 
 
@@ -60,8 +64,11 @@ def collect_inputs(
     """Gather what a node's function gets.
 
     Literals become lists of one; a link becomes its list of values, or is missing. Literals that the class
-    does not declare are dropped, and so are links to undeclared inputs unless the function can take them.
+    does not declare are dropped unless it accepts all, and so are links to undeclared inputs unless the
+    function can take them.
     """
+    if facts.is_dynamic:
+        facts = facts.live(inputs)
     found = NodeInputs()
     for name, value in inputs.items():
         spec = facts.inputs[name]
@@ -75,8 +82,14 @@ def collect_inputs(
                 found.values[name] = MISSING
             else:
                 found.values[name] = entry.outputs[int(slot)]
-        elif spec is not None:
+        elif spec is not None or facts.accepts_all_inputs:
             found.values[name] = [value]
     if facts.hidden:
-        found.values.update(hidden_values(facts, node_id, dynprompt, extra_data or {}))
+        hidden = hidden_values(facts.hidden, node_id, dynprompt, extra_data or {})
+        found.values.update((name, [value]) for name, value in hidden.items())
+    if facts.is_schema:
+        by_kind = {kind: kind for kind in facts.hidden_of_schema.values()}
+        found.schema = schema_data(
+            facts.expansion, hidden_values(by_kind, node_id, dynprompt, extra_data or {})
+        )
     return found

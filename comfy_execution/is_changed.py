@@ -28,34 +28,35 @@ class ChangeValues:
 
     async def add(self, node_ids: Iterable[str]) -> None:
         """Ask these nodes. One that fails counts as changed, always."""
-        can_change: dict[str, bool] = {}
+        asked: dict[str, str | None] = {}
         for node_id in node_ids:
             node = self._dynprompt.get_node(node_id)
             class_type = node["class_type"]
-            if class_type not in can_change:
-                can_change[class_type] = self._has_is_changed(class_type)
-            if can_change[class_type] and node_id not in self.values:
-                self.values[node_id] = node["is_changed"] = await self._ask(node_id, node)
+            if class_type not in asked:
+                asked[class_type] = self._function(class_type)
+            function = asked[class_type]
+            if function is not None and node_id not in self.values:
+                self.values[node_id] = node["is_changed"] = await self._ask(node_id, node, function)
 
-    def _has_is_changed(self, class_type: str) -> bool:
+    def _function(self, class_type: str) -> str | None:
         try:
-            return self._dynprompt.facts.of(class_type).has_is_changed
+            return self._dynprompt.facts.of(class_type).is_changed_function
         except Exception:  # INPUT_TYPES of a class may fail; a node of it that is needed will say so
-            return False
+            return None
 
-    async def _ask(self, node_id: str, node: dict[str, Any]) -> Any:
+    async def _ask(self, node_id: str, node: dict[str, Any], function: str) -> Any:
         try:
-            return await self._results(node_id, node)
+            return await self._results(node_id, node, function)
         except Exception as error:  # code of node packs; a failure means that nothing is known
-            log.warning("IS_CHANGED of node %s (%s) failed: %s", node_id, node["class_type"], error)
+            log.warning("%s of node %s (%s) failed: %s", function, node_id, node["class_type"], error)
             return float("nan")
 
-    async def _results(self, node_id: str, node: dict[str, Any]) -> list[Any]:
+    async def _results(self, node_id: str, node: dict[str, Any], function: str) -> list[Any]:
         facts = self._dynprompt.facts.of(node["class_type"])
         inputs = collect_inputs(node["inputs"], facts, node_id)
         results = await finished(
             await self._map_over_lists(
-                self._prompt_id, node_id, facts.class_def, inputs.values, "IS_CHANGED"
+                self._prompt_id, node_id, facts.class_def, inputs.values, function, v3_data=inputs.schema
             )
         )
         return [None if isinstance(result, ExecutionBlocker) else result for result in results]

@@ -1,15 +1,18 @@
 """What the executor needs to know about a node class, asked for in one place.
 
 Class attributes are read once per prompt, not once per node: `INPUT_TYPES()` of a loader lists folders, and a
-prompt may hold thousands of nodes of a few classes. A class of another schema joins by another way to make
-`NodeFacts`; nothing else in the executor reads attributes of node classes.
+prompt may hold thousands of nodes of a few classes. Classes of the schema interface (V3) join here, by
+`schema_nodes`; nothing else in the executor reads attributes of node classes.
 """
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Mapping
 from typing import Any
+
+from comfy_execution import dynamic_inputs, schema_nodes
 
 Prompt = dict[str, Any]
 """A graph as clients send it: `{node id: {"class_type": str, "inputs": {name: literal or [id, slot]}}}`."""
@@ -53,11 +56,10 @@ def find_input(declared: Mapping[str, Any], name: str) -> InputSpec | None:
     return None
 
 
-def _validation_parameters(class_def: Any) -> tuple[frozenset[str], bool]:
-    function = getattr(class_def, "VALIDATE_INPUTS", None)
-    if function is None:
+def _validation_parameters(class_def: Any, name: str | None) -> tuple[frozenset[str], bool]:
+    if name is None:
         return frozenset(), False
-    spec = inspect.getfullargspec(function)
+    spec = inspect.getfullargspec(getattr(class_def, name))
     return frozenset(spec.args + spec.kwonlyargs), spec.varkw is not None
 
 
@@ -83,36 +85,64 @@ class NodeFacts:
         self.is_output = getattr(class_def, "OUTPUT_NODE", False) is True
         self.has_intermediate_output = bool(getattr(class_def, "HAS_INTERMEDIATE_OUTPUT", False))
         self.is_async = inspect.iscoroutinefunction(getattr(class_def, self.function, None))
-        self.has_is_changed = hasattr(class_def, "IS_CHANGED")
-        self.has_check_lazy_status = hasattr(class_def, "check_lazy_status")
-        self.hidden: Mapping[str, Any] = self.declared.get("hidden") or {}
+        self.is_changed_function = schema_nodes.function_name(class_def, "IS_CHANGED")
+        self.validation_function = schema_nodes.function_name(class_def, "VALIDATE_INPUTS")
+        self.has_check_lazy_status = schema_nodes.function_name(class_def, "check_lazy_status") is not None
+        self.is_schema = schema_nodes.is_schema_class(class_def)
+        self.hidden: Mapping[str, Any] = {} if self.is_schema else self.declared.get("hidden") or {}
+        """Kinds of the hidden values that are passed as arguments, by name."""
+        self.hidden_of_schema = schema_nodes.hidden_kinds(self.declared) if self.is_schema else {}
+        """Kinds of the hidden values that the class finds in `cls.hidden`."""
+        self.accepts_all_inputs = self.is_schema and bool(class_def.ACCEPT_ALL_INPUTS)
+        """Are inputs that the class does not declare passed too?"""
+        self.is_dynamic = self.is_schema and dynamic_inputs.has_dynamic_inputs(self.declared)
+        """Do the declared inputs depend on those that a node has? Then `live` gives its facts."""
+        self.expansion: dynamic_inputs.Expansion | None = None
         self.id_is_part_of_key = bool(getattr(class_def, "NOT_IDEMPOTENT", False)) or (
-            "UNIQUE_ID" in self.hidden.values()
+            "UNIQUE_ID" in self.hidden.values() or "UNIQUE_ID" in self.hidden_of_schema.values()
         )
-        self.inputs = _Inputs(self.declared)
-        """The declaration of each input by name, None for a name that the class does not know."""
         self._parameters: inspect.FullArgSpec | None = None
-        names = dict.fromkeys([*self.declared.get("required", ()), *self.declared.get("optional", ())])
-        specs = ((name, self.inputs[name]) for name in names)
-        self.validated_inputs = [(name, spec) for name, spec in specs if spec is not None]
-        """What validation looks at, in the order of declaration: required, then optional."""
-        self.validation_names, self.validation_takes_any = _validation_parameters(class_def)
+        self._read_inputs()
+        self.validation_names, self.validation_takes_any = _validation_parameters(
+            class_def, self.validation_function
+        )
         """What `VALIDATE_INPUTS` asks for: names, and whether it takes any keyword."""
         self.wants_received_types = "input_types" in self.validation_names
         """Does it check the types of its links itself?"""
         self.has_custom_validation = bool(self.validation_names) or self.validation_takes_any
 
+    def _read_inputs(self) -> None:
+        self.inputs = _Inputs(self.declared)
+        """The declaration of each input by name, None for a name that the class does not know."""
+        names = dict.fromkeys([*self.declared.get("required", ()), *self.declared.get("optional", ())])
+        specs = ((name, self.inputs[name]) for name in names)
+        self.validated_inputs = [(name, spec) for name, spec in specs if spec is not None]
+        """What validation looks at, in the order of declaration: required, then optional."""
+
+    def live(self, inputs: Mapping[str, Any]) -> NodeFacts:
+        """The facts of a class with dynamic inputs, as they are for a node with these inputs."""
+        live = copy.copy(self)
+        live.is_dynamic = False
+        live.expansion = expansion = dynamic_inputs.expand(self.declared, inputs)
+        live.declared = {"required": expansion.required, "optional": expansion.optional}
+        live._read_inputs()
+        return live
+
     def validates_itself(self, name: str) -> bool:
-        """Does the class check this input's value, so that the declared limits are not applied?"""
+        """Does the class check this input's value, so that the declared limits are not applied? A part of a
+        dynamic input belongs to the argument of that input.
+        """
+        if self.expansion is not None:
+            name = name.partition(".")[0]
         return self.validation_takes_any or name in self.validation_names
 
     def accepts(self, name: str) -> bool:
         """Can the node's function be called with this keyword? Asked for links to undeclared inputs."""
         if self._parameters is None:
-            function = inspect.unwrap(getattr(self.class_def, self.function))
-            self._parameters = inspect.getfullargspec(function)
+            self._parameters = schema_nodes.parameters(self.class_def)
         spec = self._parameters
-        return spec.varkw is not None or name in spec.args or name in spec.kwonlyargs
+        takes_any = self.accepts_all_inputs or spec.varkw is not None
+        return takes_any or name in spec.args or name in spec.kwonlyargs
 
 
 class FactsOfPrompt:

@@ -17,6 +17,7 @@ from comfy_execution.host import EventSink
 from comfy_execution.inputs import collect_inputs
 from comfy_execution.mapping import finished, results_of
 from comfy_execution.progress import get_progress_state
+from comfy_execution.schema_nodes import SchemaData
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class PromptRun:
 class NodeRun:
     """One visit of the executor to a node. `values` are its inputs once they are known."""
 
-    __slots__ = ("run", "node_id", "functions", "node", "class_type", "facts", "values")
+    __slots__ = ("run", "node_id", "functions", "node", "class_type", "facts", "values", "schema")
 
     def __init__(self, run: PromptRun, node_id: str, functions: Functions) -> None:
         self.run = run
@@ -60,6 +61,7 @@ class NodeRun:
         self.class_type: str = self.node["class_type"]
         self.facts = run.dynprompt.facts.of(self.class_type)
         self.values: dict[str, Any] | None = None
+        self.schema: SchemaData | None = None
 
     async def step(self) -> bool:
         """Take the node as far as it goes. True if it is done, False if it waits for something."""
@@ -171,6 +173,7 @@ class NodeRun:
         self.values = inputs.values
         self._announce()
         node = run.caches.objects.get_or_make(node_id, self.class_type, self.facts.class_def)
+        self.schema = inputs.schema
         return node, inputs.missing
 
     def _start_call(self, index: int) -> None:
@@ -181,7 +184,8 @@ class NodeRun:
         if self.functions.get_output_now is None:
             return None
         return self.functions.get_output_now(
-            self.run.prompt_id, self.node_id, node, self.values, self._report_block, self._start_call
+            self.run.prompt_id, self.node_id, node, self.values, self._report_block, self._start_call,
+            self.schema,
         )
 
     async def _call(self, node: Any) -> tuple[Any, dict[str, Any], bool] | None:
@@ -193,7 +197,7 @@ class NodeRun:
             self.values,
             execution_block_cb=self._report_block,
             pre_execute_cb=self._start_call,
-            v3_data=None,
+            v3_data=self.schema,
         )
         if waits:
             self._wait_for(output)
@@ -203,9 +207,11 @@ class NodeRun:
     async def _ask_for_lazy_inputs(self, node: Any, missing: dict[str, bool]) -> bool:
         """Ask the node which of its lazy inputs it needs. True if it needs one that is not known yet."""
         values = self.values or {}
+        schema = None if self.schema is None else {**self.schema, "create_dynamic_tuple": True}
         answers = await finished(
             await self.functions.map_over_lists(
-                self.run.prompt_id, self.node_id, node, values, "check_lazy_status", allow_interrupt=True
+                self.run.prompt_id, self.node_id, node, values, "check_lazy_status",
+                allow_interrupt=True, v3_data=schema,
             )
         )
         names = dict.fromkeys(

@@ -17,6 +17,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.inputs import collect_inputs
 from comfy_execution.mapping import finished
 from comfy_execution.node_facts import FactsOfPrompt, InputSpec, NodeFacts, Prompt
+from comfy_execution.schema_nodes import only_inputs_of
 from comfy_execution.validation import Error, check_value, converted, make_error, validate_node_input
 
 log = logging.getLogger(__name__)
@@ -122,14 +123,17 @@ class PromptValidation:
 
     def _open(self, node_id: str) -> _Visit:
         node = self.prompt[node_id]
-        visit = _Visit(node_id, self.facts.of(node["class_type"]), node["inputs"])
-        inputs = visit.inputs
+        facts, inputs = self.facts.of(node["class_type"]), node["inputs"]
+        if facts.is_dynamic:
+            facts = facts.live(inputs)
+        visit = _Visit(node_id, facts, inputs)
         for name, spec in visit.facts.validated_inputs:
             error = None
             if name not in inputs:
                 if spec.category == "required":
+                    shown = name if facts.expansion is None else name.rpartition(".")[2]
                     error = make_error(
-                        "required_input_missing", "Required input is missing", name, input_name=name
+                        "required_input_missing", "Required input is missing", shown, input_name=name
                     )
             elif isinstance(inputs[name], list):
                 error = self._check_link(visit, name, inputs[name], spec)
@@ -211,9 +215,13 @@ class PromptValidation:
         passed = {k: v for k, v in inputs.values.items() if facts.validates_itself(k)}
         if visit.received_types is not None:
             passed["input_types"] = [visit.received_types]
+        schema = inputs.schema
+        if schema is not None and not facts.validation_takes_any:
+            schema = only_inputs_of(facts.validation_names, schema)
         answers = await finished(
             await self.map_over_lists(
-                self.prompt_id, visit.node_id, facts.class_def, passed, "VALIDATE_INPUTS"
+                self.prompt_id, visit.node_id, facts.class_def, passed, facts.validation_function,
+                v3_data=schema,
             )
         )
         return [
