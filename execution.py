@@ -22,6 +22,7 @@ from typing import Any
 import comfy.interruption
 import latent_preview
 import nodes
+from comfy_depot import hooks as depot
 from comfy_execution import prompt_queue, prompt_validation, schema_nodes
 from comfy_execution.caching import CacheEntry, CacheSet, CacheType
 from comfy_execution.dynamic_prompt import DynamicPrompt
@@ -30,7 +31,7 @@ from comfy_execution.force import Request, read_request
 from comfy_execution.graph_utils import ExecutionBlocker, GraphBuilder
 from comfy_execution.inputs import collect_inputs
 from comfy_execution.is_changed import ChangeValues
-from comfy_execution.mapping import CallOfNode, call_now, is_async, single_arguments, unfinished
+from comfy_execution.mapping import CallOfNode, unfinished
 from comfy_execution.node_facts import NodeFacts, Prompt
 from comfy_execution.node_run import Functions, NodeRun, PromptRun, merge_returns
 from comfy_execution.progress import (
@@ -103,12 +104,14 @@ def get_input_data(inputs, class_def, unique_id, execution_list=None, dynprompt=
     return found.values, found.missing, found.schema or {}
 
 
-def _call_of(prompt_id, unique_id, obj, func, check, on_block, before_call, v3_data) -> CallOfNode:
-    """How to call the method `func` of a node or class."""
+def _call_of(
+    prompt_id, unique_id, obj, func, check, on_block, before_call, v3_data
+) -> tuple[CallOfNode, bool]:
+    """(how to call the method `func` of a node or class, whether it takes whole lists)."""
     is_schema = schema_nodes.is_schema_class(obj)
     function = schema_nodes.bound_function(obj, func, v3_data) if is_schema else getattr(obj, func)
-    takes_lists = bool(getattr(obj, "INPUT_IS_LIST", False))
-    return CallOfNode(prompt_id, unique_id, function, takes_lists, check, on_block, before_call)
+    call = CallOfNode(prompt_id, unique_id, function, check=check, on_block=on_block, before_call=before_call)
+    return call, bool(getattr(obj, "INPUT_IS_LIST", False))
 
 
 async def _async_map_node_over_list(
@@ -117,8 +120,10 @@ async def _async_map_node_over_list(
 ):
     """Call the method `func` of a node (or class) once per element of its inputs. One result per call."""
     check = comfy.interruption.throw_exception_if_processing_interrupted if allow_interrupt else None
-    call = _call_of(prompt_id, unique_id, obj, func, check, execution_block_cb, pre_execute_cb, v3_data)
-    return await call.over_lists(input_data_all)
+    call, is_list = _call_of(
+        prompt_id, unique_id, obj, func, check, execution_block_cb, pre_execute_cb, v3_data
+    )
+    return await call.over_lists(input_data_all, input_is_list=is_list)
 
 
 def get_output_from_returns(return_values, obj):
@@ -142,17 +147,12 @@ async def get_output_data(
 def _get_output_now(prompt_id, unique_id, obj, input_data_all, execution_block_cb, pre_execute_cb, v3_data):
     """What `get_output_data` gives for a node that is not asynchronous; None for one that is."""
     check = comfy.interruption.throw_exception_if_processing_interrupted
-    if v3_data is None and not getattr(obj, "INPUT_IS_LIST", False):
-        arguments = single_arguments(input_data_all)
-        function = getattr(obj, obj.FUNCTION)
-        if arguments is not None and not is_async(function):  # by far the most usual case
-            check()
-            pre_execute_cb(0)
-            return merge_returns([call_now(prompt_id, unique_id, 0, function, arguments)], obj)
-    call = _call_of(
+    call, is_list = _call_of(
         prompt_id, unique_id, obj, obj.FUNCTION, check, execution_block_cb, pre_execute_cb, v3_data
     )
-    return None if call.is_async else merge_returns(call.at_once(input_data_all), obj)
+    if call.is_async:
+        return None
+    return merge_returns(call.at_once(input_data_all, input_is_list=is_list), obj)
 
 
 _AS_SHIPPED = (_async_map_node_over_list, get_output_data, get_output_from_returns)
@@ -220,12 +220,17 @@ def _describe_failure(error: Exception, dynprompt: DynamicPrompt, node_id: str, 
     }
 
 
+def _let_models_go(management: Any) -> None:
+    log.error("Out of memory: all models are unloaded, and those that nobody uses are let go.")
+    management.unload_all_models()
+    depot.free_idle_models()
+
+
 def _advice(error: Exception, class_type: str) -> str:
     """What the user can do about errors that are known. When memory is full, models are let go."""
     management = sys.modules.get("comfy.model_management")  # before it is loaded there is no large tensor
     if management is not None and management.is_oom(error):
-        log.error("Out of memory on the device: all models are unloaded.")
-        management.unload_all_models()
+        _let_models_go(management)
         full = "GPU" if isinstance(error, management.OOM_EXCEPTION) else "machine"
         return OUT_OF_MEMORY_ADVICE.format(full)
     if isinstance(error, RuntimeError) and "mat1 and mat2 shapes" in str(error) and "Sampler" in class_type:
@@ -239,7 +244,8 @@ def _advice(error: Exception, class_type: str) -> str:
 class _InOrder(dict):
     """The nodes that ran, in their order; a set to those who add."""
 
-    add = dict.setdefault
+    def add(self, node_id: str) -> None:
+        self[node_id] = None
 
 
 class PromptExecutor:
@@ -382,11 +388,9 @@ class _RunOfPrompt:
             self.executor.server, self.dynprompt, self.caches, self.extra_data, self.executed,
             self.prompt_id, steps, {}, {}, self.ui_outputs,
         )
-        while True:
+        while not steps.is_empty():
             node_id = steps.stage_ready()
             if node_id is None:
-                if steps.is_empty():
-                    return True
                 node_id, error, ex = await steps.stage_node_execution(check)
             if node_id is None:
                 self.fail(error, ex)
@@ -406,6 +410,7 @@ class _RunOfPrompt:
                 steps.unstage_node_execution()
             else:
                 steps.complete_node_execution()
+        return True
 
     def _show_cached_intermediates(self, cached: list[str]) -> None:
         """Nodes that show something without being outputs show it again when their result is reused."""

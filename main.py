@@ -125,6 +125,22 @@ def named_in_queue(queue) -> set[tuple[str, str]]:
     return {(folder, name) for folder in folder_paths.folder_names_and_paths for name in names}
 
 
+def load_settings() -> tuple[str, ...]:
+    """The devices on which a model that is loaded now would work and rest. Packs change them."""
+    from comfy import model_management
+
+    choices = ("get_torch_device", "unet_offload_device", "text_encoder_device",
+               "text_encoder_offload_device", "vae_device", "vae_offload_device", "intermediate_device")
+    return tuple(str(getattr(model_management, choice)()) for choice in choices)
+
+
+def bytes_free(device) -> float:
+    """Bytes of memory that are free on a device."""
+    from comfy import model_management
+
+    return model_management.get_free_memory(device)
+
+
 def depot_host():
     """What the depot may ask of this process (see `comfy_depot.host`)."""
     import server
@@ -141,6 +157,8 @@ def depot_host():
         raise_if_interrupted=interruption.throw_exception_if_processing_interrupted,
         send=lambda event, data: server.PromptServer.instance.send_sync(event, data),
         models_in_use=lambda: named_in_queue(server.PromptServer.instance.prompt_queue),
+        load_settings=load_settings,
+        bytes_free=bytes_free,
     )
 
 

@@ -18,6 +18,7 @@ import folder_paths
 import latent_preview
 from comfy import sampler_names
 from comfy.cli_args import args
+from comfy_depot import hooks as depot
 from comfy_execution import node_packs
 from comfy_extras.core_conditioning import (
     CLIPTextEncode,
@@ -132,6 +133,7 @@ class VAELoader:
     CATEGORY = "loaders"
     DESCRIPTION = "Loads a VAE from its own file."
 
+    @depot.keeps_resident("vae_name", folder="vae")
     def load_vae(self, vae_name):
         start_loading_the_model_library()
         path = folder_paths.get_full_path_or_raise("vae", vae_name)

@@ -15,6 +15,7 @@ from typing import Any
 import execution
 from comfy import interruption
 from comfy.cli_args import args
+from comfy_depot import hooks as depot
 
 SECONDS_BETWEEN_CLEANUPS = 10.0
 SECONDS_TO_WAIT = 1000.0
@@ -125,6 +126,7 @@ class Worker:
         free_memory = flags.get("free_memory", False)
         if free_memory:
             self.executor.reset()
+            depot.free_idle_models()
         if flags.get("unload_models", free_memory) and (management := model_management()) is not None:
             management.unload_all_models()
         if flags:

@@ -20,6 +20,7 @@ from comfy.interruption import (
     processing_interrupted,
     throw_exception_if_processing_interrupted,
 )
+from comfy_depot import hooks as depot
 
 __all__ = [
     "InterruptProcessingException", "LoadedModel", "OOM_EXCEPTION", "VRAMState", "cast_to", "cast_to_device",
@@ -576,6 +577,7 @@ def loaded_models(only_currently_used=False) -> list:
     ]  # fmt: skip
 
 
+@depot.makes_room
 def free_memory(memory_required, device, keep_loaded=(), **_newer) -> list:
     """Unload models, least recently used first, until `memory_required` bytes are free on `device`."""
     cleanup_models_gc()

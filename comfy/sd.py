@@ -16,6 +16,7 @@ import comfy.utils
 from comfy.families.base import build_empty
 from comfy.mapped_memory import cast_weights
 from comfy.vae import VAE
+from comfy_depot import hooks as depot
 
 __all__ = [
     "CLIP", "CLIPType", "VAE", "load_checkpoint", "load_checkpoint_guess_config", "load_diffusion_model",
@@ -177,6 +178,7 @@ class CLIP:
 # --- checkpoints ---
 
 
+@depot.keeps_resident("ckpt_path")
 def load_checkpoint_guess_config(
     ckpt_path, output_vae=True, output_clip=True, output_clipvision=False, embedding_directory=None,
     output_model=True, model_options={}, te_model_options={},
@@ -261,12 +263,14 @@ def load_checkpoint(
     config=None,
 ):  # fmt: skip
     """(MODEL, CLIP, VAE); the configuration is read off the weights, a config file is not needed."""
-    weights = comfy.utils.load_torch_file(ckpt_path) if state_dict is None else state_dict
-    out = load_state_dict_guess_config(
-        weights, output_vae=output_vae, output_clip=output_clip, embedding_directory=embedding_directory
-    )
+    wanted = {
+        "output_vae": output_vae, "output_clip": output_clip, "embedding_directory": embedding_directory
+    }  # fmt: skip
+    if state_dict is None:
+        return load_checkpoint_guess_config(ckpt_path, **wanted)[:3]
+    out = load_state_dict_guess_config(state_dict, **wanted)
     if out is None:
-        raise comfy.families.unknown_architecture(weights, ckpt_path)
+        raise comfy.families.unknown_architecture(state_dict, ckpt_path)
     return out[:3]
 
 
@@ -279,6 +283,7 @@ def load_diffusion_model_state_dict(sd, model_options={}, metadata=None):
     return _load_model(sd, prefix, family.config(sd, prefix), model_options)
 
 
+@depot.keeps_resident("unet_path")
 def load_diffusion_model(unet_path, model_options={}):
     """The ModelPatcher of a file that holds a diffusion model alone."""
     weights, metadata = comfy.utils.load_torch_file(unet_path, return_metadata=True)

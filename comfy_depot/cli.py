@@ -38,7 +38,7 @@ from comfy.cli_args import args as program_arguments
 from comfy_depot import access, hashing, inventory, manifest, options
 from comfy_depot.depot import Depot
 from comfy_depot.errors import DepotError
-from comfy_depot.eviction import Limits, Plan
+from comfy_depot.eviction import Limits, Plan, Stamp
 from utils import extra_config
 
 
@@ -249,11 +249,12 @@ def _wrong_files(depot: Depot, *, with_hashes: bool) -> Iterator[str]:
         path = depot.local_path(entry.folder, entry.name)
         if path is None:
             continue
-        size = os.path.getsize(path)
-        if entry.size is not None and size != entry.size:
-            yield f"{path}: has {size} bytes, and the manifest says {entry.size}. {advice}"
+        stamp = Stamp.of(os.stat(path))
+        if entry.size is not None and stamp.size != entry.size:
+            yield f"{path}: has {stamp.size} bytes, and the manifest says {entry.size}. {advice}"
         elif with_hashes and entry.sha256 is not None:
             found = hashing.sha256_file(Path(path))
+            depot.digests.note(stamp, found)
             if found != entry.sha256:
                 yield f"{path}: has sha256 {found}, and the manifest says {entry.sha256}. {advice}"
 

@@ -23,11 +23,13 @@ from comfy.cli_args import args
 from comfy_depot import hooks, layout, places, survey
 from comfy_depot.access import Access, AccessLog
 from comfy_depot.catalog import Catalogue
+from comfy_depot.digests import Digests
 from comfy_depot.errors import DepotError, ModelUnavailable
 from comfy_depot.eviction import Limits, Plan, plan_eviction
 from comfy_depot.host import Executing, Host
 from comfy_depot.manifest import Entry
 from comfy_depot.options import Options, from_args
+from comfy_depot.residency import Residents
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -48,6 +50,10 @@ class Depot:
         self.host = host
         self.catalogue = Catalogue(options.model_manifests, allow_pickle=options.allow_pickle)
         self.access = AccessLog(options.depot_dir)
+        self.digests = Digests(options.depot_dir)
+        self.residents = Residents(
+            options.resident_budget, host=host, digests=self.digests, local_path=self.local_path
+        )
         self._transfers: Transfers | None = None
         self._lock = threading.Lock()
 
@@ -71,6 +77,7 @@ class Depot:
             if self._transfers is not None:
                 self._transfers.close()
                 self._transfers = None
+        self.residents.close()
         self.access.close()
 
     # What the hooks call.

@@ -21,7 +21,9 @@ from typing import Any
 
 from comfy_depot import hashing, journal, sources
 from comfy_depot.aria2 import PIECE_BYTES, Daemon, DaemonGone, is_alive
+from comfy_depot.digests import Digests
 from comfy_depot.errors import DepotError, DiskFull, DownloadFailed, TransferCancelled, WrongContent
+from comfy_depot.eviction import Stamp
 from comfy_depot.journal import Record, Validator
 from comfy_depot.layout import Place
 from comfy_depot.locks import file_lock
@@ -386,7 +388,10 @@ class Download:
         place = self.place
         _fsync(place.partial)
         if not place.file.exists():
+            stamp = Stamp.of(os.stat(place.partial))
             os.replace(place.partial, place.file)
+            if self.entry.sha256:
+                Digests(self.options.depot_dir).note(stamp, self.entry.sha256)
         _fsync(place.file.parent)
         self._discard_partial()
         place.quarantine.unlink(missing_ok=True)

@@ -9,6 +9,9 @@ library and loads in a few milliseconds, so any file may import it.
 | `keeps_lists_fresh`   | `folder_paths.cached_filename_list_`  | a changed manifest makes a cached list old |
 | `fetches_in_nodes`    | `folder_paths.get_full_path`          | a running node gets it, fetched if missing |
 | `explains_missing`    | `folder_paths.get_full_path_or_raise` | a missing file says where it can come from |
+| `keeps_resident`      | loaders of `comfy.sd`; the VAE loader | what was read once is not read again       |
+| `makes_room`          | `comfy.model_management.free_memory`  | idle models go too where that frees memory |
+| `free_idle_models`    | out of memory; `POST /free`           | models that nobody uses are let go         |
 | `add_routes`          | `server.PromptServer.add_routes`      | `/depot/...`                               |
 """
 
@@ -89,6 +92,42 @@ def explains_missing(function: F) -> F:
             return path
 
     return with_explanation  # type: ignore[return-value]
+
+
+def keeps_resident(parameter: str, *, folder: str | None = None) -> Callable[[F], F]:
+    """Around a loader: clones of the model in memory. `parameter` is the one with the file's path, or with
+    its name in `folder`.
+    """
+
+    def around(function: F) -> F:
+        @functools.wraps(function)
+        def from_memory(*args: Any, **kwargs: Any) -> Any:
+            if _depot is None:
+                return function(*args, **kwargs)
+            return _depot.residents.load(function, args, kwargs, parameter=parameter, folder=folder)
+
+        return from_memory  # type: ignore[return-value]
+
+    return around
+
+
+def makes_room(function: F) -> F:
+    """Around `free_memory(memory_required, device, ...)`: idle models that cannot leave the device go."""
+
+    @functools.wraps(function)
+    def with_idle_models(memory_required: float, device: Any, *args: Any, **kwargs: Any) -> Any:
+        unloaded = function(memory_required, device, *args, **kwargs)
+        if _depot is not None:
+            _depot.residents.make_room(memory_required, device)
+        return unloaded
+
+    return with_idle_models  # type: ignore[return-value]
+
+
+def free_idle_models() -> None:
+    """Let go of the models in memory that nobody uses."""
+    if _depot is not None:
+        _depot.residents.free_idle()
 
 
 def add_routes(routes: Any) -> None:

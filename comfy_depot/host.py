@@ -6,7 +6,7 @@ The depot imports neither the executor nor the server; `main.py` hands it callab
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +41,14 @@ def _no_models() -> AbstractSet[tuple[str, str]]:
     return frozenset()
 
 
+def _no_settings() -> Hashable:
+    return None
+
+
+def _no_limit(device: Any) -> float:
+    return float("inf")
+
+
 @dataclass(frozen=True)
 class Host:
     """What the depot may ask of its host. Each callable may be called from any thread."""
@@ -55,3 +63,7 @@ class Host:
     """An event to every websocket client: `send("depot", payload)`."""
     models_in_use: Callable[[], AbstractSet[tuple[str, str]]] = _no_models
     """(folder type, name with "/") of every model that a running or queued prompt names; never evicted."""
+    load_settings: Callable[[], Hashable] = _no_settings
+    """What decides, besides a loader's arguments, how a model is loaded: the devices of now."""
+    bytes_free: Callable[[Any], float] = _no_limit
+    """Bytes of memory that are free on a device (a `torch.device`)."""

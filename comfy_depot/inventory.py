@@ -97,7 +97,7 @@ def files_on_disk(kind: str) -> Iterator[File]:
 
 
 def stats(depot: Depot) -> dict[str, Any]:
-    """Counts and bytes per tier, transfers, accesses, free space of the disk with the models."""
+    """Counts and bytes per tier, transfers, accesses, free disk space, models in memory."""
     tiers: dict[str, dict[str, int]] = {tier: {"models": 0, "bytes": 0} for tier in TIERS}
     for model in models(depot):
         tiers[model.tier]["models"] += 1
@@ -109,6 +109,7 @@ def stats(depot: Depot) -> dict[str, Any]:
         "accesses": access.count(depot.options.depot_dir),
         "problems": len(depot.catalogue.snapshot().problems),
         "bytes_free": _bytes_free(Path(folder_paths.models_dir)),
+        "resident": depot.residents.stats(),
     }
 
 

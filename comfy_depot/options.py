@@ -7,10 +7,23 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bytes, or a share (0..1) of the memory that this process may use."""
+
+    size: int | None = None
+    share: float = 0.4
+
+    def of(self, bytes_allowed: Callable[[], int]) -> int:
+        """The budget in bytes."""
+        return int(bytes_allowed() * self.share) if self.size is None else self.size
 
 
 @dataclass(frozen=True)
@@ -24,6 +37,7 @@ class Options:
     depot_reserve: int = 1 << 30
     depot_allow_hosts: tuple[str, ...] = ()
     allow_pickle: bool = False
+    resident_budget: Budget = Budget()
     depot_off: bool = False
 
 
@@ -33,6 +47,21 @@ def parse_size(text: str) -> int:
     if found is None:
         raise argparse.ArgumentTypeError(f"'{text}' is not a size. Write a number and a unit, such as 200G.")
     return int(float(found.group(1)) * _UNITS[found.group(2).upper()])
+
+
+def parse_budget(text: str) -> Budget:
+    """A budget from "40%" or "20G"; 0 keeps nothing."""
+    percent = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", text)
+    if percent is None:
+        try:
+            return Budget(size=parse_size(text))
+        except argparse.ArgumentTypeError:
+            raise argparse.ArgumentTypeError(
+                f"'{text}' is neither a size nor a share. Write a number and a unit, such as 20G, or 40%."
+            ) from None
+    if float(percent.group(1)) > 100:
+        raise argparse.ArgumentTypeError(f"'{text}' is more than there is. Write 0% to 100%.")
+    return Budget(share=float(percent.group(1)) / 100)
 
 
 def parse_connections(text: str) -> int:
@@ -64,6 +93,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--depot-allow-hosts", type=parse_hosts, default=(), metavar="HOST,...",
         help="hosts that may be reached although their address is private or loopback: a mirror of your own")
     add("--allow-pickle", action="store_true", help="also fetch formats that can hold code, as .ckpt")
+    add("--resident-budget", type=parse_budget, default=Options.resident_budget, metavar="SIZE|PERCENT",
+        help="memory in which loaded models stay, so that no loader reads a file twice, such as 20G or 40%%; "
+             "0 keeps nothing beyond what is in use (default: 40%% of the memory)")
     add("--depot-off", action="store_true", help="no manifest, no download, no access log")
 
 
@@ -87,5 +119,6 @@ def from_args(args: argparse.Namespace, *, base_directory: Path | None = None) -
         depot_reserve=getattr(args, "depot_reserve", Options.depot_reserve),
         depot_allow_hosts=tuple(getattr(args, "depot_allow_hosts", ())),
         allow_pickle=bool(getattr(args, "allow_pickle", False)),
+        resident_budget=getattr(args, "resident_budget", Options.resident_budget),
         depot_off=bool(getattr(args, "depot_off", False)),
     )

@@ -43,6 +43,15 @@ def same_directory(directory: str) -> str:
     return os.path.normcase(os.path.abspath(directory))
 
 
+def name_of(path: str) -> str:
+    """A model file for people: "folder type/name", or only its own name where it lies in no model folder."""
+    for folder, (directories, _) in table().items():
+        for directory in map(os.path.abspath, directories):
+            if path.startswith(directory + os.sep):
+                return f"{folder}/{os.path.relpath(path, directory).replace(os.sep, '/')}"
+    return os.path.basename(path)
+
+
 def why_refused(entry: Entry, *, allow_pickle: bool) -> str | None:
     """Why an entry cannot stand in its folder and what to write instead, or None when it can."""
     folders = table()

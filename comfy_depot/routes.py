@@ -1,12 +1,13 @@
 """`/depot/...` over HTTP: what there is, what is on its way, and what to do about it.
 
-    GET    /depot/models?folder=&tier=   {models: [{folder, name, tier, size, ...}], problems: [...]}
+    GET    /depot/models?folder=&tier=   {models: [{folder, name, tier, size, ...}], problems: [...],
+                                          resident: [{files, bytes, loads, hits, ...}], dropped: [...]}
     POST   /depot/fetch {folder, name}   202 {transfer: {...}}, or 200 {folder, name, tier: "disk"}
     POST   /depot/evict {folder, name}   {dry_run, bytes_freed, bytes_over, evicted: [...], kept: [...]}
     POST   /depot/evict {max_size, keep_days}       the same; `dry_run` in both
     GET    /depot/transfers              {transfers: [...]}
     DELETE /depot/transfers/{id}         {cancelled: id}
-    GET    /depot/stats                  {tiers, transfers, accesses, problems, bytes_free}
+    GET    /depot/stats                  {tiers, transfers, accesses, problems, bytes_free, resident}
     POST   /depot/manifests/refresh      {models: count, problems: [...]}
 
 Every error is `{"error": {"type", "message"}}`, and the message says what to do. No answer holds a header, a
@@ -63,7 +64,8 @@ class _Handlers:
         found = await asyncio.to_thread(inventory.models, self.depot, folder=folder, tier=tier)
         problems = self.depot.catalogue.snapshot().problems
         return web.json_response({
-            "models": [inventory.as_json(model) for model in found], "problems": _problems(problems)
+            "models": [inventory.as_json(model) for model in found], "problems": _problems(problems),
+            "resident": self.depot.residents.models(), "dropped": self.depot.residents.drops(),
         })
 
     async def fetch(self, request: web.Request) -> web.Response:

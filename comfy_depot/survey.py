@@ -61,6 +61,8 @@ class Busy:
             return "it is being downloaded"
         if not self._named.isdisjoint({model.key, *model.aliases}):
             return "a running or queued prompt names it"
+        if self._depot.residents.is_resident(model.stamp):
+            return "it is in memory"
         holder = self._open.holder(model.path)
         if holder is not None:
             return f"{open_files.name_of(holder)} has it open or mapped into memory"

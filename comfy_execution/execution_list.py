@@ -17,7 +17,6 @@ from typing import Any, Protocol
 from comfy_execution.dynamic_prompt import DynamicPrompt
 from comfy_execution.errors import DependencyCycleError, NodeInputError
 from comfy_execution.graph_utils import is_link
-from comfy_execution.node_facts import NodeFacts
 
 OUTPUT_OR_ASYNC, FEEDS_OUTPUT, TWO_STEPS_FROM_OUTPUT, ANYTHING_ELSE = range(4)
 SECONDS_BETWEEN_CHECKS = 0.25
@@ -40,8 +39,8 @@ class _Pending:
         self.rank = OUTPUT_OR_ASYNC if is_output or is_async else ANYTHING_ELSE
         self.missing = 0
         """How many nodes (and external blocks) it waits for."""
-        self.consumers: dict[str, None] | None = None
-        self.producers: list[str] | None = None
+        self.consumers: dict[str, None] = {}
+        self.producers: list[str] = []
         self.is_output = is_output
         self.feeds_output = False
 
@@ -64,10 +63,8 @@ class ExecutionList:
         self._unblocked = asyncio.Event()
         # Results that somebody in the list still uses, whatever a cache does with them in the meantime.
         self._held: dict[str, Any] = {}
-        self._uses: dict[str, dict[str, None]] = {}
-        """By consumer, whose results it uses."""
-        self._users: dict[str, int] = {}
-        """By source, how many consumers use its result."""
+        self._uses: dict[str, set[str]] = {}
+        self._users: dict[str, set[str]] = {}
 
     # -- building ------------------------------------------------------------------------------------------
 
@@ -77,43 +74,42 @@ class ExecutionList:
         if node_id in self._pending:
             return
         links: list[tuple[str, str]] = []
-        joined: list[str] = []
         waiting = [node_id]
         while waiting:
             current = waiting.pop()
             if current in self._pending:
                 continue
-            joined.append(current)
-            for source in self._enter(current):
-                if source not in self._pending and self._known(source) is None:
+            if self._enter(current):
+                continue
+            for source in self._needed_sources(current):
+                if not self.is_cached(source):
                     waiting.append(source)
                 links.append((source, current))
         for source, consumer in links:
             self._link(source, consumer)
-        for current in joined:
-            entry = self._pending[current]
-            if entry.missing == 0:
-                heapq.heappush(self._ready, (entry.rank, entry.order, current))
 
-    def _enter(self, node_id: str) -> list[str]:
-        """Put a node on the list. Returns the nodes that it needs; none if its own result is known."""
-        node = self.dynprompt.get_node(node_id)
-        facts = self.dynprompt.facts.of(node["class_type"])
-        self._pending[node_id] = _Pending(self._joined, facts.is_output, facts.is_async)
+    def _enter(self, node_id: str) -> bool:
+        """Put a node on the list. True if its result is known, so that it needs no inputs."""
+        facts = self.dynprompt.node_facts(node_id)
+        entry = _Pending(self._joined, facts.is_output, facts.is_async)
         self._joined += 1
+        self._pending[node_id] = entry
+        heapq.heappush(self._ready, (entry.rank, entry.order, node_id))
         known = self.output_cache.get_local(node_id)
         if known is None:
-            return self._needed_sources(node, facts)
+            return False
         self._hold(node_id, node_id, known)
-        return []
+        return True
 
-    def _needed_sources(self, node: dict[str, Any], facts: NodeFacts) -> list[str]:
+    def _needed_sources(self, node_id: str) -> list[str]:
         """The nodes whose results this one cannot start without."""
+        node = self.dynprompt.get_node(node_id)
+        facts = self.dynprompt.facts.of(node["class_type"])
         if facts.is_dynamic:
             facts = facts.live(node["inputs"])
         sources = []
         for name, value in node["inputs"].items():
-            if type(value) is list and is_link(value):
+            if is_link(value):
                 spec = facts.inputs[name]
                 if spec is None and not facts.accepts(name):
                     continue
@@ -147,19 +143,15 @@ class ExecutionList:
         if known is not None:
             return
         producer, waiting = self._pending[source], self._pending[consumer]
-        if producer.consumers is None:
-            producer.consumers = {}
-        elif consumer in producer.consumers:
+        if consumer in producer.consumers:
             return
         producer.consumers[consumer] = None
-        if waiting.producers is None:
-            waiting.producers = []
         waiting.producers.append(source)
         waiting.missing += 1
         if waiting.is_output and not producer.feeds_output:
             producer.feeds_output = True
             self._improve(source, FEEDS_OUTPUT)
-            for before in producer.producers or ():
+            for before in producer.producers:
                 if before in self._pending:
                     self._improve(before, TWO_STEPS_FROM_OUTPUT)
         if waiting.feeds_output:
@@ -201,12 +193,8 @@ class ExecutionList:
         return self._known(node_id) is not None
 
     def _hold(self, source: str, consumer: str, value: Any | None) -> None:
-        uses = self._uses.get(consumer)
-        if uses is None:
-            uses = self._uses[consumer] = {}
-        if source not in uses:
-            uses[source] = None
-            self._users[source] = self._users.get(source, 0) + 1
+        self._uses.setdefault(consumer, set()).add(source)
+        self._users.setdefault(source, set()).add(consumer)
         if value is not None:
             self._held[source] = value
 
@@ -227,10 +215,9 @@ class ExecutionList:
 
     def _release_uses(self, consumer: str) -> None:
         for source in self._uses.pop(consumer, ()):
-            users = self._users[source] - 1
-            if users:
-                self._users[source] = users
-            else:
+            users = self._users[source]
+            users.discard(consumer)
+            if not users:
                 del self._users[source]
                 self._held.pop(source, None)
 
@@ -242,7 +229,9 @@ class ExecutionList:
 
     def stage_ready(self) -> str | None:
         """The node to run next, if nothing asynchronous is going on and none has to be waited for."""
-        self.staged_node_id = None if self._external_blocks else self._pop_ready()
+        if self._external_blocks:
+            return None
+        self.staged_node_id = self._pop_ready()
         return self.staged_node_id
 
     async def stage_node_execution(
@@ -292,14 +281,10 @@ class ExecutionList:
 
     def complete_node_execution(self) -> None:
         """The staged node has run: its consumers come nearer, and what it used is let go."""
-        pending, ready = self._pending, self._ready
         node_id = self._take_staged()
-        entry = pending.pop(node_id)
-        for consumer in entry.consumers or ():
-            waiting = pending[consumer]
-            waiting.missing -= 1
-            if waiting.missing == 0:
-                heapq.heappush(ready, (waiting.rank, waiting.order, consumer))
+        entry = self._pending.pop(node_id)
+        for consumer in entry.consumers:
+            self._satisfy(consumer)
         self._release_uses(node_id)
 
     def _take_staged(self) -> str:
@@ -314,7 +299,7 @@ class ExecutionList:
         current = next(iter(self._pending), None)
         while current is not None and current not in path:
             path[current] = None
-            current = next((p for p in self._pending[current].producers or () if p in self._pending), None)
+            current = next((p for p in self._pending[current].producers if p in self._pending), None)
         if current is None:
             return []
         nodes = list(path)

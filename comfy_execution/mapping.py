@@ -16,52 +16,25 @@ from comfy_execution.utils import CurrentNodeContext, enter_call, leave_call
 BlockCallback = Callable[[ExecutionBlocker], ExecutionBlocker]
 
 
-# Asked for every call, and the same for all calls of one function.
-_is_coroutine_function = functools.lru_cache(maxsize=4096)(inspect.iscoroutinefunction)
-
-
-def is_async(function: Callable[..., Any]) -> bool:
-    """Is this an `async def`?"""
-    return _is_coroutine_function(getattr(function, "__func__", function))
-
-
-def call_now(
-    prompt_id: str,
-    node_id: str,
-    index: int | None,
-    function: Callable[..., Any],
-    arguments: Mapping[str, Any],
-) -> Any:
-    """Call the function of a node. Whatever it raises is an Exception or an interruption."""
-    token = enter_call((prompt_id, node_id, index))
-    try:
-        return function(**arguments)
-    except (Exception, InterruptProcessingException):
-        raise
-    except BaseException as error:  # sys.exit, KeyboardInterrupt, a pack's own: only the node ends
-        raise NodeEndedError(f"The node ended itself with {error!r} instead of a result.") from error
-    finally:
-        leave_call(token)
+@functools.lru_cache(maxsize=4096)
+def _is_async(function: Callable[..., Any]) -> bool:
+    """Asked for every call, and the same for all of them."""
+    return inspect.iscoroutinefunction(function)
 
 
 class CallOfNode:
     """Calls one function of one node with lists of values.
 
-    `takes_lists`: one call gets them all; else there is one call per element.
     `check` runs before each call and may raise (interruption). `on_block` is given a blocker found among the
     arguments, and says what to hand on instead of a result. `before_call` gets the number of the call.
     """
-
-    __slots__ = (
-        "prompt_id", "node_id", "function", "is_async", "takes_lists", "check", "on_block", "before_call",
-    )
 
     def __init__(
         self,
         prompt_id: str,
         node_id: str,
         function: Callable[..., Any],
-        takes_lists: bool,
+        *,
         check: Callable[[], None] | None = None,
         on_block: BlockCallback | None = None,
         before_call: Callable[[int], None] | None = None,
@@ -69,36 +42,43 @@ class CallOfNode:
         self.prompt_id = prompt_id
         self.node_id = node_id
         self.function = function
-        self.is_async = is_async(function)
-        self.takes_lists = takes_lists
+        self.is_async = _is_async(getattr(function, "__func__", function))
         self.check = check
         self.on_block = on_block
         self.before_call = before_call
 
-    async def over_lists(self, values: Mapping[str, Any]) -> list[Any]:
+    async def over_lists(self, values: Mapping[str, Any], *, input_is_list: bool) -> list[Any]:
         """One result per call. A call that is not finished after one turn of the loop is given as its task.
         """
         if not self.is_async:
-            return self.at_once(values)
+            return self.at_once(values, input_is_list=input_is_list)
         results: list[Any] = []
-        for arguments, index in self._ready_calls(values, results):
+        for arguments, index in self._ready_calls(values, input_is_list, results):
             results.append(await self._start(arguments, index))
         return results
 
-    def at_once(self, values: Mapping[str, Any]) -> list[Any]:
+    def at_once(self, values: Mapping[str, Any], *, input_is_list: bool) -> list[Any]:
         """The same for a function that is not asynchronous."""
+        if not input_is_list:
+            single = _single_call(values)
+            if single is not None:  # by far the most usual case
+                if self.check is not None:
+                    self.check()
+                if self.before_call is not None:
+                    self.before_call(0)
+                return [self._call(single, 0)]
         results: list[Any] = []
-        for arguments, index in self._ready_calls(values, results):
-            results.append(call_now(self.prompt_id, self.node_id, index, self.function, arguments))
+        for arguments, index in self._ready_calls(values, input_is_list, results):
+            results.append(self._call(arguments, index))
         return results
 
     def _ready_calls(
-        self, values: Mapping[str, Any], results: list[Any]
+        self, values: Mapping[str, Any], input_is_list: bool, results: list[Any]
     ) -> Iterator[tuple[Mapping[str, Any], int | None]]:
         """(arguments, number of the call). A blocked call is not among them: its result is put into
         `results`.
         """
-        for arguments, index, blocker in _calls(values, self.takes_lists):
+        for arguments, index, blocker in _calls(values, input_is_list):
             if self.check is not None:
                 self.check()
             if blocker is not None:
@@ -107,6 +87,17 @@ class CallOfNode:
             if self.before_call is not None and index is not None:
                 self.before_call(index)
             yield arguments, index
+
+    def _call(self, arguments: Mapping[str, Any], index: int | None) -> Any:
+        token = enter_call((self.prompt_id, self.node_id, index))
+        try:
+            return self.function(**arguments)
+        except (Exception, InterruptProcessingException):
+            raise
+        except BaseException as error:  # sys.exit, KeyboardInterrupt, a pack's own: only the node ends
+            raise NodeEndedError(f"The node ended itself with {error!r} instead of a result.") from error
+        finally:
+            leave_call(token)
 
     async def _start(self, arguments: Mapping[str, Any], index: int | None) -> Any:
         task = asyncio.create_task(self._call_async(arguments, index))
@@ -123,8 +114,8 @@ class CallOfNode:
                 raise NodeEndedError(f"The node ended itself with {error!r} instead of a result.") from error
 
 
-def single_arguments(values: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The arguments of the only call; None if there may be several or none, or if one is a blocker."""
+def _single_call(values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The arguments, if each input is one value and none of them a blocker (and there are inputs)."""
     arguments = {}
     for name, many in values.items():
         if len(many) != 1:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from comfy_execution import returns
@@ -84,14 +83,7 @@ class NodeRun:
             node, missing = self._prepare()
             if self.facts.has_check_lazy_status and await self._ask_for_lazy_inputs(node, missing):
                 return False
-            called = None
-            if self.functions.get_output_now is not None:
-                called = self.functions.get_output_now(
-                    run.prompt_id, node_id, node, self.values, self._report_block, self._before_call(),
-                    self.schema,
-                )
-            if called is None:
-                called = await self._call(node)
+            called = self._call_now(node) or await self._call(node)
             if called is None:
                 return False
             output, ui, expands = called
@@ -110,18 +102,15 @@ class NodeRun:
             self.run.server.send_sync(event, data, self.run.server.client_id)
 
     def _announce(self) -> None:
-        run, node_id = self.run, self.node_id
-        shown = run.dynprompt.get_display_node_id(node_id)
-        server = run.server
-        server.last_node_id = shown
-        if server.client_id is not None:
-            data = {
-                "node": node_id,
-                "display_node": shown,
-                "prompt_id": run.prompt_id,
-                "reason": run.caches.reasons.get(node_id),
-            }
-            server.send_sync("executing", data, server.client_id)
+        shown = self.run.dynprompt.get_display_node_id(self.node_id)
+        self.run.server.last_node_id = shown
+        data = {
+            "node": self.node_id,
+            "display_node": shown,
+            "prompt_id": self.run.prompt_id,
+            "reason": self.run.caches.reasons.get(self.node_id),
+        }
+        self._send("executing", data)
 
     def _show(self, ui: dict[str, Any]) -> None:
         """Put what the node shows into history, and tell the client."""
@@ -145,11 +134,10 @@ class NodeRun:
         self.run.execution_list.cache_update(self.node_id, cached)
 
     def _finish(self, entry: CacheEntry) -> None:
-        run, node_id = self.run, self.node_id
-        run.execution_list.cache_update(node_id, entry)
-        run.caches.store(node_id, self.class_type, entry)
-        get_progress_state().finish_progress(node_id)
-        run.executed.add(node_id)
+        self.run.execution_list.cache_update(self.node_id, entry)
+        self.run.caches.store(self.node_id, self.class_type, entry)
+        get_progress_state().finish_progress(self.node_id)
+        self.run.executed.add(self.node_id)
 
     def _report_block(self, blocker: ExecutionBlocker) -> ExecutionBlocker:
         """The first consumer of a blocker with a message tells the client; later ones are silent."""
@@ -188,9 +176,17 @@ class NodeRun:
         self.schema = inputs.schema
         return node, inputs.missing
 
-    def _before_call(self) -> Callable[[int], None]:
-        """What is told the number of each call."""
-        return partial(GraphBuilder.set_default_prefix, self.node_id)
+    def _start_call(self, index: int) -> None:
+        GraphBuilder.set_default_prefix(self.node_id, index, 0)
+
+    def _call_now(self, node: Any) -> tuple[Any, dict[str, Any], bool] | None:
+        """(output, ui, whether it is an expansion), or None if only `_call` can do it."""
+        if self.functions.get_output_now is None:
+            return None
+        return self.functions.get_output_now(
+            self.run.prompt_id, self.node_id, node, self.values, self._report_block, self._start_call,
+            self.schema,
+        )
 
     async def _call(self, node: Any) -> tuple[Any, dict[str, Any], bool] | None:
         """(output, ui, whether it is an expansion), or None when the node has to wait."""
@@ -200,7 +196,7 @@ class NodeRun:
             node,
             self.values,
             execution_block_cb=self._report_block,
-            pre_execute_cb=self._before_call(),
+            pre_execute_cb=self._start_call,
             v3_data=self.schema,
         )
         if waits:

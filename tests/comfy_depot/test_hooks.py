@@ -63,13 +63,16 @@ def test_hooked_functions_are_unchanged_before_the_start() -> None:
         hooks.keeps_lists_fresh,
         hooks.fetches_in_nodes,
         hooks.explains_missing,
+        hooks.keeps_resident("a"),
+        hooks.makes_room,
     ):
         assert hook(function)("a", "b", "more", extra=1) == "result"
         assert hook(function).__name__ == "function", (
             "the name of the function stays for tracebacks and packs"
         )
-    assert calls == [("a", "b", "more", {"extra": 1})] * 4
+    assert calls == [("a", "b", "more", {"extra": 1})] * 6
     hooks.add_routes(None)
+    hooks.free_idle_models()
 
 
 def test_hooks_pass_unknown_parameters_on_when_armed(depot_world: World) -> None:
@@ -99,6 +102,9 @@ def test_every_hook_stands_on_the_page_of_hooks() -> None:
         "keeps_lists_fresh",
         "fetches_in_nodes",
         "explains_missing",
+        "keeps_resident",
+        "makes_room",
+        "free_idle_models",
         "add_routes",
     }
     for name in set(public) - {"arm", "disarm", "armed"}:

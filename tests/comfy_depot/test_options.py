@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from comfy_depot.options import Options, add_arguments, from_args, parse_size
+from comfy_depot.options import Budget, Options, add_arguments, from_args, parse_budget, parse_size
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -79,8 +79,20 @@ def test_sizes_are_written_with_a_unit(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize(
+    "text, budget",
+    [("0", Budget(size=0)), ("20G", Budget(size=20 << 30)), ("40%", Budget(share=0.4)),
+     ("0 %", Budget(share=0)), ("100%", Budget(share=1)), ("12.5%", Budget(share=0.125))],
+)  # fmt: skip
+def test_a_budget_is_a_size_or_a_share(text: str, budget: Budget) -> None:
+    assert parse_budget(text) == budget
+    assert from_args(parse("--resident-budget", text)).resident_budget == budget
+
+
+@pytest.mark.parametrize(
     "words, message",
     [
+        (("--resident-budget", "much"), "'much' is neither a size nor a share. Write a number and a unit, "),
+        (("--resident-budget", "101%"), "'101%' is more than there is. Write 0% to 100%."),
         (("--depot-rate", "fast"), "'fast' is not a size. Write a number and a unit, such as 200G."),
         (("--depot-connections", "17"), "'17' is not a number of connections. Write 1 to 16."),
         (("--depot-connections", "0"), "Write 1 to 16."),

@@ -140,6 +140,8 @@ async def test_a_fetched_model_is_on_the_disk(depot_world: World) -> None:
             assert stats["tiers"]["disk"] == {"models": 1, "bytes": 10_000}
             assert stats["tiers"]["cloud"] == {"models": 0, "bytes": 0}
             assert stats["bytes_free"] > 0 and stats["problems"] == 0
+            assert stats["resident"].pop("budget") > 0
+            assert stats["resident"] == {"models": 0, "bytes": 0, "loads": 0, "hits": 0, "drops": 0}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,495 @@
+"""Models that stay in memory: what a loader has read once is not read again.
+
+    loader node -> comfy.sd.load_... -> (hook) Residents.load -> the model that is there, as a fresh clone
+                                                              \\-> the loader itself, which reads the file
+
+A model is known by its *key*: the content of its file, the loader, the loader's other arguments, and the
+devices and precisions of the moment. Node ids, file names, workflows and users are no part of it. Content is
+the file's sha256 where the depot has verified it (`digests.py`), else the file's stamp: device, inode, size
+and time of change.
+
+Nobody gets the stored object. Each caller gets a clone that shares the weights; patches belong to the clone.
+A model is *idle* when no clone is left. The store keeps models within its budget; beyond that it only
+remembers them, so that a model is found as long as anybody uses it.
+
+What goes first is decided by `plan_drops`, which is pure. Nothing here imports torch: weights are only held.
+"""
+
+from __future__ import annotations
+
+import copy
+import enum
+import functools
+import gc
+import inspect
+import logging
+import math
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import folder_paths
+from comfy_depot import memory, places
+from comfy_depot.eviction import Stamp
+
+if TYPE_CHECKING:
+    from comfy_depot.digests import Digests
+    from comfy_depot.host import Host
+    from comfy_depot.options import Budget
+
+log = logging.getLogger(__name__)
+
+DROPS_REMEMBERED = 50
+
+
+# --- what goes first: pure ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What counts when a model may have to go."""
+
+    key: Hashable
+    size: int
+    """Bytes of its weights."""
+    seconds_to_load: float
+    """What it took to load it, so what it will take to bring it back."""
+    last_used: float
+    is_idle: bool
+
+
+def plan_drops(models: Iterable[Standing], budget: int) -> list[Standing]:
+    """Which models to let go, in this order, so that the others take at most `budget` bytes.
+
+    Idle ones first: letting go of one that is in use frees nothing yet. Among them the one that is cheapest
+    to bring back for the memory it takes (seconds per byte, where less than about a factor of two is no
+    difference), then the least recently used.
+    """
+    waiting = sorted(models, key=_order)
+    over = sum(model.size for model in waiting) - budget
+    going = []
+    for model in waiting:
+        if over <= 0:
+            break
+        going.append(model)
+        over -= model.size
+    return going
+
+
+def _order(model: Standing) -> tuple[bool, int, float]:
+    cost = model.seconds_to_load / max(1, model.size)
+    return not model.is_idle, round(math.log2(max(cost, 1e-15))), model.last_used
+
+
+# --- what a call of a loader asks for -----------------------------------------------------------------
+
+
+class NoKey(Exception):
+    """An argument has no value that could be compared, such as weights in memory."""
+
+
+@functools.lru_cache(maxsize=64)
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(function)
+
+
+def options_of(
+    function: Callable[..., Any], parameter: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[str, Hashable]:
+    """(the file that a call names, all its other arguments); raises NoKey where these cannot be compared."""
+    try:
+        bound = _signature(function).bind(*args, **kwargs)
+    except TypeError:  # the loader itself will say what is wrong with the call
+        raise NoKey from None
+    bound.apply_defaults()
+    values = {name: value for name, value in bound.arguments.items() if name != "self"}
+    file = values.pop(parameter)
+    if not isinstance(file, (str, os.PathLike)):
+        raise NoKey
+    return os.fspath(file), (function.__module__, function.__qualname__, _frozen(values))
+
+
+def _frozen(value: Any) -> Hashable:
+    """A value that is equal for equal arguments, and only for them."""
+    if value is None or isinstance(value, (bool, int, float, str, bytes, enum.Enum)):
+        return type(value).__name__, value
+    if isinstance(value, (list, tuple)):
+        return "list", tuple(_frozen(item) for item in value)
+    if isinstance(value, dict):
+        return "dict", frozenset((_frozen(name), _frozen(item)) for name, item in value.items())
+    if isinstance(value, (set, frozenset)):
+        return "set", frozenset(_frozen(item) for item in value)
+    is_setting = type(value).__module__ == "torch" and type(value).__name__ in ("dtype", "device")
+    # A class or function that is made for each call would make each call another one.
+    is_code = isinstance(value, type) or inspect.isfunction(value)
+    if is_setting or (is_code and "<" not in value.__qualname__):
+        found: Hashable = value
+        return found
+    raise NoKey
+
+
+# --- one model in memory ------------------------------------------------------------------------------
+
+
+class Part:
+    """One object of what a loader gave (a MODEL, CLIP or VAE), held so that it can be given out as clones.
+
+    `base` is the part's ModelPatcher. Every clone refers to it, through `parent`, so it lives as long as a
+    clone does, and a device that loses the last clone still knows whose weights it has.
+    """
+
+    def __init__(self, whole: Any) -> None:
+        is_wrapper = hasattr(whole, "patcher")
+        base = whole.patcher if is_wrapper else whole
+        if base is not None and not (hasattr(base, "model") and hasattr(base, "clone")):
+            raise NoKey
+        self.size = 0 if base is None else int(base.model_size())
+        self._base = None if base is None else weakref.ref(base)
+        self._users: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._shell: Any = None
+        self._names: list[str] = []
+        if is_wrapper:
+            self._shell = copy.copy(whole)
+            module = getattr(base, "model", None)
+            self._names = [name for name, value in vars(whole).items()
+                           if module is not None and value is module]
+            for name in ("patcher", *self._names):
+                setattr(self._shell, name, None)
+
+    def base(self) -> Any:
+        """The patcher that all clones come from; None when it is gone, or where there are no weights."""
+        return None if self._base is None else self._base()
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it can be given out."""
+        return self._base is None or self._base() is not None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody has a clone."""
+        return not self._users
+
+    def clone(self) -> Any:
+        """A fresh object that shares the weights."""
+        base = self.base()
+        if self._shell is None:
+            given = patcher = base if base is None else base.clone()
+        else:
+            given = _copy_of(self._shell)
+            for name in self._names:
+                setattr(given, name, base.model)
+            given.patcher = patcher = None if base is None else base.clone()
+        if patcher is not None:
+            self._users.add(patcher)
+        return given
+
+
+def _copy_of(shell: Any) -> Any:
+    """A wrapper whose own dictionaries and lists nobody else has."""
+    made = copy.copy(shell)
+    for name, value in vars(made).items():
+        if type(value) in (dict, list, set):
+            setattr(made, name, copy.copy(value))
+    return made
+
+
+@dataclass
+class Resident:
+    """One model in memory."""
+
+    key: Hashable
+    loader: str
+    is_tuple: bool
+    parts: list[Part | None]
+    seconds_to_load: float
+    stamps: set[Stamp] = field(default_factory=set)
+    """The files that it is the content of."""
+    paths: set[str] = field(default_factory=set)
+    loads: int = 1
+    hits: int = 0
+    last_used: float = 0.0
+    held: list[Any] = field(default_factory=list)
+    """The bases, which keep the weights in memory; empty when the model only lives as long as its users."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of its weights."""
+        return sum(part.size for part in self._parts())
+
+    @property
+    def is_there(self) -> bool:
+        """Whether all of it can be given out."""
+        return all(part.is_there for part in self._parts())
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody uses any of it."""
+        return all(part.is_idle for part in self._parts())
+
+    def bases(self) -> list[Any]:
+        """The patchers that there are."""
+        return [base for base in (part.base() for part in self._parts()) if base is not None]
+
+    def hold(self) -> None:
+        """Keep it in memory."""
+        self.held = self.bases()
+
+    def give(self) -> Any:
+        """What the loader would return, as clones."""
+        given = tuple(None if part is None else part.clone() for part in self.parts)
+        return given if self.is_tuple else given[0]
+
+    def keep_what_is_used(self, before: Resident) -> None:
+        """Take parts that are in use already instead of those that were loaded again for the others' sake."""
+        self.loads, self.hits = before.loads + 1, before.hits
+        self.stamps |= before.stamps
+        self.paths |= before.paths
+        if len(before.parts) == len(self.parts):
+            self.parts = [old if old is not None and old.is_there else new
+                          for old, new in zip(before.parts, self.parts, strict=True)]
+
+    def standing(self) -> Standing:
+        """What counts when it may have to go."""
+        return Standing(self.key, self.size, self.seconds_to_load, self.last_used, self.is_idle)
+
+    @property
+    def names(self) -> list[str]:
+        """Its files, as "folder type/name"."""
+        return sorted(map(places.name_of, self.paths))
+
+    def as_json(self) -> dict[str, Any]:
+        """It, as the routes give it."""
+        return {
+            "names": self.names, "loader": self.loader, "bytes": self.size, "loads": self.loads,
+            "hits": self.hits, "seconds_to_load": round(self.seconds_to_load, 3),
+            "last_used": self.last_used, "in_use": not self.is_idle, "kept": bool(self.held),
+        }
+
+    def _parts(self) -> list[Part]:
+        return [part for part in self.parts if part is not None]
+
+
+# --- the store ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A loader's call whose result may be in memory."""
+
+    run: Callable[[], Any]
+    loader: str
+    key: Hashable
+    path: str
+    stamp: Stamp
+
+
+class Residents:
+    """The models in memory. Every method may be called from any thread; one model is loaded at a time."""
+
+    def __init__(
+        self, budget: Budget, *, host: Host, digests: Digests, local_path: Callable[[str, str], str | None]
+    ) -> None:
+        self._budget = budget
+        self._host = host
+        self._digests = digests
+        self._local_path = local_path
+        self._loading = threading.RLock()
+        self._lock = threading.RLock()
+        self._models: dict[Hashable, Resident] = {}
+        self._drops: deque[dict[str, Any]] = deque(maxlen=DROPS_REMEMBERED)
+        self._counts = {"loads": 0, "hits": 0, "drops": 0}
+
+    @functools.cached_property
+    def budget(self) -> int:
+        """Bytes that the models may take before one is let go."""
+        return self._budget.of(memory.bytes_allowed)
+
+    # What the hooks call.
+
+    def load(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, parameter: str,
+        folder: str | None = None,
+    ) -> Any:
+        """What `function(*args, **kwargs)` returns, as clones of what is in memory if it is there.
+
+        `parameter` names the argument with the file: a path, or with `folder` a name in that folder type.
+        """
+        def run() -> Any:
+            return function(*args, **kwargs)
+
+        try:
+            name, options = options_of(function, parameter, args, kwargs)
+        except NoKey:
+            return run()
+        path = name if folder is None else self._find(folder, name)
+        stamp = None if path is None else _stamp_of(path)
+        if path is None or stamp is None:  # no file: the loader says so, whatever is in memory
+            self._forget_files_that_are_gone()
+            return run()
+        key = (self._digests.of(stamp) or stamp, options, self._host.load_settings())
+        call = _Call(run, function.__qualname__, key, os.path.abspath(path), stamp)
+        found = self._give(call)
+        if found is None:
+            with self._loading:
+                found = self._give(call) or self._load(call)
+        elif folder is not None:
+            folder_paths.get_full_path(folder, name)  # the loader would have asked, which is logged
+        return found[0]
+
+    def make_room(self, bytes_wanted: float, device: Any) -> None:
+        """Let go of idle models that unloading does not take off this device, until so much is free."""
+        with self._lock:
+            stuck = [model for model in self._models.values() if model.held and model.is_idle
+                     and all(base.load_device == base.offload_device == device for base in model.held)]
+            for standing in plan_drops((model.standing() for model in stuck), 0):
+                if self._host.bytes_free(device) > bytes_wanted:
+                    break
+                self._drop(self._models[standing.key], f"memory was needed on {device}")
+
+    def free_idle(self) -> None:
+        """Let go of every model that nobody uses."""
+        gc.collect()  # a clone in a reference cycle is no user any more
+        with self._lock:
+            for model in list(self._models.values()):
+                if model.held and model.is_idle:
+                    self._drop(model, "memory was to be freed")
+            self._purge()
+
+    # What eviction and the routes ask.
+
+    def is_resident(self, stamp: Stamp) -> bool:
+        """Whether the content of this file is in memory."""
+        with self._lock:
+            return any(stamp in model.stamps and model.bases() for model in self._models.values())
+
+    def models(self) -> list[dict[str, Any]]:
+        """The models in memory, last used first."""
+        with self._lock:
+            self._purge()
+            found = sorted(self._models.values(), key=lambda model: -model.last_used)
+            return [model.as_json() for model in found]
+
+    def drops(self) -> list[dict[str, Any]]:
+        """What was let go, and why; the newest first."""
+        with self._lock:
+            return list(reversed(self._drops))
+
+    def stats(self) -> dict[str, int]:
+        """Counts since the start, and bytes now."""
+        with self._lock:
+            self._purge()
+            size = sum(model.size for model in self._models.values())
+            counts = {"models": len(self._models), "bytes": size, **self._counts}
+        return {**counts, "budget": self.budget}
+
+    def close(self) -> None:
+        """Let go of everything."""
+        with self._lock:
+            self._models.clear()
+
+    # Inside.
+
+    def _find(self, folder: str, name: str) -> str | None:
+        """The path of a model; a running node has it fetched."""
+        here = self._local_path(folder, name)
+        return here if here is not None else folder_paths.get_full_path(folder, name)
+
+    def _give(self, call: _Call) -> tuple[Any] | None:
+        """(what the loader would return,) from memory, or None."""
+        with self._lock:
+            model = self._models.get(call.key)
+            if model is None:
+                return None
+            bases = model.bases()  # held while clones are made
+            if not model.is_there:
+                return None
+            given = model.give()
+            model.hits += 1
+            self._counts["hits"] += 1
+            self._note_use(model, call)
+            del bases
+            return (given,)
+
+    def _load(self, call: _Call) -> tuple[Any]:
+        """Let the loader read the file, keep what it gives, and give clones of that."""
+        with self._lock:
+            self._forget_files_that_are_gone()
+            self._forget_what_was_replaced(call)
+            idle = [model.standing() for model in self._models.values() if model.held and model.is_idle]
+            in_use = sum(model.size for model in self._models.values() if not model.is_idle)
+            for standing in plan_drops(idle, self.budget - in_use - call.stamp.size):
+                self._drop(self._models[standing.key], "over the budget")
+        started = time.perf_counter()
+        loaded = call.run()
+        seconds = time.perf_counter() - started
+        is_tuple = isinstance(loaded, tuple)
+        try:
+            parts = [None if one is None else Part(one) for one in (loaded if is_tuple else (loaded,))]
+        except NoKey:  # something that cannot be cloned: whoever asked gets it, and nobody else
+            return (loaded,)
+        if _stamp_of(call.path) != call.stamp:  # replaced while it was read
+            return (loaded,)
+        with self._lock:
+            model = Resident(call.key, call.loader, is_tuple, parts, seconds)
+            before = self._models.get(call.key)
+            if before is not None:
+                model.keep_what_is_used(before)
+            self._models[call.key] = model
+            self._counts["loads"] += 1
+            given = model.give()
+            self._note_use(model, call)
+            return (given,)
+
+    def _note_use(self, model: Resident, call: _Call) -> None:
+        """It is used now: kept, if the budget allows it."""
+        model.last_used = time.time()
+        model.paths.add(call.path)
+        model.stamps.add(call.stamp)
+        model.hold()
+        held = [other.standing() for other in self._models.values() if other.held]
+        for standing in plan_drops(held, self.budget):
+            self._drop(self._models[standing.key], "over the budget")
+        self._purge()
+
+    def _forget_files_that_are_gone(self) -> None:
+        with self._lock:
+            for model in list(self._models.values()):
+                if model.held and not any(map(os.path.exists, model.paths)):
+                    self._drop(model, "its file is gone")
+
+    def _forget_what_was_replaced(self, call: _Call) -> None:
+        """Another content has taken the place of a file: nobody can ask for the old one by that path."""
+        for model in list(self._models.values()):
+            if call.path in model.paths and call.stamp not in model.stamps:
+                model.paths.discard(call.path)
+                if model.held and not model.paths:
+                    self._drop(model, "its file was replaced")
+
+    def _drop(self, model: Resident, why: str) -> None:
+        """Stop keeping a model. Its memory is free when its last user has let go of it."""
+        model.held = []
+        self._counts["drops"] += 1
+        self._drops.append({
+            "names": model.names, "bytes": model.size, "why": why, "time": time.time(),
+            "in_use": not model.is_idle,
+        })
+        log.info("%s (%.0f MB) is not kept in memory any longer: %s.",
+                 ", ".join(model.names) or model.loader, model.size / 1e6, why)
+
+    def _purge(self) -> None:
+        """Forget models of which nothing is left."""
+        for key in [key for key, model in self._models.items() if not model.bases()]:
+            del self._models[key]
+
+
+def _stamp_of(path: str) -> Stamp | None:
+    try:
+        return Stamp.of(os.stat(path))
+    except OSError:
+        return None
