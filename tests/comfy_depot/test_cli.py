@@ -19,6 +19,8 @@ import pytest
 
 from comfy_depot import cli
 from comfy_depot.access import COLUMNS
+from comfy_depot.digests import Digests
+from comfy_depot.eviction import Stamp
 from tests.comfy_depot.world import World
 from tests.fakes.origin import Origin, safetensors, sha256
 
@@ -173,6 +175,8 @@ def test_verify_compares_files_with_what_the_manifest_says(depot_world: World, r
     assert "hash.safetensors" not in out
     out = run("verify", "--hash")[1]
     assert f"hash.safetensors: has sha256 {sha256(b'123')}, and the manifest says 000" in out
+    stamp = Stamp.of(os.stat(depot_world.model("loras", "hash.safetensors")))
+    assert Digests(depot_world.base / "depot").of(stamp) == sha256(b"123")  # what it read is known now
     assert "good.safetensors" not in out
 
 
