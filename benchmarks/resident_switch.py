@@ -6,7 +6,7 @@
 DIR is a `checkpoints` folder that all servers see. Each prompt loads one of the two files and decodes an
 empty latent of 64 x 64 with its VAE, so that the weights are needed and little else happens. The servers take
 turns. The first load of each file is not counted. Bytes that a server's process read while switching come
-from /proc/PID/io, and from the pages that it had to bring in from mapped files (major faults); both need --pid.
+from /proc/PID/io, and from pages that it had to bring in from mapped files (major faults); both need --pid.
 With --force every loader runs again in each prompt, which tells a model that stays from a stored result;
 other servers ignore it.
 """
