@@ -13,9 +13,14 @@ from __future__ import annotations
 
 from typing import Any
 
+# Clients tell these by `exception_type`, which holds the module that ComfyUI has them in.
+GRAPH = "comfy_execution.graph"
+
 
 class DependencyCycleError(Exception):
     """Nodes wait for each other in a circle."""
+
+    __module__ = GRAPH
 
 
 class DuplicateNodeError(Exception):
@@ -40,6 +45,10 @@ class NodeEndedError(Exception):
 class NodeInputError(Exception):
     """A node asked for an input that it does not have, or that is not a link."""
 
+    __module__ = GRAPH
+
 
 class NodeNotFoundError(Exception):
     """A link or a result names a node that is not in the graph."""
+
+    __module__ = GRAPH

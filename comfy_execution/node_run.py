@@ -123,12 +123,18 @@ class NodeRun:
             "real_node_id": dynprompt.get_real_node_id(node_id),
         }
         self.run.ui_outputs[node_id] = {"meta": meta, "output": ui}
-        data = {"node": node_id, "display_node": shown, "output": ui, "prompt_id": self.run.prompt_id}
+        self._send_executed(ui)
+
+    def _send_executed(self, ui: dict[str, Any] | None) -> None:
+        shown = self.run.dynprompt.get_display_node_id(self.node_id)
+        data = {"node": self.node_id, "display_node": shown, "output": ui, "prompt_id": self.run.prompt_id}
         self._send("executed", data)
 
     def _reuse(self, cached: CacheEntry) -> None:
         if cached.ui is not None:
             self._show(cached.ui["output"])
+        else:  # clients wait for a word on each output, also from one that shows nothing
+            self._send_executed(None)
         get_progress_state().finish_progress(self.node_id)
         self.run.caches.note_reuse(self.node_id)
         self.run.execution_list.cache_update(self.node_id, cached)

@@ -207,7 +207,7 @@ def test_a_result_that_links_to_nothing_is_an_error(rig, result):
     graph = {"show2": {"class_type": "Number", "inputs": {"value": 1}}}
     expands(rig, lambda self, value: {"result": (result,), "expand": graph})
     failure = rig.run({"1": node("Grow", value=5), **shown()}).failure
-    assert failure["exception_type"] == "comfy_execution.errors.NodeNotFoundError"
+    assert failure["exception_type"] == "comfy_execution.graph.NodeNotFoundError"
     assert failure["node_id"] == "1"
 
 

@@ -89,7 +89,7 @@ def test_asking_for_what_is_no_link_is_an_error(rig, answer, message):
     add_switch(rig, lambda self, **values: answer)
     result = rig.run(graph(extra=5))
     assert message in result.failure["exception_message"]
-    assert result.failure["exception_type"] == "comfy_execution.errors.NodeInputError"
+    assert result.failure["exception_type"] == "comfy_execution.graph.NodeInputError"
     assert result.failure["node_id"] == "3"
 
 
