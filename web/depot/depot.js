@@ -1,38 +1,48 @@
-// Tells in the web page what the depot does: a note when a model starts to come, is there, or could not be had.
+// The depot's part of the web page: a standard extension, which calls what the page offers to extensions.
 import { app } from "/scripts/app.js";
-import { api } from "/scripts/api.js";
+import { hookQueueing, runAgain, runNodeAgain } from "./force.js";
+import { addForceButton } from "./force_menu.js";
+import { sidebarTab, TAB } from "./panel.js";
+import { explain } from "./reasons.js";
+import { TEXT } from "./text.js";
+import { followTransfers } from "./transfers.js";
 
-const NOTES = {
-    downloading: { severity: "info", summary: "Fetching a model", life: 6000 },
-    done: { severity: "success", summary: "Model is here", life: 4000 },
-    failed: { severity: "error", summary: "Model could not be fetched" },
-    cancelled: { severity: "warn", summary: "Fetching was cancelled", life: 4000 },
-};
-const noted = new Map(); // transfer id -> its last noted state
+const T = TEXT.commands;
+const RUN_AGAIN = ["outputs", "everything", "selected"];
 
-function size(bytes) {
-    const units = ["B", "kB", "MB", "GB", "TB"];
-    const step = Math.min(Math.max(Math.floor(Math.log10(bytes || 1) / 3), 0), units.length - 1);
-    return `${(bytes / 1000 ** step).toFixed(step ? 1 : 0)} ${units[step]}`;
-}
+const style = document.createElement("link");
+style.rel = "stylesheet";
+style.href = new URL("depot.css", import.meta.url).href;
+document.head.append(style);
 
-function detail(transfer) {
-    const name = `${transfer.folder}/${transfer.name}`;
-    if (transfer.error) return transfer.error;
-    const total = transfer.bytes_total === null ? "" : `, ${size(transfer.bytes_total)}`;
-    return `${name}${total}${transfer.source ? ` from ${transfer.source}` : ""}`;
-}
-
-function onDepotEvent({ detail: transfer }) {
-    const note = transfer.kind === "transfer" && NOTES[transfer.state];
-    if (!note || noted.get(transfer.id) === transfer.state) return;
-    noted.set(transfer.id, transfer.state);
-    app.extensionManager.toast.add({ ...note, detail: detail(transfer) });
-}
+const commands = RUN_AGAIN.map((choice) => ({
+    id: `Depot.RunAgain.${choice}`,
+    label: T[choice],
+    icon: "pi pi-refresh",
+    function: () => runAgain(choice),
+}));
 
 app.registerExtension({
     name: "comfyui.depot",
+    commands,
+    menuCommands: [{ path: ["Depot"], commands: [...commands.map(({ id }) => id), `Workspace.ToggleSidebarTab.${TAB}`] }],
+    keybindings: [
+        { combo: { alt: true, key: "Enter" }, commandId: "Depot.RunAgain.outputs" },
+        { combo: { alt: true, shift: true, key: "Enter" }, commandId: "Depot.RunAgain.everything" },
+    ],
     init() {
-        api.addEventListener("depot", onDepotEvent);
+        followTransfers();
+        hookQueueing();
+    },
+    setup() {
+        app.extensionManager.registerSidebarTab(sidebarTab);
+        addForceButton();
+    },
+    getNodeMenuItems(node) {
+        return [
+            null,
+            { content: TEXT.reasons.menuItem, callback: () => explain(node) },
+            { content: TEXT.reasons.menuForce, callback: () => runNodeAgain(node) },
+        ];
     },
 });
