@@ -266,7 +266,7 @@ class PromptExecutor:
         force: bool = False,
     ) -> None:
         self.server = server
-        self.cache_type = cache_type or CacheType.CLASSIC
+        self.cache_type = cache_type or CacheType.BUDGET
         self.cache_args = cache_args
         self.environment = environment
         self.force = force
@@ -334,7 +334,7 @@ class PromptExecutor:
             blamed = run.current or next(iter(execute_outputs), "")
             run.fail(_describe_failure(error, run.dynprompt, blamed, None), error)
         finally:
-            run.end()
+            await run.end()
             self.history_result = run.history()
             self.server.last_node_id = None
 
@@ -363,7 +363,9 @@ class _RunOfPrompt:
         reset_progress_state(self.prompt_id, self.dynprompt)
         add_progress_handler(WebUIProgressHandler(self.executor.server))
         changes = ChangeValues(self.prompt_id, self.dynprompt, _async_map_node_over_list)
-        await self.caches.begin(self.dynprompt, changes, request)
+        await self.caches.begin(self.dynprompt, changes, request, self.prompt_id)
+        check = comfy.interruption.throw_exception_if_processing_interrupted
+        await self.caches.fetch(execute_outputs, self.execution_list.needed_sources, check)
         cached = list(self.caches.reasons)
         self.executor.add_message(
             "execution_cached", {"nodes": cached, "prompt_id": self.prompt_id}, broadcast=False
@@ -438,9 +440,10 @@ class _RunOfPrompt:
             self.prompt_id, self.dynprompt.original_prompt, outputs, self.executed, error, ex
         )
 
-    def end(self) -> None:
+    async def end(self) -> None:
         """Nothing is held back after the end."""
         get_progress_state().flush_handlers()
+        await self.caches.end()
 
     def history(self) -> dict[str, Any]:
         """What the history keeps by node: outputs, their meta data, and why the node ran or did not."""

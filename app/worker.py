@@ -16,6 +16,7 @@ import execution
 from comfy import interruption
 from comfy.cli_args import args
 from comfy_depot import hooks as depot
+from comfy_execution.retention import budget_bytes
 
 SECONDS_BETWEEN_CLEANUPS = 10.0
 SECONDS_TO_WAIT = 1000.0
@@ -38,10 +39,13 @@ def cache_settings(options: Any) -> dict[str, Any]:
         kind = execution.CacheType.LRU
     elif options.cache_ram is not None:
         kind = execution.CacheType.RAM_PRESSURE
-    else:
+    elif options.cache_classic:
         kind = execution.CacheType.CLASSIC
-    gigabytes = options.cache_ram[0] if options.cache_ram else 4.0
-    arguments = {"lru": options.cache_lru, "ram": gigabytes}
+    else:
+        kind = execution.CacheType.BUDGET
+    arguments: dict[str, Any] = {"lru": options.cache_lru, "ram": options.cache_ram}
+    if kind is execution.CacheType.BUDGET:
+        arguments["budget"] = budget_bytes(options.cache_budget)  # of what is free now, not at each reset
     return {"cache_type": kind, "cache_args": arguments, "force": options.force}
 
 
@@ -77,6 +81,7 @@ class Worker:
         self.executor = execution.PromptExecutor(
             server, environment=inference_environment, **cache_settings(args)
         )
+        server.cache_stats = lambda: self.executor.caches.stats()
         self.needs_cleanup = False
         self.last_cleanup = 0.0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import enum
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 
@@ -44,6 +45,18 @@ def _enum_type(kind: type[enum.Enum]) -> Callable[[str], enum.Enum]:
             raise argparse.ArgumentTypeError(f"{text!r} is not one of: {names}") from None
     convert.__name__ = kind.__name__
     return convert
+
+
+def _ram_budget(text: str) -> int | float:
+    """Bytes (int), or a fraction of free RAM (float)."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *(?:(%)|([KMGT]?)i?B?)", text.strip(), re.IGNORECASE)
+    if found is None or (found[2] and float(found[1]) > 100):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no amount of RAM. Write a size such as 8G or 500M, a share such as 25%, or 0"
+        )
+    if found[2]:
+        return float(found[1]) / 100
+    return int(float(found[1]) * 1024 ** " KMGT".index(found[3].upper() or " "))
 
 
 def _existing_directory(text: str) -> str:
@@ -176,11 +189,26 @@ EXCLUSIVE = {
         "--cpu": _flag("use the CPU for everything"),
     },
     "cache": {
-        "--cache-classic": _flag("keep results of the last workflow (default)"),
+        "--cache-budget": _value(
+            _ram_budget,
+            None,
+            "SIZE|PERCENT",
+            "keep results of all workflows within this much RAM: 8G, 25%% of what is free at the start, "
+            "0 for those of the last workflow only (default: 40%%)",
+        ),
+        "--cache-classic": _flag("keep results of the last workflow"),
         "--cache-lru": _value(int, 0, "N", "keep results of the last N nodes used"),
         "--cache-none": _flag("keep no result"),
         "--no-cache": {**_flag("the same as --cache-none"), "dest": "cache_none"},
-        "--cache-ram": _value(float, None, "GB", "drop results when free memory falls below this", nargs="*"),
+        "--cache-ram": _value(
+            float,
+            None,
+            "GB",
+            "keep results of all workflows while RAM is free: drop those of the running workflow when less "
+            "than the first number of GB is free (default: 10%% of RAM, 2 to 10), others below the second "
+            "(default: the first)",
+            nargs="*",
+        ),
     },
     "precision": {
         "--force-fp32": _flag("fp32 everywhere"),
@@ -253,7 +281,7 @@ NOT_YET = (
     "--list-feature-flags", "--comfy-api-base", "--dont-print-server", "--database-url", "--enable-manager",
     "--disable-manager-ui", "--enable-manager-legacy-ui", "--enable-assets", "--enable-asset-hashing",
     "--default-device", "--directml", "--vram-headroom", "--async-offload", "--disable-async-offload",
-    "--disable-pinned-memory", "--mmap-torch-files", "--fast", "--supports-fp8-compute", "--cache-ram",
+    "--disable-pinned-memory", "--mmap-torch-files", "--fast", "--supports-fp8-compute",
     "--use-split-cross-attention", "--use-quad-cross-attention", "--use-ck-attention",
     "--dont-upcast-attention", "--cuda-malloc", "--disable-cuda-malloc",
 )  # fmt: skip
@@ -295,6 +323,8 @@ def parse(argv: Sequence[str] | None = None, *,
         add_arguments(parser)
     args.__dict__.clear()
     parser.parse_args(argv, namespace=args)
+    if len(args.cache_ram or ()) > 2:
+        parser.error(f"argument --cache-ram: takes at most two numbers of GB, not {len(args.cache_ram)}")
     if args.fast == []:
         args.fast = list(PerformanceFeature)
     if args.disable_auto_launch:

@@ -81,7 +81,7 @@ class ExecutionList:
                 continue
             if self._enter(current):
                 continue
-            for source in self._needed_sources(current):
+            for source in self.needed_sources(current):
                 if not self.is_cached(source):
                     waiting.append(source)
                 links.append((source, current))
@@ -101,7 +101,7 @@ class ExecutionList:
         self._hold(node_id, node_id, known)
         return True
 
-    def _needed_sources(self, node_id: str) -> list[str]:
+    def needed_sources(self, node_id: str) -> list[str]:
         """The nodes whose results this one cannot start without."""
         node = self.dynprompt.get_node(node_id)
         facts = self.dynprompt.facts.of(node["class_type"])

@@ -227,6 +227,8 @@ class NodeRun:
             for name in answer
             if isinstance(name, str) and (name not in values or name in missing)
         )
+        sources = [link[0] for link in map(self.node["inputs"].get, names) if is_link(link)]
+        await self.run.caches.fetch(sources, self.run.execution_list.needed_sources)
         for name in names:
             self.run.execution_list.make_input_strong_link(self.node_id, name)
         return bool(names)

@@ -93,10 +93,11 @@ class PastRuns:
             return PLAIN[NEVER_RAN]
         return PLAIN[DROPPED] if before[0] == signature else _difference(before, node[0], signatures)
 
-    def note(self, node: NodeKey, signatures: Signatures) -> None:
-        """A node has run."""
+    def note(self, node: NodeKey, signatures: Signatures) -> tuple[Signature, ...]:
+        """A node has run. Returns the signatures of the nodes it is linked to."""
         before = self._runs.pop(node, None)
-        now = self._runs[node] = _last_run(node[0], signatures)
+        sources: list[Signature] = []
+        now = self._runs[node] = _last_run(node[0], signatures, sources)
         if before is None:
             self._size += 1 + len(now[1])
         else:
@@ -104,6 +105,7 @@ class PastRuns:
         while self._size > self._limit:
             _, oldest = self._runs.popitem(last=False)
             self._size -= 1 + len(oldest[1])
+        return tuple(sources)
 
     def note_drops(self, signatures: Iterable[Signature], cause: str) -> None:
         """These results are gone; `cause` is one of DROP_CAUSES."""
@@ -114,12 +116,16 @@ class PastRuns:
             self._drops.popitem(last=False)
 
 
-def _last_run(node_id: str, signatures: Signatures) -> _LastRun:
+def _last_run(node_id: str, signatures: Signatures, sources: list[Signature]) -> _LastRun:
+    """The node as it is now. `sources` receives the signatures of the nodes it is linked to."""
     known, changed = signatures.by_node, signatures.changed
     inputs: dict[str, Any] = {}
     for name, value in signatures.dynprompt.get_node(node_id)["inputs"].items():
         if type(value) is list and is_link(value):
-            inputs[name] = (value[0], value[1], known.get(value[0]))
+            source = known.get(value[0])
+            inputs[name] = (value[0], value[1], source)
+            if source is not None:
+                sources.append(source)
         else:
             inputs[name] = _trace(value)
     return known[node_id], inputs, _trace(changed[node_id]) if node_id in changed else None
@@ -128,7 +134,7 @@ def _last_run(node_id: str, signatures: Signatures) -> _LastRun:
 def _difference(before: _LastRun, node_id: str, signatures: Signatures) -> Reason:
     """The reason `changed`, with what is different."""
     _, old, was_changed = before
-    _, new, is_changed = _last_run(node_id, signatures)
+    _, new, is_changed = _last_run(node_id, signatures, [])
     inputs: list[str] = []
     upstream: dict[str, None] = {}
     for name in {**new, **old}:

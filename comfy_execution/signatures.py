@@ -75,6 +75,8 @@ class Signatures:
         self.dynprompt = dynprompt
         self.changed = changed
         self.by_node: dict[str, Signature] = {}
+        self._unstable: set[str] = set()
+        self._below: tuple[int, set[str]] = (0, set())
 
     def add(self, node_ids: Iterable[str]) -> None:
         """Compute the signatures of these nodes and of all they depend on. Without recursion."""
@@ -91,13 +93,39 @@ class Signatures:
                     signature = b"" if unknown else digest(content)
                 except Exception:  # classes of node packs answer here; a node without a signature just runs
                     unknown, signature = [], never_again()
+                    self._unstable.add(node_id)
                 if not unknown:
                     known[stack.pop()] = signature
                 elif node_id in opened:  # what it waits for waits for it: a circle
                     known[stack.pop()] = never_again()
+                    self._unstable.add(node_id)
                 else:
                     opened.add(node_id)
                     stack.extend(unknown)
+
+    def is_lasting(self, node_id: str) -> bool:
+        """Can this signature come again? Not if the node, or one that it depends on, has no stable content.
+        """
+        if not self._unstable:
+            return True
+        if self._below[0] != len(self.by_node):
+            self._below = (len(self.by_node), self._all_below(self._unstable))
+        return node_id not in self._below[1]
+
+    def _all_below(self, node_ids: Iterable[str]) -> set[str]:
+        """These nodes and all that depend on them."""
+        consumers: dict[str, list[str]] = {}
+        for node_id in self.by_node:
+            for value in (self.dynprompt.find_node(node_id) or {"inputs": {}})["inputs"].values():
+                if is_link(value):
+                    consumers.setdefault(value[0], []).append(node_id)
+        found, waiting = set[str](), list(node_ids)
+        while waiting:
+            node_id = waiting.pop()
+            if node_id not in found:
+                found.add(node_id)
+                waiting.extend(consumers.get(node_id, ()))
+        return found
 
     def _content(self, node_id: str) -> tuple[list[Any], list[str]]:
         """What a node's signature is made of, and the nodes whose signatures are still missing in it."""

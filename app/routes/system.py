@@ -94,6 +94,15 @@ async def get_features(server: Any, request: web.Request) -> web.Response:
     return web.json_response(feature_flags.get_server_features())
 
 
+async def get_cache(server: Any, request: web.Request) -> web.Response:
+    return web.json_response(server.cache_stats())
+
+
 def add_routes(routes: web.RouteTableDef, server: Any) -> None:
     """Routes that describe the server."""
-    register(routes, server, [("GET", "/system_stats", get_system_stats), ("GET", "/features", get_features)])
+    table = [
+        ("GET", "/system_stats", get_system_stats),
+        ("GET", "/features", get_features),
+        ("GET", "/depot/cache", get_cache),
+    ]
+    register(routes, server, table)

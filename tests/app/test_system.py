@@ -35,6 +35,11 @@ async def test_system_stats_have_the_fields_clients_read(client):
         }  # fmt: skip
 
 
+async def test_the_cache_of_results_can_be_looked_at(client):
+    client.prompt_server.cache_stats = lambda: {"entries": 3}
+    assert await (await client.get("/api/depot/cache")).json() == {"entries": 3}
+
+
 def test_every_list_answers_without_torch(tmp_path):
     """A server that imports torch to draw a menu starts slowly and takes 400 MB more."""
     paths = (

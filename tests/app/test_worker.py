@@ -3,6 +3,7 @@
 import sys
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from app import progress_messages, worker
@@ -150,7 +151,9 @@ def test_flags_free_results_and_models(house, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "kind"),
     [
-        ({}, "CLASSIC"),
+        ({}, "BUDGET"),
+        ({"cache_budget": 0}, "BUDGET"),
+        ({"cache_classic": True}, "CLASSIC"),
         ({"cache_none": True}, "NONE"),
         ({"cache_lru": 3}, "LRU"),
         ({"cache_ram": [2.0]}, "RAM_PRESSURE"),
@@ -160,6 +163,25 @@ def test_the_command_line_chooses_the_cache(options, kind):
     settings = worker.cache_settings(SimpleNamespace(**{**vars(args), **options}))
     assert settings["cache_type"].name == kind
     assert settings["cache_args"]["lru"] == options.get("cache_lru", 0)
+    assert settings["cache_args"]["ram"] == options.get("cache_ram")
+
+
+@pytest.mark.parametrize(("given", "smallest", "largest"), [(None, 1, 0.5), (0.01, 1, 0.02), (1000, 1000, 0)])
+def test_the_budget_is_bytes_or_a_share_of_the_ram_that_is_free_at_the_start(given, smallest, largest):
+    settings = worker.cache_settings(SimpleNamespace(**{**vars(args), "cache_budget": given}))
+    budget = settings["cache_args"]["budget"]
+    assert isinstance(budget, int)
+    assert smallest <= budget <= max(1000, largest * psutil.virtual_memory().total)
+
+
+def test_the_host_can_ask_how_the_cache_stands_also_after_it_was_freed(house):
+    put(house)
+    house.run_next()
+    assert house.server.cache_stats()["entries"] == 1
+    house.queue.set_flag("free_memory", True)
+    house.follow_flags()
+    stats = house.server.cache_stats()
+    assert (stats["entries"], stats["bytes"], stats["drops"], stats["mode"]) == (0, 0, 1, "budget")
 
 
 @pytest.fixture

@@ -183,7 +183,8 @@ def test_node_objects_live_as_long_as_their_node_is_in_each_prompt(rig):
     assert run("1", 5) == 1
 
 
-def test_classic_keeps_only_what_the_last_prompt_used(rig):
+def test_classic_keeps_only_what_the_last_prompt_used(registry):
+    rig = Rig(cache_type=execution.CacheType.CLASSIC)
     rig.run(sum_graph(value=1))
     rig.run(sum_graph(value=2))
     assert rig.run(sum_graph(value=1)).ran == ["1", "2", "3"]

@@ -162,7 +162,8 @@ def test_objects_of_inner_nodes_live_on_with_their_parent(rig):
     assert len(made) == 3 and len(set(made)) == 1
 
 
-def test_results_of_inner_nodes_that_do_not_come_again_are_dropped(rig):
+def test_results_of_inner_nodes_that_do_not_come_again_are_dropped_in_classic(registry):
+    rig = Rig(cache_type=execution.CacheType.CLASSIC)
     expands(rig, plus_one)
     prompt = {"1": node("Grow", value=1), **shown()}
     sizes = []
