@@ -413,12 +413,13 @@ def _registry(protected) -> node_packs.Registry:
 
 async def load_custom_node(module_path: str, ignore=frozenset(), module_parent: str = "custom_nodes") -> bool:
     """Load one pack; node names in `ignore` keep their class. False, and a line in the log, when it fails."""
-    return node_packs.load_pack(module_path, _registry(ignore), parent=module_parent).is_loaded
+    report = await node_packs.load_pack(module_path, _registry(ignore), parent=module_parent)
+    return report.is_loaded
 
 
 async def init_external_custom_nodes() -> None:
     """Load the packs of the user. A broken one is reported and skipped."""
-    reports = node_packs.load_packs(
+    reports = await node_packs.load_packs(
         folder_paths.get_folder_paths("custom_nodes"),
         _registry(NODE_CLASS_MAPPINGS),
         disabled=args.disable_all_custom_nodes,
@@ -430,7 +431,7 @@ async def init_external_custom_nodes() -> None:
 
 async def init_builtin_extra_nodes() -> list[str]:
     """Load the topics of comfy_extras; returns the names of those that failed."""
-    reports = node_packs.load_topics("comfy_extras", _registry(()))
+    reports = await node_packs.load_topics("comfy_extras", _registry(()))
     return [report.name for report in reports if not report.is_loaded]
 
 

@@ -48,7 +48,7 @@ from app.routes import (
 from app.subgraph_manager import SubgraphManager
 from app.user_manager import UserManager
 from comfy.cli_args import args
-from comfy_api import feature_flags
+from comfy_api import feature_flags, node_replacements
 from comfy_depot import hooks as depot
 from protocol import BinaryEventTypes
 
@@ -130,6 +130,7 @@ class PromptServer:
         self.custom_node_manager = CustomNodeManager()
         self.subgraph_manager = SubgraphManager()
         self.node_replace_manager = NodeReplaceManager()
+        node_replacements.send_replacements_to(self.node_replace_manager.register)
         self.log_subscribers = internal.LogSubscribers(self)
         self.prompt_queue = execution.PromptQueue(self)
 

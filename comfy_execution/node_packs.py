@@ -1,14 +1,16 @@
 """Loading of node packs: from folders of the user, and from the topics that ship with the program.
 
-A pack is a Python module that names its nodes in NODE_CLASS_MAPPINGS. One that fails is reported and skipped:
-a start never fails because of a pack. The folder conventions are those of ComfyUI (WEB_DIRECTORY,
-prestartup_script.py, `[tool.comfy] web` in pyproject.toml, names that end in `.disabled`).
+A pack is a Python module that names its nodes in NODE_CLASS_MAPPINGS, or gives an extension that lists them
+from `comfy_entrypoint()`. One that fails is reported and skipped: a start never fails because of a pack. The
+folder conventions are those of ComfyUI (WEB_DIRECTORY, prestartup_script.py, `[tool.comfy] web` in
+pyproject.toml, names that end in `.disabled`).
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import logging
 import os
 import re
@@ -115,13 +117,41 @@ def _web_directory(module: ModuleType, path: str) -> str | None:
     return str(folder) if folder.is_dir() and folder.is_relative_to(root) else None
 
 
-def enter_nodes(registry: Registry, module: ModuleType, python_module: str) -> list[str]:
+async def _nodes_of_extension(entrypoint: Any, file: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """(node classes, titles) of the extension that a module's `comfy_entrypoint` gives."""
+    if not callable(entrypoint):
+        raise PackRefused(f"{file} is not used: its comfy_entrypoint is no function.")
+    extension = entrypoint()
+    if inspect.isawaitable(extension):
+        extension = await extension
+    if not all(hasattr(extension, name) for name in ("on_load", "get_node_list")):
+        raise PackRefused(
+            f"{file} is not used: its comfy_entrypoint returned a {type(extension).__name__}, "
+            "and no ComfyExtension."
+        )
+    await extension.on_load()
+    node_list = await extension.get_node_list()
+    if not isinstance(node_list, list):
+        raise PackRefused(
+            f"{file} is not used: get_node_list of its extension returned a {type(node_list).__name__}, "
+            "and no list."
+        )
+    schemas = [(node_class.GET_SCHEMA(), node_class) for node_class in node_list]
+    classes = {schema.node_id: node_class for schema, node_class in schemas}
+    return classes, {schema.node_id: schema.display_name for schema, _ in schemas if schema.display_name}
+
+
+async def enter_nodes(registry: Registry, module: ModuleType, python_module: str) -> list[str]:
     """Enter the module's node classes; returns their names. Built-in names are left alone."""
+    file = getattr(module, "__file__", python_module)
     mappings = getattr(module, "NODE_CLASS_MAPPINGS", None)
-    if mappings is None:
-        kind = ("it only has comfy_entrypoint, of the V3 node API, which this version does not offer"
-                if hasattr(module, "comfy_entrypoint") else "it has no NODE_CLASS_MAPPINGS")
-        raise PackRefused(f"{getattr(module, '__file__', python_module)} is not used: {kind}.")
+    display_names: Mapping[str, str] = {}
+    if mappings is not None:
+        display_names = getattr(module, "NODE_DISPLAY_NAME_MAPPINGS", None) or {}
+    elif hasattr(module, "comfy_entrypoint"):
+        mappings, display_names = await _nodes_of_extension(module.comfy_entrypoint, file)
+    else:
+        raise PackRefused(f"{file} is not used: it has neither NODE_CLASS_MAPPINGS nor comfy_entrypoint.")
     entered = []
     for name, node_class in mappings.items():
         if name in registry.protected:
@@ -134,13 +164,12 @@ def enter_nodes(registry: Registry, module: ModuleType, python_module: str) -> l
         node_class.RELATIVE_PYTHON_MODULE = python_module
         registry.classes[name] = node_class
         entered.append(name)
-    display_names: Mapping[str, str] = getattr(module, "NODE_DISPLAY_NAME_MAPPINGS", None) or {}
     registry.display_names.update({name: title for name, title in display_names.items()
                                    if name not in registry.protected})
     return entered
 
 
-def load_pack(path: str, registry: Registry, *, parent: str = "custom_nodes") -> PackReport:
+async def load_pack(path: str, registry: Registry, *, parent: str = "custom_nodes") -> PackReport:
     """Import one pack and enter its nodes. Never raises for a fault of the pack."""
     started = time.perf_counter()
     name = pack_name(path)
@@ -156,7 +185,7 @@ def load_pack(path: str, registry: Registry, *, parent: str = "custom_nodes") ->
         web_directory = _web_directory(module, path)
         if web_directory is not None:
             registry.web_directories[name] = web_directory
-        names = enter_nodes(registry, module, f"{parent}.{name}")
+        names = await enter_nodes(registry, module, f"{parent}.{name}")
     except PackRefused as refusal:
         error = str(refusal)
         log.warning("%s", error)
@@ -173,8 +202,8 @@ def load_pack(path: str, registry: Registry, *, parent: str = "custom_nodes") ->
     return PackReport(name, path, time.perf_counter() - started, tuple(names), error)
 
 
-def load_packs(directories: Iterable[str], registry: Registry, *, disabled: bool = False,
-               allowed: Iterable[str] = ()) -> list[PackReport]:
+async def load_packs(directories: Iterable[str], registry: Registry, *, disabled: bool = False,
+                     allowed: Iterable[str] = ()) -> list[PackReport]:
     """Load every pack of the folders, in order. When `disabled`, only those named in `allowed`."""
     wanted = set(allowed)
     reports = []
@@ -183,11 +212,11 @@ def load_packs(directories: Iterable[str], registry: Registry, *, disabled: bool
             if disabled and os.path.basename(path) not in wanted and pack_name(path) not in wanted:
                 log.info("Node pack %s is not loaded (--disable-all-custom-nodes).", path)
                 continue
-            reports.append(load_pack(path, registry))
+            reports.append(await load_pack(path, registry))
     return reports
 
 
-def load_topics(package: str, registry: Registry) -> list[PackReport]:
+async def load_topics(package: str, registry: Registry) -> list[PackReport]:
     """Load the modules `nodes_<topic>` of an importable package, such as comfy_extras."""
     root = importlib.import_module(package).__path__[0]
     reports = []
@@ -195,7 +224,7 @@ def load_topics(package: str, registry: Registry) -> list[PackReport]:
         started = time.perf_counter()
         error, names = None, []
         try:
-            names = enter_nodes(
+            names = await enter_nodes(
                 registry, importlib.import_module(f"{package}.{path.stem}"), f"{package}.{path.stem}"
             )
         except Exception as failure:  # a topic with a missing optional library must not stop the start

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import execution
 import nodes
+from comfy_api.latest import io
 from comfy_execution.utils import get_executing_context
 
 INT = ("INT", {"default": 0})
@@ -28,6 +29,27 @@ def make(function, required=None, *, optional=None, hidden=None, returns=("INT",
             **attributes,
         },
     )
+
+
+def schema_node(execute, inputs=(), outputs=(io.Int.Output(),), functions=None, **schema):
+    """A class with this schema; `execute(cls, ...)` and other functions become its classmethods."""
+
+    def define_schema(cls):
+        return io.Schema(
+            schema.pop("node_id", "TestNode"), inputs=list(inputs), outputs=list(outputs), **schema
+        )
+
+    methods = {"define_schema": define_schema, "execute": execute, **(functions or {})}
+    return type("TestNode", (io.ComfyNode,), {name: classmethod(method) for name, method in methods.items()})
+
+
+def given(rig, *, outputs=(), **schema):
+    """A class that notes what it is called with, and is an output."""
+
+    def execute(cls, **inputs):
+        rig.note(inputs)
+
+    rig.add(Given=schema_node(execute, outputs=outputs, is_output_node=True, **schema))
 
 
 def node(class_type, **inputs):
@@ -155,4 +177,7 @@ class Rig:
         return result
 
 
-__all__ = ["INT", "Host", "Result", "Rig", "execution", "get_executing_context", "make", "node", "nodes"]
+__all__ = [
+    "INT", "Host", "Result", "Rig", "execution", "get_executing_context", "given", "make", "node", "nodes",
+    "schema_node",
+]  # fmt: skip

@@ -37,10 +37,10 @@ def write_pack(folder, name, source, **files):
     return pack
 
 
-def test_a_folder_with_mappings_becomes_nodes_with_their_module_and_web_directory(tmp_path, registry):
+async def test_a_folder_with_mappings_becomes_nodes_with_their_module_and_web_directory(tmp_path, registry):
     pack = write_pack(tmp_path, "greeter", PACK)
     (pack / "js").mkdir()
-    report = load_pack(str(pack), registry)
+    report = await load_pack(str(pack), registry)
     assert report.is_loaded and report.node_names == ("Hello",)
     assert registry.classes["Hello"]().run() == ("hello",)
     assert registry.classes["Hello"].RELATIVE_PYTHON_MODULE == "custom_nodes.greeter"
@@ -49,57 +49,111 @@ def test_a_folder_with_mappings_becomes_nodes_with_their_module_and_web_director
     assert registry.module_directories == {"greeter": str(pack)}
 
 
-def test_a_single_file_is_a_pack(tmp_path, registry):
+async def test_a_single_file_is_a_pack(tmp_path, registry):
     (tmp_path / "one_file.py").write_text(PACK)
-    assert load_pack(str(tmp_path / "one_file.py"), registry).node_names == ("Hello",)
+    assert (await load_pack(str(tmp_path / "one_file.py"), registry)).node_names == ("Hello",)
     assert registry.classes["Hello"].RELATIVE_PYTHON_MODULE == "custom_nodes.one_file"
 
 
-def test_relative_imports_work_inside_a_pack_whose_folder_name_has_a_dot(tmp_path, registry):
+async def test_relative_imports_work_inside_a_pack_whose_folder_name_has_a_dot(tmp_path, registry):
     write_pack(tmp_path, "v1.2", "from .parts import NODE_CLASS_MAPPINGS\n", parts__py=PACK)
-    report = load_pack(str(tmp_path / "v1.2"), registry)
+    report = await load_pack(str(tmp_path / "v1.2"), registry)
     assert report.error is None
     assert any(name.endswith("v1_x_2.parts") for name in sys.modules)
 
 
-def test_a_pack_that_raises_is_reported_and_the_next_one_loads(tmp_path, registry, caplog):
+async def test_a_pack_that_raises_is_reported_and_the_next_one_loads(tmp_path, registry, caplog):
     write_pack(tmp_path, "a_broken", "import a_module_that_is_nowhere\n")
     write_pack(tmp_path, "b_good", PACK)
     with caplog.at_level(logging.ERROR):
-        broken, good = load_packs([str(tmp_path)], registry)
+        broken, good = await load_packs([str(tmp_path)], registry)
     assert broken.error == "ModuleNotFoundError: No module named 'a_module_that_is_nowhere'"
     assert good.is_loaded and "Hello" in registry.classes
     assert "a_broken could not be loaded and is skipped" in caplog.text
     assert "(IMPORT FAILED)" in describe([broken, good]) and str(tmp_path / "a_broken") in describe([broken])
 
 
-def test_a_pack_that_exits_the_interpreter_is_skipped(tmp_path, registry):
-    report = load_pack(str(write_pack(tmp_path, "quitter", "import sys; sys.exit(3)\n")), registry)
+async def test_a_pack_that_exits_the_interpreter_is_skipped(tmp_path, registry):
+    report = await load_pack(str(write_pack(tmp_path, "quitter", "import sys; sys.exit(3)\n")), registry)
     assert report.error == "SystemExit: 3"
 
 
-def test_a_pack_that_raises_what_is_no_exception_is_skipped(tmp_path, registry):
+async def test_a_pack_that_raises_what_is_no_exception_is_skipped(tmp_path, registry):
     """pytest.skip() at the top of a file does, for one."""
     source = "class Skipped(BaseException): ...\nraise Skipped('not here')\n"
-    assert load_pack(str(write_pack(tmp_path, "skipped", source)), registry).error == "Skipped: not here"
+    report = await load_pack(str(write_pack(tmp_path, "skipped", source)), registry)
+    assert report.error == "Skipped: not here"
+
+
+EXTENSION = """
+from comfy_api.latest import ComfyExtension, io
+
+LOADED = []
+
+class Hello(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema("HelloV3", display_name="Hello!", outputs=[io.Int.Output()])
+
+    @classmethod
+    def execute(cls):
+        return io.NodeOutput(1)
+
+class Pack(ComfyExtension):
+    async def on_load(self):
+        LOADED.append("on_load")
+
+    async def get_node_list(self):
+        LOADED.append("get_node_list")
+        return [Hello]
+
+def comfy_entrypoint():
+    return Pack()
+"""
+
+
+@pytest.mark.parametrize("how", ["def", "async def"])
+async def test_a_pack_may_give_its_nodes_by_an_entry_point(tmp_path, registry, how):
+    source = EXTENSION.replace("def comfy_entrypoint", f"{how} comfy_entrypoint")
+    report = await load_pack(str(write_pack(tmp_path, "modern", source)), registry)
+    assert (report.error, report.node_names) == (None, ("HelloV3",))
+    assert registry.display_names["HelloV3"] == "Hello!"
+    node = registry.classes["HelloV3"]
+    assert node.GET_NODE_INFO_V1()["python_module"] == "custom_nodes.modern"
+    assert sys.modules[node.__module__].LOADED == ["on_load", "get_node_list"]
+
+
+async def test_an_entry_point_that_fails_leaves_the_start_alone(tmp_path, registry):
+    source = EXTENSION.replace("return Pack()", "raise OSError('no network')")
+    report = await load_pack(str(write_pack(tmp_path, "sad", source)), registry)
+    assert report.error == "OSError: no network"
+
+
+async def test_the_old_mapping_counts_before_the_entry_point(tmp_path, registry):
+    source = EXTENSION + "\nNODE_CLASS_MAPPINGS = {'Mapped': Hello}\n"
+    report = await load_pack(str(write_pack(tmp_path, "both", source)), registry)
+    assert report.node_names == ("Mapped",)
 
 
 @pytest.mark.parametrize("source, reason", [
-    ("x = 1\n", "it has no NODE_CLASS_MAPPINGS"),
-    ("def comfy_entrypoint(): ...\n", "V3 node API"),
+    ("x = 1\n", "it has neither NODE_CLASS_MAPPINGS nor comfy_entrypoint"),
+    ("comfy_entrypoint = 3\n", "comfy_entrypoint is no function"),
+    ("def comfy_entrypoint(): ...\n", "returned a NoneType, and no ComfyExtension"),
+    (EXTENSION.replace("return [Hello]", "return {'a': Hello}"), "returned a dict, and no list"),
+    (EXTENSION.replace("execute(", "exekute("), "Node class Hello has no execute"),
 ])
-def test_a_module_without_nodes_is_refused_with_the_reason(tmp_path, registry, source, reason):
-    assert reason in load_pack(str(write_pack(tmp_path, "empty", source)), registry).error
+async def test_a_module_without_nodes_is_refused_with_the_reason(tmp_path, registry, source, reason):
+    assert reason in (await load_pack(str(write_pack(tmp_path, "empty", source)), registry)).error
 
 
-def test_a_folder_without_init_is_refused(tmp_path, registry):
+async def test_a_folder_without_init_is_refused(tmp_path, registry):
     (tmp_path / "just_files").mkdir()
-    assert not load_pack(str(tmp_path / "just_files"), registry).is_loaded
+    assert not (await load_pack(str(tmp_path / "just_files"), registry)).is_loaded
 
 
-def test_a_pack_cannot_replace_a_built_in_node(tmp_path, registry, caplog):
+async def test_a_pack_cannot_replace_a_built_in_node(tmp_path, registry, caplog):
     registry.classes["LoadImage"] = "the built-in one"
-    load_pack(str(write_pack(tmp_path, "thief", PACK.replace('"Hello"', '"LoadImage"'))), registry)
+    await load_pack(str(write_pack(tmp_path, "thief", PACK.replace('"Hello"', '"LoadImage"'))), registry)
     assert registry.classes["LoadImage"] == "the built-in one"
     assert "may not replace the built-in node LoadImage" in caplog.text
 
@@ -113,24 +167,24 @@ def test_disabled_hidden_and_cache_entries_are_no_packs(tmp_path):
     assert find_packs(str(tmp_path / "missing")) == []
 
 
-def test_disabling_all_packs_leaves_those_on_the_whitelist(tmp_path, registry):
+async def test_disabling_all_packs_leaves_those_on_the_whitelist(tmp_path, registry):
     write_pack(tmp_path, "one", PACK)
     write_pack(tmp_path, "two", PACK.replace('"Hello"', '"Other"'))
-    reports = load_packs([str(tmp_path)], registry, disabled=True, allowed=["two"])
+    reports = await load_packs([str(tmp_path)], registry, disabled=True, allowed=["two"])
     assert [report.name for report in reports] == ["two"] and set(registry.classes) == {"Other"}
 
 
-def test_the_web_directory_may_come_from_pyproject(tmp_path, registry):
+async def test_the_web_directory_may_come_from_pyproject(tmp_path, registry):
     pack = write_pack(tmp_path, "modern", PACK.replace('WEB_DIRECTORY = "./js"', ""),
                       pyproject__toml='[project]\nname = "x"\n[tool.comfy]\nIcon = "i"\nweb = "web"\n')
     (pack / "web").mkdir()
-    load_pack(str(pack), registry)
+    await load_pack(str(pack), registry)
     assert registry.web_directories == {"modern": str((pack / "web").resolve())}
 
 
-def test_a_web_directory_outside_the_pack_is_not_served(tmp_path, registry):
+async def test_a_web_directory_outside_the_pack_is_not_served(tmp_path, registry):
     pack = write_pack(tmp_path, "escape", PACK.replace("./js", "../.."))
-    load_pack(str(pack), registry)
+    await load_pack(str(pack), registry)
     assert registry.web_directories == {}
 
 

@@ -1,0 +1,5 @@
+"""Older name of classes in `comfy_api.latest.Types`."""
+
+from comfy_api.latest._util import VideoCodec, VideoComponents, VideoContainer
+
+__all__ = ["VideoCodec", "VideoComponents", "VideoContainer"]
