@@ -11,7 +11,7 @@ export const TEXT = {
         choices: {
             usual: { label: "As usual", hint: "Only what has changed runs." },
             outputs: { label: "Outputs", hint: "Files are saved again; all else comes from stored results." },
-            everything: { label: "Everything", hint: "Every node that is needed runs." },
+            everything: { label: "Everything", hint: "Every node that is needed runs. Models stay in memory." },
             selected: { label: "Selected nodes", hint: "They run, and all that depends on them." },
         },
         caches: {
