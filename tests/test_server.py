@@ -3,6 +3,7 @@
 import asyncio
 import json
 import struct
+import time
 import uuid
 
 import aiohttp
@@ -199,3 +200,28 @@ def test_a_killed_server_starts_again(tmp_path):
     with process:
         assert process.get_json("/queue") == {"queue_running": [], "queue_pending": []}
     assert process.stop() == 0, "asked to stop, it ends well"
+
+
+def test_going_from_a_to_b_and_back_runs_nothing_until_memory_is_freed(server):
+    """Rules 68 and 72, through HTTP."""
+
+    def run(red):
+        return server.run_prompt(graph("LivePicture", red=red))
+
+    def free(**what):
+        assert server.request("POST", "/free", what)[0] == 200
+
+    first, other, again = run(61), run(62), run(61)
+    assert first["reasons"]["1"]["reason"] != "cached" and again["reasons"]["1"]["reason"] == "cached"
+    assert other["reasons"]["1"]["inputs"] == ["red"]
+    assert again["outputs"] == first["outputs"]
+    free(unload_models=True)
+    assert run(62)["reasons"] == {"1": {"reason": "cached"}}
+    before = server.get_json("/depot/cache")
+    assert before["mode"] == "budget" and before["entries"] >= 2 and 0 < before["bytes"] < before["budget"]
+    free(free_memory=True)
+    deadline = time.monotonic() + 20
+    while server.get_json("/depot/cache")["entries"] and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert run(61)["reasons"] == {"1": {"reason": "dropped", "why": "free"}}
+    assert server.get_json("/depot/cache")["drops"] >= before["drops"] + before["entries"]

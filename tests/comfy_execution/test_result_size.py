@@ -68,9 +68,17 @@ def test_what_is_shared_is_told_by_its_address_and_counted_once():
 
 
 def test_tensors_on_other_devices_are_no_ram():
-    size = measure([torch.empty(MEGABYTE, device="meta"), floats()])
-    assert sum(size.blocks.values()) == MEGABYTE and size.is_elsewhere
-    assert not measure(floats()).is_elsewhere
+    there = torch.empty(MEGABYTE, device="meta")
+    size = measure([there, [there], floats()])
+    assert sum(size.blocks.values()) == MEGABYTE
+    assert size.device == 4 * MEGABYTE and size.is_elsewhere
+    here = measure(floats())
+    assert not here.is_elsewhere and here.device == 0
+
+
+def test_weights_on_other_devices_are_the_business_of_models():
+    size = measure(Holder(model=torch.nn.Linear(100, 100, device="meta")))
+    assert size.is_elsewhere and (size.device, size.blocks) == (0, {})
 
 
 def test_nothing_of_a_result_is_ever_called():

@@ -72,6 +72,7 @@ def test_going_from_a_to_b_and_back_to_a_runs_nothing_of_a(rig):
 
 
 def test_a_budget_of_nothing_keeps_what_the_last_prompt_used(registry):
+    """Rule 67."""
     rig = budget_rig(0)
     rig.run(sums(1))
     assert rig.run(sums(1)).ran == []
@@ -210,6 +211,36 @@ def test_a_result_that_is_stored_again_counts_once(registry):
     assert 5 * MEGABYTE < stats(rig)["bytes"] < 6 * MEGABYTE
 
 
+def test_what_results_hold_on_a_gpu_has_a_limit_of_its_own(registry, monkeypatch):
+    monkeypatch.setattr(result_stores, "DEVICE_BYTES", 20 * MEGABYTE)
+    rig = budget_rig(GIGABYTE)
+    rig.add(There=make(lambda self, mark: (torch.empty(2 * MEGABYTE, device="meta"),), {"mark": INT}))
+    for mark in range(5):
+        rig.run({"1": node("There", mark=mark), "2": node("Look", value=["1", 0])})
+    ledger = rig.executor.caches.outputs._ledger
+    assert ledger.device_bytes == 16 * MEGABYTE and stats(rig)["entries"] == 5 + 2
+    large = {str(i): node("There", mark=i) for i in range(10, 15)}
+    looks = {f"look {i}": node("Look", value=[i, 0]) for i in large}
+    rig.run({**large, **looks})
+    assert ledger.device_bytes == 40 * MEGABYTE and rig.run({**large, **looks}).ran == []
+
+
+def test_models_that_came_back_from_a_gpu_are_weighed_again(registry):
+    rig = budget_rig(20 * MEGABYTE)
+    model = torch.nn.Linear(256, 4 * 1024, bias=False, device="meta")
+
+    class Patcher:
+        def __init__(self):
+            self.model = model
+
+    rig.add(OnGpu=make(lambda self: (Patcher(),), {}))
+    rig.run({"1": node("OnGpu"), "2": node("Look", value=["1", 0])})
+    assert stats(rig)["bytes"] < MEGABYTE
+    model.weight = torch.nn.Parameter(torch.zeros(4 * 1024, 256))
+    rig.run(sums(1))
+    assert stats(rig)["bytes"] > 4 * MEGABYTE
+
+
 def test_the_number_of_results_is_limited_whatever_their_size(registry, monkeypatch):
     monkeypatch.setattr(result_stores, "MOST_RESULTS", 20)
     rig = budget_rig(GIGABYTE)
@@ -257,6 +288,7 @@ def pressure_rig(active, inactive, machine):
 
 
 def test_while_ram_is_free_results_of_all_workflows_stay(registry):
+    """Rule 70."""
     rig = pressure_rig(10, 20, Machine())
     rig.run(blob(30))
     rig.run(blob(30, 1))
@@ -264,6 +296,7 @@ def test_while_ram_is_free_results_of_all_workflows_stay(registry):
 
 
 def test_results_of_other_workflows_go_below_the_second_threshold(registry):
+    """Rule 70."""
     rig = pressure_rig(10, 20, Machine())
     for mark in range(3):
         rig.run(blob(30, mark))
@@ -286,6 +319,7 @@ def test_pressure_of_other_programs_counts_and_is_noticed_with_the_next_prompt(r
 
 
 def test_below_the_first_threshold_results_of_the_running_prompt_go_too_and_break_nothing(registry):
+    """Rules 70 and 71."""
     machine = Machine(total=40 * MEGABYTE)
     rig = pressure_rig(10, 20, machine)
     prompt = {
@@ -299,6 +333,7 @@ def test_below_the_first_threshold_results_of_the_running_prompt_go_too_and_brea
 
 
 def test_thresholds_have_defaults_and_one_number_serves_both():
+    """Rule 67."""
     machine = Machine(total=50 * GIGABYTE)
     limit = make_limit({"read_ram": machine.read}, pressure=True)
     assert limit.active_bytes == limit.inactive_bytes == 5 * GIGABYTE

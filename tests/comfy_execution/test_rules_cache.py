@@ -1,4 +1,4 @@
-"""What is remembered between prompts."""
+"""What is remembered between prompts: rules 61 to 73. See `test_retention` for budgets."""
 
 import itertools
 import time
@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from comfy_execution.ram import Ram
+from comfy_execution.retention import Pressure
 from comfy_execution.signatures import NoStableContentError, canonical, digest
 from tests.comfy_execution.rig import INT, Rig, execution, make, node
 
@@ -19,6 +21,7 @@ def sum_graph(ids=("1", "2", "3"), value=1):
 
 
 def test_a_second_run_executes_nothing_and_shows_the_same(rig):
+    """Rule 65."""
     first = rig.run(sum_graph())
     second = rig.run(sum_graph())
     assert second.ran == [] and rig.calls == []
@@ -30,11 +33,13 @@ def test_a_second_run_executes_nothing_and_shows_the_same(rig):
 
 
 def test_outputs_of_a_cached_run_reach_the_history_without_a_client(rig):
+    """Rule 65."""
     rig.run(sum_graph(), client=None)
     assert rig.run(sum_graph(), client=None).outputs == {"3": {"text": [2]}}
 
 
 def test_other_node_ids_find_the_same_results(rig):
+    """Rule 61."""
     rig.run(sum_graph())
     result = rig.run(sum_graph(("70", "50", "60")))
     assert result.ran == []
@@ -43,6 +48,7 @@ def test_other_node_ids_find_the_same_results(rig):
 
 
 def test_two_equal_nodes_share_one_result(rig):
+    """Rule 61."""
     prompt = {
         "1": node("Number", value=1),
         "2": node("Number", value=1),
@@ -54,6 +60,7 @@ def test_two_equal_nodes_share_one_result(rig):
 
 
 def test_only_what_changed_and_what_depends_on_it_runs(rig):
+    """Rule 61."""
     prompt = {**sum_graph(), "4": node("Number", value=9), "5": node("Show", value=["4", 0])}
     rig.run(prompt)
     prompt["4"]["inputs"]["value"] = 10
@@ -68,6 +75,7 @@ def test_only_what_changed_and_what_depends_on_it_runs(rig):
     ],
 )
 def test_titles_are_no_part_of_the_key_but_inputs_of_any_name_are(rig, change, runs):
+    """Rule 62."""
     prompt = sum_graph()
     rig.run(prompt)
     change(prompt)
@@ -76,6 +84,7 @@ def test_titles_are_no_part_of_the_key_but_inputs_of_any_name_are(rig, change, r
 
 @pytest.mark.parametrize("declares", [{"NOT_IDEMPOTENT": True}, {"hidden": {"id": "UNIQUE_ID"}}])
 def test_the_id_is_part_of_the_key_when_the_class_says_so(rig, declares):
+    """Rule 61."""
     rig.add(Own=make(lambda self, id=None: rig.note(id) or (1,), {}, **declares))
 
     def prompt(node_id):
@@ -99,12 +108,14 @@ def changing(rig, is_changed, **attributes):
 
 
 def test_an_equal_change_value_keeps_the_result(rig):
+    """Rule 63."""
     prompt = changing(rig, lambda cls, value: "constant")
     rig.run(prompt)
     assert rig.run(prompt).ran == []
 
 
 def test_another_change_value_runs_the_node_again(rig):
+    """Rule 63."""
     numbers = itertools.count()
     prompt = changing(rig, lambda cls, value: next(numbers))
     rig.run(prompt)
@@ -112,12 +123,14 @@ def test_another_change_value_runs_the_node_again(rig):
 
 
 def test_nan_equals_nothing_so_the_node_always_runs(rig):
+    """Rule 63."""
     prompt = changing(rig, lambda cls, value: float("nan"))
     rig.run(prompt)
     assert rig.run(prompt).ran == ["1", "2"]
 
 
 def test_a_failing_is_changed_means_always(rig, caplog):
+    """Rule 63."""
     def fails(cls, value):
         raise ValueError("unknown")
 
@@ -128,6 +141,7 @@ def test_a_failing_is_changed_means_always(rig, caplog):
 
 
 def test_is_changed_is_asked_once_per_prompt_and_noted_in_it(rig):
+    """Rule 63."""
     asked = []
     prompt = changing(rig, lambda cls, value: asked.append(value) or time.time())
     prompt["3"] = node("Show", value=["1", 0])
@@ -137,6 +151,7 @@ def test_is_changed_is_asked_once_per_prompt_and_noted_in_it(rig):
 
 
 def test_is_changed_may_be_asynchronous_and_gets_none_for_links(rig):
+    """Rules 63, and 60."""
     seen = []
 
     async def changed(cls, value):
@@ -151,6 +166,7 @@ def test_is_changed_may_be_asynchronous_and_gets_none_for_links(rig):
 
 
 def test_values_without_content_are_never_found_again(rig):
+    """Rule 64."""
     rig.add(Takes=make(lambda self, value: (1,), {"value": ANY}))
     prompt = {"1": node("Takes", value=object()), "2": node("Show", value=["1", 0])}
     rig.run(prompt)
@@ -159,6 +175,7 @@ def test_values_without_content_are_never_found_again(rig):
 
 @pytest.mark.parametrize("value", [{"a": 1, 2: 3}, {"nested": [1, {"x": None}]}, True, "text", 1.5])
 def test_plain_data_is_found_again(rig, value):
+    """Rule 64."""
     rig.add(Takes=make(lambda self, value: (1,), {"value": ANY}))
     prompt = {"1": node("Takes", value=value), "2": node("Show", value=["1", 0])}
     rig.run(prompt)
@@ -166,6 +183,7 @@ def test_plain_data_is_found_again(rig, value):
 
 
 def test_node_objects_live_as_long_as_their_node_is_in_each_prompt(rig):
+    """Rule 66."""
     rig.add(
         Counts=make(
             lambda self, value: (setattr(self, "n", getattr(self, "n", 0) + 1) or self.n,),
@@ -184,6 +202,7 @@ def test_node_objects_live_as_long_as_their_node_is_in_each_prompt(rig):
 
 
 def test_classic_keeps_only_what_the_last_prompt_used(registry):
+    """Rule 67."""
     rig = Rig(cache_type=execution.CacheType.CLASSIC)
     rig.run(sum_graph(value=1))
     rig.run(sum_graph(value=2))
@@ -191,6 +210,7 @@ def test_classic_keeps_only_what_the_last_prompt_used(registry):
 
 
 def test_lru_keeps_results_of_other_workflows(registry):
+    """Rules 67 and 68."""
     rig = Rig(cache_type=execution.CacheType.LRU, cache_args={"lru": 50})
     rig.run(sum_graph(value=1))
     rig.run(sum_graph(value=2))
@@ -198,6 +218,7 @@ def test_lru_keeps_results_of_other_workflows(registry):
 
 
 def test_lru_never_drops_what_the_running_prompt_uses(registry):
+    """Rule 69."""
     rig = Rig(cache_type=execution.CacheType.LRU, cache_args={"lru": 1})
     rig.run(sum_graph())
     assert rig.run(sum_graph()).ran == []
@@ -208,6 +229,7 @@ def test_lru_never_drops_what_the_running_prompt_uses(registry):
 
 
 def test_lru_drops_the_result_that_was_used_longest_ago(registry):
+    """Rule 69."""
     rig = Rig(cache_type=execution.CacheType.LRU, cache_args={"lru": 6})
     for value in (1, 2, 1, 3, 1):
         rig.run(sum_graph(value=value))
@@ -216,6 +238,7 @@ def test_lru_drops_the_result_that_was_used_longest_ago(registry):
 
 
 def test_without_a_cache_everything_runs_and_no_object_is_kept(registry):
+    """Rule 67."""
     rig = Rig(cache_type=execution.CacheType.NONE)
     made = []
     rig.add(Counts=make(lambda self: (made.append(id(self)) or (vars(self).setdefault("n", 0)),), {}))
@@ -225,6 +248,7 @@ def test_without_a_cache_everything_runs_and_no_object_is_kept(registry):
 
 
 def test_a_result_used_twice_is_computed_once_without_a_cache(registry):
+    """Rule 71."""
     rig = Rig(cache_type=execution.CacheType.NONE)
     rig.run(
         {
@@ -237,13 +261,54 @@ def test_a_result_used_twice_is_computed_once_without_a_cache(registry):
     assert rig.calls.count(("Number", 1)) == 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [("NONE", {}), ("LRU", {"lru": 0}), ("LRU", {"lru": 1}), ("BUDGET", {"budget": 0}),
+     ("RAM_PRESSURE", {"ram": [1e9], "read_ram": lambda: Ram(1, 0)})],
+)  # fmt: skip
+def test_a_consumer_keeps_its_inputs_whatever_the_cache_drops(registry, monkeypatch, kind, arguments):
+    """Rule 71."""
+    monkeypatch.setattr(Pressure, "step", 0)
+    rig = Rig(cache_type=execution.CacheType[kind], cache_args=arguments)
+    prompt = {"0": node("Number", value=5)}
+    for i in range(1, 8):
+        prompt[str(i)] = node("Add", a=[str(i - 1), 0], b=["0", 0])
+    prompt["8"] = node("Show", value=["7", 0], other=["3", 0])
+    for value in (5, 6):
+        prompt["0"]["inputs"]["value"] = value
+        assert rig.run(prompt).outputs["8"] == {"text": [8 * value]}
+        assert len(rig.calls) == 9, "each node runs once"
+
+
+def test_a_result_that_was_dropped_in_the_middle_is_made_again_when_it_is_asked_for(registry, monkeypatch):
+    """Rule 70."""
+    monkeypatch.setattr(Pressure, "step", 0)
+    arguments = {"ram": [1e9], "read_ram": lambda: Ram(1, 0)}
+    rig = Rig(cache_type=execution.CacheType.RAM_PRESSURE, cache_args=arguments)
+    rig.add(
+        Late=make(
+            lambda self, first, second=None: (first + second,),
+            {"first": INT, "second": ("INT", {"lazy": True})},
+            check_lazy_status=lambda self, first, second=None: ["second"] if second is None else [],
+        )
+    )
+    prompt = {
+        "1": node("Number", value=2), "2": node("Add", a=["1", 0]), "3": node("Add", a=["2", 0]),
+        "4": node("Late", first=["3", 0], second=["1", 0]), "5": node("Show", value=["4", 0]),
+    }  # fmt: skip
+    assert rig.run(prompt).outputs["5"] == {"text": [6]}
+    assert rig.calls.count(("Number", 2)) == 2 and rig.calls.count(("Add", 2, 1)) == 1
+
+
 def test_reset_forgets_everything(rig):
+    """Rule 72."""
     rig.run(sum_graph())
     rig.executor.reset()
     assert rig.run(sum_graph()).ran == ["1", "2", "3"]
 
 
 def test_a_failed_run_keeps_what_had_finished(rig):
+    """Rule 73."""
     state = {"fail": True}
 
     def run(self, value):
@@ -260,6 +325,7 @@ def test_a_failed_run_keeps_what_had_finished(rig):
 
 
 def test_intermediate_outputs_are_shown_again_from_the_cache(rig):
+    """Rule 65."""
     rig.add(
         Peek=make(
             lambda self, value: {"ui": {"text": [value]}, "result": (value,)},
