@@ -23,6 +23,11 @@ from comfy_execution.validation import Error, check_value, converted, make_error
 log = logging.getLogger(__name__)
 
 NODES_OF_A_CYCLE_IN_MESSAGE = 64
+# A request may hold 100,000 bad nodes. Its refusal names so many of them, so that it costs no more than the
+# request; and so many outputs that need a bad node.
+MOST_NODES_WITH_ERRORS = 256
+MOST_DEPENDENT_OUTPUTS = 256
+MOST_LINES_IN_LOG = 20
 
 Verdict = tuple[bool, Error | None, list[str], dict[str, Any]]
 """(valid, error, outputs to execute, errors by node)"""
@@ -70,11 +75,20 @@ class PromptValidation:
         self.map_over_lists = map_over_lists
         self.valid: dict[str, bool] = {}
         self.errors: dict[str, list[Error]] = {}
-        self._blame: dict[str, frozenset[str]] = {}
+        # Who is to blame for a node, a bit per culprit: sets of names would grow along a chain of bad nodes.
+        self._blame: dict[str, int] = {}
+        self._bits: dict[str, int] = {}
 
-    def blamed(self, node_id: str) -> frozenset[str]:
+    def blamed(self, node_id: str) -> list[str]:
         """The nodes with errors of their own that make this one invalid."""
-        return self._blame.get(node_id, frozenset())
+        blame = self._blame.get(node_id, 0)
+        return [culprit for culprit, bit in self._bits.items() if blame & bit]
+
+    def _bit(self, node_id: str) -> int:
+        """The bit of a node with errors, 0 when there are too many of them."""
+        if node_id not in self._bits and len(self._bits) < MOST_NODES_WITH_ERRORS:
+            self._bits[node_id] = 1 << len(self._bits)
+        return self._bits.get(node_id, 0)
 
     async def validate(self, root: str) -> bool:
         """Validate a node and everything above it."""
@@ -199,13 +213,13 @@ class PromptValidation:
         self.valid[node_id] = valid and not errors
         if self.valid[node_id]:
             return
+        blame = 0
         if errors:
             self.errors[node_id] = errors
-        blames = {blame for blame in map(self.blamed, sources) if blame}
-        if errors and not any(node_id in blame for blame in blames):
-            blames.add(frozenset([node_id]))
-        # The usual case, one culprit for many nodes, shares one set instead of copying it per node.
-        self._blame[node_id] = blames.pop() if len(blames) == 1 else frozenset().union(*blames)
+            blame = self._bit(node_id)
+        for source in sources:
+            blame |= self._blame.get(source, 0)
+        self._blame[node_id] = blame
 
     async def _custom_errors(self, visit: _Visit) -> list[Error]:
         """Ask the class's VALIDATE_INPUTS. It gets the literals it names; those of links are not known yet.
@@ -256,15 +270,19 @@ class PromptValidation:
         ))
 
     def _mark_cycle(self, cycle: list[str]) -> None:
-        """Every node of a circle gets the same error."""
+        """The nodes of a circle get the same error; of a very large one those that it names."""
         shown = cycle[:NODES_OF_A_CYCLE_IN_MESSAGE]
-        steps = [f"{node_id} ({self.prompt[node_id]['class_type']})" for node_id in [*shown, cycle[0]]]
-        details = " -> ".join(steps)
-        everyone = frozenset(cycle)
-        for node_id in cycle:
+        steps = [f"{node_id} ({self.prompt[node_id]['class_type']})" for node_id in shown]
+        more = len(cycle) - len(shown)
+        last = f"{more} more -> {cycle[0]}" if more else f"{cycle[0]} ({self.prompt[cycle[0]]['class_type']})"
+        details = " -> ".join([*steps, last])
+        everyone = 0
+        for node_id in shown:
+            everyone |= self._bit(node_id)
             self.errors[node_id] = [make_error(
                 "dependency_cycle", "Dependency cycle detected", details, node_id=node_id, cycle_nodes=shown
             )]
+        for node_id in cycle:
             self._blame[node_id] = everyone
 
 
@@ -343,7 +361,8 @@ async def validate(
     if good:
         return True, None, good, node_errors
     reasons = [reason for output in bad for reason in validation.errors.get(output, ())]
-    details = "\n".join(f"{reason['message']}: {reason['details']}" for reason in reasons)
+    shown = reasons[:MOST_NODES_WITH_ERRORS]
+    details = "\n".join(f"{reason['message']}: {reason['details']}" for reason in shown)
     failure = make_error("prompt_outputs_failed_validation", "Prompt outputs failed validation", details)
     return False, failure, [], node_errors
 
@@ -353,12 +372,27 @@ def _errors_by_node(validation: PromptValidation, bad_outputs: list[str]) -> dic
     found: dict[str, Any] = {}
     for output in bad_outputs:
         for node_id in sorted(validation.blamed(output)):
-            if node_id not in found:
-                errors = validation.errors[node_id]
-                class_type = validation.prompt[node_id]["class_type"]
-                found[node_id] = {"errors": errors, "dependent_outputs": [], "class_type": class_type}
-                for error in errors:
-                    log.error("%s %s: %s: %s", class_type, node_id, error["message"], error["details"])
-            found[node_id]["dependent_outputs"].append(output)
-        log.error("Output %s cannot run and is left out.", output)
+            entry = found.get(node_id)
+            if entry is None:
+                entry = found[node_id] = {
+                    "errors": validation.errors[node_id],
+                    "dependent_outputs": [],
+                    "class_type": validation.prompt[node_id]["class_type"],
+                }
+            if len(entry["dependent_outputs"]) < MOST_DEPENDENT_OUTPUTS:
+                entry["dependent_outputs"].append(output)
+    _log_errors(found, bad_outputs)
     return found
+
+
+def _log_errors(found: dict[str, Any], bad_outputs: list[str]) -> None:
+    lines = [
+        f"{entry['class_type']} {node_id}: {error['message']}: {error['details']}"
+        for node_id, entry in found.items()
+        for error in entry["errors"]
+    ]
+    lines += [f"Output {output} cannot run and is left out." for output in bad_outputs]
+    for line in lines[:MOST_LINES_IN_LOG]:
+        log.error("%s", line)
+    if len(lines) > MOST_LINES_IN_LOG:
+        log.error("%d more errors like these.", len(lines) - MOST_LINES_IN_LOG)

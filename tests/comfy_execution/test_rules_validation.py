@@ -484,5 +484,30 @@ def test_ten_thousand_nodes_in_a_row_and_in_a_circle_do_not_exhaust_the_stack(ri
     assert rig.validate(chain).valid
     chain["0"] = node("Add", a=["9999", 0])
     result = rig.validate(chain)
-    assert len(result.node_errors) == 10_000
-    assert len(errors_of(result, "5")[0]["extra_info"]["cycle_nodes"]) == 64
+    assert not result.valid
+    assert len(result.node_errors) == 64, "a refusal is not longer than the request"
+    (error,) = next(iter(result.node_errors.values()))["errors"]
+    assert error["extra_info"]["cycle_nodes"] == sorted(result.node_errors, key=int, reverse=True)
+    assert "9936 more -> " in error["details"]
+
+
+def bad_chain(length, outputs):
+    """A chain in which every node has an error of its own, and outputs at its end."""
+    prompt = {str(i): node("Add", a=[str(i - 1), 0] if i else 1, b="x") for i in range(length)}
+    prompt.update({f"out{i}": node("Show", value=[str(length - 1), 0]) for i in range(outputs)})
+    return prompt
+
+
+def test_the_refusal_of_thousands_of_bad_nodes_names_some_and_costs_no_more_than_the_request(rig, caplog):
+    result = rig.validate(bad_chain(20_000, 5_000))
+    assert not result.valid
+    assert len(result.node_errors) == 256
+    assert all(len(entry["dependent_outputs"]) == 256 for entry in result.node_errors.values())
+    assert len(caplog.records) == 21
+    assert caplog.records[-1].getMessage() == "5236 more errors like these."
+
+
+def test_a_few_bad_nodes_in_a_row_are_all_named_with_every_output(rig):
+    result = rig.validate(bad_chain(3, 2))
+    assert set(result.node_errors) == {"0", "1", "2"}
+    assert all(entry["dependent_outputs"] == ["out0", "out1"] for entry in result.node_errors.values())
