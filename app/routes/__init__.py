@@ -25,15 +25,33 @@ def answer(content: Any, *, status: int = 200) -> web.Response:
 
 
 async def read_json(request: web.Request) -> Any:
-    """The JSON in the request's body; ValueError for anything else. NaN, which Python's clients can send and
-    no browser can read, is null.
+    """The JSON in the request's body; ValueError for anything else, 413 for one over the limit. NaN, which
+    Python's clients can send and no browser can read, is null.
     """
     try:
         return json.loads(await request.text(), parse_constant=lambda name: None)
+    except web.HTTPRequestEntityTooLarge:
+        raise too_large(request) from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except LookupError as error:
         raise ValueError(str(error)) from None
+
+
+def too_large(request: web.Request) -> web.HTTPRequestEntityTooLarge:
+    """The refusal of a body over the limit, in the shape of other refusals."""
+    limit = request.client_max_size
+    message = f"The request's body has more than {limit:,} bytes"
+    details = f"{message}. Start the server with a larger --max-upload-size (megabytes) to allow it."
+    body = {
+        "error": {
+            "type": "body_too_large", "message": message, "details": details, "extra_info": {"limit": limit}
+        },
+        "node_errors": {},
+    }
+    return web.HTTPRequestEntityTooLarge(
+        limit, limit, text=protocol.to_json(body), content_type="application/json"
+    )  # fmt: skip
 
 
 async def read_object(request: web.Request) -> dict[str, Any]:

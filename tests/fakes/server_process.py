@@ -30,6 +30,11 @@ def install_live_pack(base_directory: Path) -> None:
     shutil.copytree(ROOT / "tests/fakes/live_pack", Path(base_directory) / "custom_nodes/live_pack")
 
 
+def install_compare_pack(base_directory: Path) -> None:
+    """Put the node pack of `tests/fakes/compare_pack` into a base directory."""
+    shutil.copytree(ROOT / "tests/fakes/compare_pack", Path(base_directory) / "custom_nodes/compare_pack")
+
+
 class ServerProcess:
     """`python main.py --cpu --base-directory DIR` on a free port of 127.0.0.1; its log is DIR/server.log.
 
