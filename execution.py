@@ -24,6 +24,7 @@ import latent_preview
 import nodes
 from comfy_depot import hooks as depot
 from comfy_execution import prompt_queue, prompt_validation, schema_nodes
+from comfy_execution.attempt import Attempt
 from comfy_execution.caching import CacheEntry, CacheSet, CacheType
 from comfy_execution.dynamic_prompt import DynamicPrompt
 from comfy_execution.execution_list import ExecutionList
@@ -41,6 +42,7 @@ from comfy_execution.progress import (
     reset_progress_state,
 )
 from comfy_execution.prompt_validation import full_type_name
+from comfy_execution.reasons import CACHED, PLAIN
 
 __all__ = [
     "CacheEntry", "CacheSet", "CacheType", "ExecutionBlocker", "ExecutionList", "ExecutionResult",
@@ -75,15 +77,11 @@ class ExecutionResult(Enum):
 class PromptQueue(prompt_queue.PromptQueue):
     """The queue of prompts, wired to the interrupt flag of this process."""
 
-    def get(self, timeout: float | None = None) -> tuple[tuple[Any, ...], int] | None:
-        """The next prompt and its task number. An older wish to stop ends here, under the lock: from now on
+    def taken(self) -> None:
+        """A prompt begins, under the lock. An older wish to stop ends here: from now on
         `interrupt_if_running` means this prompt, and none of its wishes may get lost.
         """
-        with self.mutex:
-            taken = super().get(timeout)
-            if taken is not None:
-                comfy.interruption.interrupt_current_processing(False)
-            return taken
+        comfy.interruption.interrupt_current_processing(False)
 
     def interrupt_if_running(self, prompt_id: str, interrupt: Callable[[], None] | None = None) -> bool:
         """Interrupt this prompt if it runs, and not one that has taken its place."""
@@ -248,6 +246,19 @@ class _InOrder(dict):
         self[node_id] = None
 
 
+class _InOrderOfAttempt(_InOrder):
+    """The same, and those that have shown something are written down as finished."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        super().__init__()
+        self._attempt = attempt
+
+    def add(self, node_id: str) -> None:
+        self[node_id] = None
+        if node_id in self._attempt.outputs:
+            self._attempt.note_done(node_id)
+
+
 class PromptExecutor:
     """Runs prompts, one at a time, and remembers results between them.
 
@@ -270,6 +281,8 @@ class PromptExecutor:
         self.cache_args = cache_args
         self.environment = environment
         self.force = force
+        self.attempt: Attempt | None = None
+        self.overdue: str | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -298,7 +311,10 @@ class PromptExecutor:
             "node_type": prompt.get(node_id, {}).get("class_type", ""),
             "executed": list(executed),
         }
-        if isinstance(ex, comfy.interruption.InterruptProcessingException):
+        if isinstance(ex, comfy.interruption.InterruptProcessingException) and self.overdue is not None:
+            error = {"exception_message": self.overdue, "exception_type": "TimeLimitReached",
+                     "traceback": [], "current_inputs": {}}
+        elif isinstance(ex, comfy.interruption.InterruptProcessingException):
             self.add_message("execution_interrupted", data, broadcast=True)
             return
         keys = ("exception_message", "exception_type", "traceback", "current_inputs")
@@ -350,8 +366,9 @@ class _RunOfPrompt:
         self.extra_data = extra_data
         self.dynprompt = DynamicPrompt(prompt, nodes.NODE_CLASS_MAPPINGS)
         self.execution_list = ExecutionList(self.dynprompt, self.caches.outputs)
-        self.executed = _InOrder()
-        self.ui_outputs: dict[str, dict[str, Any]] = {}
+        attempt = self.attempt = executor.attempt
+        self.executed = _InOrder() if attempt is None else _InOrderOfAttempt(attempt)
+        self.ui_outputs: dict[str, dict[str, Any]] = {} if attempt is None else attempt.outputs
         self.current: str | None = None
 
     async def run(self, execute_outputs: list[str]) -> None:
@@ -370,13 +387,33 @@ class _RunOfPrompt:
         self.executor.add_message(
             "execution_cached", {"nodes": cached, "prompt_id": self.prompt_id}, broadcast=False
         )
-        for node_id in execute_outputs:
+        for node_id in self._left_to_run(execute_outputs, cached):
             self.current = node_id
             self.execution_list.add_node(node_id)
         if await self._visit_all():
             self._show_cached_intermediates(cached)
             get_progress_state().flush_handlers()
             self.executor.add_message("execution_success", {"prompt_id": self.prompt_id}, broadcast=False)
+
+    def _left_to_run(self, outputs: list[str], cached: list[str]) -> list[str]:
+        """All outputs but those that had finished when the process died; they are shown again."""
+        if self.attempt is None:
+            return outputs
+        left = self.attempt.outputs_to_run(self.dynprompt.original_prompt, outputs, cached)
+        for node_id, shown in self.ui_outputs.items():
+            self.caches.reasons.setdefault(node_id, PLAIN[CACHED])
+            self._tell_shown(node_id, shown)
+        return left
+
+    def _tell_shown(self, node_id: str, shown: dict[str, Any]) -> None:
+        if self.executor.server.client_id is not None:
+            data = {
+                "node": node_id,
+                "display_node": shown["meta"]["display_node"],
+                "output": shown["output"],
+                "prompt_id": self.prompt_id,
+            }
+            self.executor.server.send_sync("executed", data, self.executor.server.client_id)
 
     def _request(self) -> Request:
         asked = read_request(self.extra_data)
@@ -423,14 +460,7 @@ class _RunOfPrompt:
                 entry = self.caches.outputs.get(node_id)
                 if entry is not None and entry.ui is not None:
                     self.ui_outputs[node_id] = entry.ui
-                    data = {
-                        "node": node_id,
-                        "display_node": node_id,
-                        "output": entry.ui["output"],
-                        "prompt_id": self.prompt_id,
-                    }
-                    if self.executor.server.client_id is not None:
-                        self.executor.server.send_sync("executed", data, self.executor.server.client_id)
+                    self._tell_shown(node_id, {**entry.ui, "meta": {"display_node": node_id}})
 
     def fail(self, error: dict | None, ex: BaseException | None) -> None:
         """The prompt ends with an error."""

@@ -16,7 +16,7 @@ import mimetypes
 import os
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Literal
 
 from comfy.cli_args import args
@@ -39,6 +39,10 @@ output_directory = ""
 temp_directory = ""
 input_directory = ""
 user_directory = ""
+
+chooses_number: Callable[[str, str, int], int] | None = None
+"""`(folder, name, free number) -> number` for each file to be saved. The server sets it, so that a prompt
+which runs again after a crash takes the numbers it had."""
 
 SYSTEM_USER_PREFIX = "__"
 """Users whose name starts so are the program's own: HTTP never reaches their folders."""
@@ -438,6 +442,8 @@ def get_save_image_path(
         )
     os.makedirs(full_output_folder, exist_ok=True)
     counter = _next_number(full_output_folder, filename)
+    if chooses_number is not None:
+        counter = chooses_number(full_output_folder, filename, counter)
     return full_output_folder, filename, counter, subfolder, filename_prefix
 
 

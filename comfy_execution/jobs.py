@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
+
+from comfy_execution import schedule
 
 CANCEL_RUNNING: Final = "running"
 CANCEL_PENDING: Final = "pending"
@@ -181,7 +184,15 @@ def _describe_item(item: QueueEntry) -> Job:
         "priority": item[0],
         "create_time": extra_data.get("create_time", 0),
         "workflow_id": None if workflow_id is None else str(workflow_id),
+        "schedule": {name: extra_data.get(name) for name in schedule.FIELDS},
     }
+
+
+def _show_schedule(about: Job) -> Job:
+    """What the request said about its turn. `priority` is the number of the queue item already."""
+    shown = dict(about["schedule"])
+    shown["queue_priority"] = shown.pop("priority")
+    return shown
 
 
 def normalize_queue_item(item: QueueEntry, status: str) -> Job:
@@ -195,6 +206,7 @@ def normalize_queue_item(item: QueueEntry, status: str) -> Job:
         "outputs_count": 0,
         "previewable_outputs_count": 0,
         "workflow_id": about["workflow_id"],
+        **_show_schedule(about),
     })
 
 
@@ -246,6 +258,7 @@ def normalize_history_item(
         "previewable_outputs_count": count_previewable_outputs(outputs),
         "preview_output": preview,
         "workflow_id": about["workflow_id"],
+        **_show_schedule(about),
     })
     if include_outputs:
         job["outputs"] = normalize_outputs(outputs)
@@ -254,18 +267,44 @@ def normalize_history_item(
     return job
 
 
+def duration_of(job: Job) -> Any:
+    """How long a job ran, in milliseconds; 0 while that is not known."""
+    start, end = job.get("execution_start_time"), job.get("execution_end_time")
+    return end - start if start and end else 0
+
+
 def apply_sorting(jobs: Iterable[Job], sort_by: str, sort_order: str) -> list[Job]:
     """Jobs by "created_at" or "execution_duration", "asc" or "desc"."""
-
-    def duration(job: Job) -> Any:
-        start, end = job.get("execution_start_time"), job.get("execution_end_time")
-        return end - start if start and end else 0
 
     def created(job: Job) -> Any:
         return job.get("create_time") or 0
 
-    key = duration if sort_by == "execution_duration" else created
+    key = duration_of if sort_by == "execution_duration" else created
     return sorted(jobs, key=key, reverse=sort_order == "desc")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Which jobs a client wants to see, and in which order. None asks for all."""
+
+    statuses: frozenset[str] | None = None
+    workflow_id: str | None = None
+    sort_by: str = "created_at"
+    sort_order: str = "desc"
+    limit: int | None = None
+    offset: int = 0
+
+    def wants(self, job: Job) -> bool:
+        """Is this job one of them?"""
+        if self.statuses is not None and job["status"] not in self.statuses:
+            return False
+        return not self.workflow_id or job.get("workflow_id") == self.workflow_id
+
+    def page_of(self, jobs: Iterable[Job]) -> tuple[list[Job], int]:
+        """(the page, how many there are in all)."""
+        found = apply_sorting(filter(self.wants, jobs), self.sort_by, self.sort_order)
+        start = max(0, self.offset)
+        return found[start : None if self.limit is None else start + self.limit], len(found)
 
 
 def get_job(
@@ -295,19 +334,13 @@ def get_all_jobs(
     """(one page of jobs, how many there are in all). The status of a finished job is known from its
     history.
     """
-    wanted = frozenset(JobStatus.ALL if status_filter is None else status_filter)
+    statuses = None if status_filter is None else frozenset(status_filter)
+    wish = Wish(statuses, workflow_id, sort_by, sort_order, limit, offset)
     jobs = [normalize_queue_item(item, JobStatus.IN_PROGRESS) for item in running]
     jobs += [normalize_queue_item(item, JobStatus.PENDING) for item in queued]
-    if wanted & {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED}:
+    if statuses is None or statuses & {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED}:
         jobs += [normalize_history_item(prompt_id, entry) for prompt_id, entry in history.items()]
-    jobs = [
-        job
-        for job in jobs
-        if job["status"] in wanted and (not workflow_id or job.get("workflow_id") == workflow_id)
-    ]
-    jobs = apply_sorting(jobs, sort_by, sort_order)
-    start = max(0, offset)
-    return jobs[start : None if limit is None else start + limit], len(jobs)
+    return wish.page_of(jobs)
 
 
 # -- cancelling --------------------------------------------------------------------------------------------

@@ -1,0 +1,245 @@
+"""What a queue does with its journal: write down what it accepts, and take up what the process before left.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from comfy_execution.attempt import Attempt, PastAttempt, add_to
+from comfy_execution.journal import Accepted, Journal, JournalError, JournalFullError, WhenDone
+from comfy_execution.journal_history import JournalHistory, without
+from comfy_execution.waiting import QueueItem, WaitingPrompts
+
+log = logging.getLogger(__name__)
+
+MAX_DEATHS = 2
+SECONDS_BETWEEN_COMPLAINTS = 30.0
+
+
+@dataclass
+class Recovered:
+    """What was found in a journal."""
+
+    waiting: WaitingPrompts
+    counter: float = 0.0
+    """The next number for a prompt."""
+    paused: bool = False
+    was_running: QueueItem | None = None
+    clients: set[str] = field(default_factory=set)
+    """Whose prompts wait."""
+
+
+class DurableQueue:
+    """The journal of one queue."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        history_size: Callable[[], int],
+        max_deaths: int = MAX_DEATHS,
+        temp_directory: Callable[[], str] | None = None,
+    ) -> None:
+        """A prompt in whose run the process died `max_deaths` times in a row is set aside; 0: never."""
+        self.journal = journal
+        self.history = JournalHistory(journal, history_size)
+        self.max_deaths = max_deaths
+        self.temp_directory = temp_directory
+        self.attempt: Attempt | None = None
+        self._attempt_file = journal.path.with_name(journal.path.name + ".attempt")
+        self._past = PastAttempt(self._attempt_file)
+        self.next_sequence = 0
+        self._said_full = -SECONDS_BETWEEN_COMPLAINTS
+
+    # -- what comes in -------------------------------------------------------------------------------------
+
+    def row_of(self, item: QueueItem, counter: float) -> Accepted:
+        """The row of an item; its tokens stay out. ValueError for what JSON cannot say."""
+        tokens = item[5] if len(item) > 5 and isinstance(item[5], dict) else {}
+        try:
+            text = json.dumps(list(item[:5]), allow_nan=False)
+        except TypeError:  # a pack has put objects into the item
+            text = self.journal.encode(list(item[:5]))
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+        self.next_sequence += 1
+        item.sequence = item.arrival = self.next_sequence
+        return Accepted(
+            item.sequence, str(item[1]), without(text, tokens.values()), item.priority, item.tenant,
+            item.turn, float(counter), json.dumps(sorted(tokens)),
+        )  # fmt: skip
+
+    def accept(self, row: Accepted, when_done: WhenDone) -> None:
+        """Write it soon, together with others."""
+        self.journal.submit(row, when_done)
+
+    def forget(self, items: Sequence[QueueItem]) -> None:
+        """Waiting prompts were taken out of the queue."""
+        sequences = [(item.sequence,) for item in items if item.sequence is not None]
+        self.journal.run(lambda db: db.executemany("DELETE FROM prompts WHERE sequence=?", sequences))
+
+    def set_paused(self, paused: bool) -> None:
+        """Keep it over restarts."""
+        self.journal.run(
+            lambda db: db.execute("INSERT OR REPLACE INTO settings VALUES ('paused', ?)", (str(int(paused)),))
+        )
+
+    # -- what runs -----------------------------------------------------------------------------------------
+
+    def begin(self, item: QueueItem) -> None:
+        """A prompt starts."""
+        if self.attempt is not None:
+            self.attempt.close()
+        self.journal.shows_life = True
+        is_again = item.sequence is not None and self._past.sequence == item.sequence
+        self.attempt = Attempt(
+            self._attempt_file,
+            -1 if item.sequence is None else item.sequence,
+            encode=_scrubbing(self.journal.encode, item),
+            past=self._past if is_again else None,
+            last_sign_of_life=self.journal.lock.last_sign_of_life,
+            journal_opened_at=self.journal.opened_at,
+            flushes=self.journal.sync == "full",
+            temp_directory=self.temp_directory,
+        )
+        self.journal.lock.show_life()
+
+    def finish(self, item: QueueItem | None, entry: dict[str, Any], *, same_item: bool) -> bool:
+        """A prompt has ended. False while the disk is full: ask again, the result must not get lost."""
+        secrets = list(item[5].values()) if item is not None and len(item) > 5 and item[5] else []
+        sequence, turn = (None, 0) if item is None else (item.sequence, item.turn)
+        if self.journal.closed:  # the process is about to end, and the prompt will run again
+            return True
+        try:
+            self.history.finish(entry, sequence=sequence, turn=turn, secrets=secrets, same_item=same_item)
+        except JournalFullError as error:
+            if time.monotonic() - self._said_full > SECONDS_BETWEEN_COMPLAINTS:
+                self._said_full = time.monotonic()
+                log.error("%s The queue waits until there is room.", error)
+            return False
+        except JournalError as error:
+            log.error("Prompt %s has ended and is not in the history: %s", entry["prompt"][1], error)
+        self.journal.shows_life = False
+        if self.attempt is not None:
+            self.attempt.close()
+            self.attempt = None
+        return True
+
+    def number_for(self, folder: str, name: str, free: int) -> int:
+        """The number for a file to be saved (see `folder_paths.chooses_number`)."""
+        attempt = self.attempt
+        return free if attempt is None else attempt.number_for(folder, name, free)
+
+    def note_stopped(self) -> None:
+        """The process is asked to stop while a prompt runs: it will run again, and no death is counted."""
+        if self.attempt is not None:
+            self.attempt.note_stopped()
+
+    # -- after a restart -----------------------------------------------------------------------------------
+
+    def recover(self) -> Recovered:
+        """Everything that waited; a prompt that killed the process too often goes to the history instead."""
+        found = Recovered(WaitingPrompts())
+        rows = self.journal.read(_read_waiting)
+        items = []
+        for row in rows:
+            item = QueueItem((*json.loads(row["item"]), {}), arrival=row["sequence"])
+            item.sequence, item.turn = row["sequence"], row["turn"]
+            item.missing_tokens = tuple(json.loads(row["tokens"]))
+            found.counter = max(found.counter, row["counter"])
+            if (client := (item[3] or {}).get("client_id")) is not None:
+                found.clients.add(str(client))
+            if item.sequence == self._past.sequence:
+                deaths = self._count_death(row["deaths"])
+                if self.max_deaths and deaths >= self.max_deaths:
+                    self._set_aside(item, deaths)
+                else:
+                    found.was_running = item
+            else:
+                items.append(item)
+        for item in items:
+            found.waiting.push(item)
+        if found.was_running is not None:
+            found.waiting.push_first(found.was_running)
+        for priority, tenant, turn in self.journal.read(_read_turns):
+            found.waiting.note_turn(priority, tenant, turn)
+        found.paused = self.journal.read(_read_paused)
+        self.next_sequence = self.journal.read(_read_last_sequence)
+        return found
+
+    def _count_death(self, deaths: int) -> int:
+        """How often the process has died in a row while the prompt of the past attempt ran."""
+        if self._past.counted or self._past.stopped:
+            return deaths if self._past.counted else 0
+        sequence = self._past.sequence
+        self.journal.run(
+            lambda db: db.execute("UPDATE prompts SET deaths=? WHERE sequence=?", (deaths + 1, sequence))
+        )
+        add_to(self._attempt_file, {"counted": True})
+        return deaths + 1
+
+    def _set_aside(self, item: QueueItem, deaths: int) -> None:
+        node_id = self.journal.lock.last_note
+        node = item[2].get(node_id, {})
+        times = "twice" if deaths == 2 else f"{deaths} times"
+        last = f"The last node was {node_id} ({node.get('class_type', 'unknown')})." if node_id else ""
+        message = (
+            f"The server died {times} in a row while it ran this prompt, so it is set aside. {last} "
+            "Look into the log and at the free memory, then queue the prompt again if you want another try."
+        )
+        log.error("Prompt %s: %s", item[1], message)
+        details = {
+            "prompt_id": item[1], "node_id": node_id, "node_type": node.get("class_type", ""),
+            "executed": sorted(self._past.done), "exception_message": message,
+            "exception_type": "ServerDied", "traceback": [], "current_inputs": {}, "current_outputs": [],
+            "timestamp": int(time.time() * 1000),
+        }  # fmt: skip
+        shown = self._past.shown
+        self.finish(item, {
+            "prompt": tuple(item[:5]),
+            "outputs": {node: what["output"] for node, what in shown.items()},
+            "meta": {node: what["meta"] for node, what in shown.items()},
+            "status": {"status_str": "error", "completed": False, "messages": [["execution_error", details]]},
+        }, same_item=True)
+
+    def ended_lately(self, client_id: Any, seconds: float, count: int) -> list[dict[str, Any]]:
+        """Entries of a client's prompts that ended in the last seconds of the process before, in order."""
+        since = self.journal.lock.last_sign_of_life - seconds
+        query = (
+            "SELECT prompt_id FROM prompts WHERE ended IS NOT NULL AND ended_at>=? AND client=? "
+            "ORDER BY ended DESC LIMIT ?"
+        )
+        values = (since, json.dumps(client_id), count)
+        rows = self.journal.read(lambda db: db.execute(query, values).fetchall())
+        return [self.history[row[0]] for row in reversed(rows)]
+
+
+def _scrubbing(encode: Callable[[Any], str], item: QueueItem) -> Callable[[Any], str]:
+    secrets = list(item[5].values()) if len(item) > 5 and item[5] else []
+    return (lambda value: without(encode(value), secrets)) if secrets else encode
+
+
+def _read_waiting(db: sqlite3.Connection) -> list[dict[str, Any]]:
+    columns = ("sequence", "item", "turn", "counter", "tokens", "deaths")
+    rows = db.execute(f"SELECT {', '.join(columns)} FROM prompts WHERE ended IS NULL ORDER BY sequence")
+    return [dict(zip(columns, row)) for row in rows]
+
+
+def _read_turns(db: sqlite3.Connection) -> list[tuple[float, str, int]]:
+    query = "SELECT priority, tenant, max(turn) FROM prompts WHERE ended IS NOT NULL GROUP BY 1, 2"
+    return db.execute(query).fetchall()
+
+
+def _read_paused(db: sqlite3.Connection) -> bool:
+    row = db.execute("SELECT value FROM settings WHERE name='paused'").fetchone()
+    return row is not None and row[0] == "1"
+
+
+def _read_last_sequence(db: sqlite3.Connection) -> int:
+    return max(0, int(db.execute("SELECT coalesce(max(sequence), 0) FROM prompts").fetchone()[0]))

@@ -1,0 +1,65 @@
+"""A file that one process at a time holds: the right to use a journal, its last sign of life, and the node in
+work. All three survive a process that is killed.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+from pathlib import Path
+
+SIZE = 4096
+LONGEST_NOTE = 250
+
+
+def _lock(file: int) -> bool:
+    """Lock an open file for this process, until it ends. False if another one has it."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            os.lseek(file, SIZE, os.SEEK_SET)  # a locked byte cannot be read by others, so lock one behind
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+class JournalLock:
+    """Holds `path` until `close` or the end of the process. `held` is False when another process has it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self.held = _lock(self._file)
+        if not self.held:
+            os.close(self._file)
+            return
+        if os.fstat(self._file).st_size < SIZE:
+            os.ftruncate(self._file, SIZE)
+        self.last_sign_of_life = os.fstat(self._file).st_mtime
+        """When the process before was alive for the last time while it ran a prompt, in seconds."""
+        self._memory = mmap.mmap(self._file, SIZE)
+        self.last_note = self._memory[1 : 1 + self._memory[0]].decode("utf-8", "replace")
+        """What the process before noted last."""
+
+    def note(self, text: str) -> None:
+        """Keep a short text. No system call: this may be called for each node."""
+        data = text.encode("utf-8", "replace")[:LONGEST_NOTE]
+        self._memory[: 1 + len(data)] = bytes((len(data),)) + data
+
+    def show_life(self) -> None:
+        """This process is alive."""
+        os.utime(self._file)
+
+    def close(self) -> None:
+        """Let others have it."""
+        if self.held:
+            self.held = False
+            self._memory.close()
+            os.close(self._file)
