@@ -172,6 +172,17 @@ async def load_nodes(args: argparse.Namespace) -> None:
     )
 
 
+def attach_journal(server, args: argparse.Namespace) -> None:
+    """Let the queue go on where the server before has stopped."""
+    from app import queue_journal
+    from comfy_execution.journal import JournalError
+
+    try:
+        queue_journal.attach(server, args)
+    except JournalError as error:
+        raise StartRefused(str(error)) from error
+
+
 async def start_server(args: argparse.Namespace):
     """Everything up to the first answer; returns the listening server."""
     import server as server_module
@@ -179,6 +190,7 @@ async def start_server(args: argparse.Namespace):
     options = comfy_depot.options.from_args(args, base_directory=Path(folder_paths.base_path))
     comfy_depot.start(options, depot_host())
     server = server_module.PromptServer(asyncio.get_running_loop())
+    attach_journal(server, args)
     await load_nodes(args)
     server.add_routes()
     await server.setup()
@@ -226,7 +238,18 @@ async def serve(args: argparse.Namespace) -> None:
     publisher = asyncio.create_task(server.publish_loop())
     await asyncio.wait([publisher, asyncio.create_task(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
     log.info("Stopping.")
+    server.prompt_queue.stop()
     interruption.interrupt_current_processing()
+
+
+def let_queue_go() -> None:
+    """What runs still will run again after the next start; close the journal."""
+    import server
+
+    instance = getattr(server.PromptServer, "instance", None)
+    if instance is not None:
+        instance.prompt_queue.stop()
+        instance.prompt_queue.close()
 
 
 @contextlib.contextmanager
@@ -236,6 +259,7 @@ def cleaning_up() -> Iterator[None]:
         yield
     finally:
         comfy_depot.stop()
+        let_queue_go()
         empty_temp_folder()
 
 

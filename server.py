@@ -25,6 +25,7 @@ from app.client_line import ClientLine
 from app.custom_node_manager import CustomNodeManager
 from app.frontend_management import FrontendManager
 from app.middleware import chosen_header_setters, chosen_middlewares
+from app.missed_events import MissedEvents
 from app.model_manager import ModelFileManager
 from app.node_replace_manager import NodeReplaceManager
 from app.routes import (
@@ -105,13 +106,14 @@ class PromptServer:
         self.number = 0
         self.client_id: str | None = None
         self.cache_stats: Callable[[], dict[str, Any]] = dict  # the worker puts its own here
-        self.last_node_id: str | None = None
+        self._last_node_id: str | None = None
         self.last_prompt_id: str | None = None
         self.client_session: aiohttp.ClientSession | None = None
         self.on_prompt_handlers: list[PromptHandler] = []
         self.sockets: dict[str, web.WebSocketResponse] = {}
         self.sockets_metadata: dict[str, dict[str, Any]] = {}
         self.lines: dict[web.WebSocketResponse | None, ClientLine] = {}
+        self.missed = MissedEvents()
         self.web_root = args.front_end_root or FrontendManager.init_frontend(args.front_end_version)
         self._make_parts()
         self.app = web.Application(
@@ -183,9 +185,24 @@ class PromptServer:
 
     # Prompts
 
+    @property
+    def last_node_id(self) -> str | None:
+        """The node in work."""
+        return self._last_node_id
+
+    @last_node_id.setter
+    def last_node_id(self, node_id: str | None) -> None:
+        self._last_node_id = node_id
+        self.prompt_queue.note_node(node_id)
+
     def get_queue_info(self) -> dict[str, Any]:
-        """What a status message holds: the number of prompts that wait or run."""
-        return {"exec_info": {"queue_remaining": self.prompt_queue.get_tasks_remaining()}}
+        """What a status message holds: the number of prompts that wait or run, and whether the queue is
+        paused.
+        """
+        info: dict[str, Any] = {"queue_remaining": self.prompt_queue.get_tasks_remaining()}
+        if self.prompt_queue.paused:
+            info["paused"] = True
+        return {"exec_info": info}
 
     def queue_updated(self) -> None:
         """Tell every client how long the queue is."""
@@ -230,6 +247,8 @@ class PromptServer:
     async def send(self, event: Any, data: Any, sid: str | None = None) -> None:
         """Send in whichever form the event has."""
         if not self.sockets if sid is None else sid not in self.sockets:
+            if sid is not None:
+                self.missed.keep(event, data, sid)
             return  # nobody listens, so nothing is encoded: a script may poll the history instead
         if event == BinaryEventTypes.UNENCODED_PREVIEW_IMAGE:
             await self.send_image(data, sid)

@@ -5,14 +5,17 @@ messages slowly, or not at all, holds up nobody else.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections import deque
+from typing import Any
 
 import aiohttp
 from aiohttp import web
 
 # A client that takes nothing for so long is disconnected, and what waits for it is given up.
 SECONDS_TO_TAKE_SOMETHING = 30
+FAILED_MESSAGES_KEPT = 500
 
 
 class ClientLine:
@@ -23,6 +26,7 @@ class ClientLine:
         self._socket = socket
         self._transport = transport
         self._waiting: deque[str | bytes] = deque()
+        self._failed: deque[str | bytes] = deque(maxlen=FAILED_MESSAGES_KEPT)
         self._filled = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._carry())
@@ -32,9 +36,12 @@ class ClientLine:
         self._waiting.append(message)
         self._filled.set()
 
-    def close(self) -> None:
-        """Send nothing more."""
+    def close(self) -> list[tuple[str, Any]]:
+        """Send nothing more; gives the named messages that were not sent."""
         self._task.cancel()
+        texts = [text for text in (*self._failed, *self._waiting) if isinstance(text, str)]
+        messages = [json.loads(text) for text in texts]
+        return [(message["type"], message["data"]) for message in messages]
 
     async def _carry(self) -> None:
         while True:
@@ -43,9 +50,11 @@ class ClientLine:
             while self._waiting:
                 # A timer instead of wait_for: it costs no task, and there may be thousands of messages.
                 watchdog = _Watchdog(self)
+                message = self._waiting.popleft()
                 try:
-                    await self._send(self._waiting.popleft())
+                    await self._send(message)
                 except (aiohttp.ClientError, ConnectionError, RuntimeError) as error:
+                    self._failed.append(message)
                     logging.debug("Client %s is gone: %s", self.name, error)
                 finally:
                     watchdog.cancel()

@@ -13,13 +13,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import execution
+import nodes
 from comfy import interruption
 from comfy.cli_args import args
 from comfy_depot import hooks as depot
+from comfy_execution import node_facts, schedule
 from comfy_execution.retention import budget_bytes
 
 SECONDS_BETWEEN_CLEANUPS = 10.0
 SECONDS_TO_WAIT = 1000.0
+TIME_IS_OVER = (
+    "The prompt was stopped after {:g} s: that is its time limit. Send a larger timeout_seconds, or start "
+    "the server with a larger --prompt-timeout."
+)
 
 
 @contextlib.contextmanager
@@ -67,6 +73,26 @@ def failure(prompt_id: str, error: BaseException) -> execution.PromptQueue.Execu
     )
 
 
+class TokensGone(Exception):
+    """A prompt needs tokens that were not written down."""
+
+
+def refuse_without_tokens(item: tuple) -> None:
+    """Raise TokensGone for a prompt from before a restart with a node that asks for a token it came with."""
+    missing = {name.upper() for name in getattr(item, "missing_tokens", ())}
+    if not missing:
+        return
+    facts = node_facts.FactsOfPrompt(nodes.NODE_CLASS_MAPPINGS)
+    for node_id, node in item[2].items():
+        about = facts.of(node["class_type"])
+        if missing & {*about.hidden.values(), *about.hidden_of_schema.values()}:
+            raise TokensGone(
+                f"Node {node_id} ({node['class_type']}) needs the token that this prompt was sent with. "
+                "Tokens are never written to the disk, so it was lost when the server stopped. Queue the "
+                "prompt again."
+            )
+
+
 def model_management() -> Any | None:
     """`comfy.model_management` if any prompt has loaded it."""
     return sys.modules.get("comfy.model_management")
@@ -98,9 +124,10 @@ class Worker:
         """Run one prompt. It reaches the history before its client hears that it is over."""
         prompt_id, started = item[1], time.perf_counter()
         self.server.last_prompt_id = prompt_id
-        result, status = self.execute(item)
+        with self.time_limit(item):
+            result, status = self.execute(item)
         self.queue.task_done(item_id, result, status=status, process_item=without_sensitive)
-        if self.server.client_id is not None:
+        if self.server.client_id is not None and not self.queue.stopping:
             self.server.send_sync("executing", {"node": None, "prompt_id": prompt_id}, self.server.client_id)
         self.needs_cleanup = True
         logging.info("Prompt executed in %.2f seconds", time.perf_counter() - started)
@@ -108,7 +135,10 @@ class Worker:
     def execute(self, item: tuple) -> tuple[dict[str, Any], execution.PromptQueue.ExecutionStatus]:
         """(outputs for the history, status) of a prompt, also when the executor itself breaks."""
         _, prompt_id, prompt, extra_data, outputs, *sensitive = item
+        durable = self.queue.durable
+        self.executor.attempt = None if durable is None else durable.attempt
         try:
+            refuse_without_tokens(item)
             self.executor.execute(
                 prompt, prompt_id, {**extra_data, **(sensitive[0] if sensitive else {})}, outputs
             )
@@ -124,6 +154,27 @@ class Worker:
             completed=success,
             messages=self.executor.status_messages,
         )
+
+    @contextlib.contextmanager
+    def time_limit(self, item: tuple) -> Iterator[None]:
+        """Interrupt the prompt when its time is over; its history then says so."""
+        self.executor.overdue = None
+        seconds = schedule.schedule_of(item).timeout_seconds or args.prompt_timeout
+        if not seconds:
+            yield
+            return
+
+        def interrupt() -> None:
+            self.executor.overdue = TIME_IS_OVER.format(seconds)
+            interruption.interrupt_current_processing()
+
+        timer = threading.Timer(seconds, self.queue.interrupt_if_running, (item[1], interrupt))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def follow_flags(self) -> None:
         """Do what POST /free asked for."""

@@ -59,6 +59,24 @@ def _ram_budget(text: str) -> int | float:
     return int(float(found[1]) * 1024 ** " KMGT".index(found[3].upper() or " "))
 
 
+def _count_from(least: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} on")
+        return int(text)
+    return convert
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds greater than 0")
+    return seconds
+
+
 def _existing_directory(text: str) -> str:
     if not os.path.isdir(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a folder. Create it first, or name another one")
@@ -127,6 +145,30 @@ FOLDERS = {
         str, None, "FILE", "YAML file with further model folders", nargs="+", action="append"
     ),
     "--database-url": _value(str, None, "URL", "accepted for launch scripts"),
+}
+QUEUE = {
+    "--journal": _value(
+        str, None, "PATH", "file that keeps the queue and the history, or `off` (default: in the user folder)"
+    ),
+    "--journal-sync": _value(
+        str, "normal", "MODE",
+        "normal: an accepted prompt survives a killed server; full: a power failure too, at the disk's speed",
+        choices=["normal", "full"],
+    ),
+    "--start-paused": _flag("start no prompt before POST /depot/queue/resume"),
+    "--max-queue": _value(
+        _count_from(1), 100_000, "N", "prompts that may wait; more are answered with 503 (default: 100000)"
+    ),
+    "--prompt-timeout": _value(
+        _seconds, None, "SECONDS", "stop a prompt after this time unless it brings its own timeout_seconds"
+    ),
+    "--history-size": _value(
+        _count_from(1), 10_000, "N", "finished prompts that are remembered (default: 10000)"
+    ),
+    "--max-deaths": _value(
+        _count_from(0), 2, "N",
+        "set a prompt aside when the server has died so often in a row while it ran (default: 2; 0: never)",
+    ),
 }
 NODES = {
     "--disable-all-custom-nodes": _flag("load no node pack"),
@@ -295,8 +337,8 @@ def _add(container: argparse._ActionsContainer, name: str, spec: dict) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """A parser with every option of the server, grouped for --help."""
     new = _Parser(prog="main.py", description="ComfyUI Depot: the server and its web page.")
-    for title, options in (("server", SERVER), ("folders", FOLDERS), ("nodes", NODES), ("previews", PREVIEWS),
-                           ("devices", DEVICES)):
+    for title, options in (("server", SERVER), ("folders", FOLDERS), ("queue", QUEUE), ("nodes", NODES),
+                           ("previews", PREVIEWS), ("devices", DEVICES)):
         group = new.add_argument_group(title)
         for name, spec in options.items():
             _add(group, name, spec)

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import Any
 
 from aiohttp import web
 
 from app.routes import answer, listed, read_object, register, whole_number
+from comfy_execution.journal_history import JournalHistory
+
+
+async def history_answer(queue: Any, **wish: Any) -> web.Response:
+    """Entries as JSON. What the journal holds is JSON already: it is only joined."""
+    if not isinstance(queue.history, JournalHistory):
+        return answer(queue.get_history(**wish))
+
+    def joined() -> str:
+        texts = queue.history.texts(**wish)
+        return "{" + ", ".join(f"{json.dumps(name)}: {text}" for name, text in texts) + "}"
+
+    is_short = wish.get("prompt_id") is not None
+    return web.json_response(text=joined() if is_short else await asyncio.to_thread(joined))
 
 
 async def get_history(server: Any, request: web.Request) -> web.Response:
     max_items = max(0, whole_number(request.query.get("max_items"), 0)) or None
     offset = whole_number(request.query.get("offset"), -1)
-    return answer(server.prompt_queue.get_history(max_items=max_items, offset=offset))
+    return await history_answer(server.prompt_queue, max_items=max_items, offset=offset)
 
 
 async def get_history_of_prompt(server: Any, request: web.Request) -> web.Response:
-    return answer(server.prompt_queue.get_history(prompt_id=request.match_info["prompt_id"]))
+    return await history_answer(server.prompt_queue, prompt_id=request.match_info["prompt_id"])
 
 
 async def post_history(server: Any, request: web.Request) -> web.Response:

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from app.routes import answer, register
 from app.routes.queue import without_sensitive
-from comfy_execution.jobs import JobStatus, get_all_jobs, get_job
+from comfy_execution.jobs import JobStatus, Wish, get_job
 
 SORT_KEYS = ("created_at", "execution_duration")
 SORT_ORDERS = ("asc", "desc")
@@ -19,7 +19,7 @@ class BadQuery(ValueError):
     """A query parameter that cannot be followed; the text is for the client."""
 
 
-def status_filter(text: str | None) -> list[str] | None:
+def status_filter(text: str | None) -> frozenset[str] | None:
     """The wanted states of a comma-separated text."""
     wanted = [part.strip().lower() for part in (text or "").split(",") if part.strip()]
     unknown = [status for status in wanted if status not in JobStatus.ALL]
@@ -27,7 +27,7 @@ def status_filter(text: str | None) -> list[str] | None:
         raise BadQuery(
             f"Invalid status value(s): {', '.join(unknown)}. Valid values: {', '.join(JobStatus.ALL)}"
         )
-    return wanted or None
+    return frozenset(wanted) or None
 
 
 def one_of(name: str, text: str, allowed: tuple[str, ...]) -> str:
@@ -48,19 +48,19 @@ def integer(name: str, text: str) -> int:
         raise BadQuery(f"{name} must be an integer") from None
 
 
-def read_query(query: Any) -> dict[str, Any]:
-    """The arguments of `get_all_jobs` that a query asks for."""
+def read_query(query: Any) -> Wish:
+    """The jobs that a query asks for."""
     limit = integer("limit", query["limit"]) if "limit" in query else None
     if limit is not None and limit <= 0:
         raise BadQuery("limit must be a positive integer")
-    return {
-        "status_filter": status_filter(query.get("status")),
-        "workflow_id": query.get("workflow_id"),
-        "sort_by": one_of("sort_by", query.get("sort_by", SORT_KEYS[0]), SORT_KEYS),
-        "sort_order": one_of("sort_order", query.get("sort_order", "desc"), SORT_ORDERS),
-        "limit": limit,
-        "offset": max(0, integer("offset", query.get("offset", "0"))),
-    }
+    return Wish(
+        statuses=status_filter(query.get("status")),
+        workflow_id=query.get("workflow_id"),
+        sort_by=one_of("sort_by", query.get("sort_by", SORT_KEYS[0]), SORT_KEYS),
+        sort_order=one_of("sort_order", query.get("sort_order", "desc"), SORT_ORDERS),
+        limit=limit,
+        offset=max(0, integer("offset", query.get("offset", "0"))),
+    )
 
 
 async def get_jobs(server: Any, request: web.Request) -> web.Response:
@@ -68,14 +68,12 @@ async def get_jobs(server: Any, request: web.Request) -> web.Response:
         wish = read_query(request.query)
     except BadQuery as error:
         return web.json_response({"error": str(error)}, status=400)
-    running, pending = map(without_sensitive, server.prompt_queue.get_current_queue_volatile())
-    jobs, total = get_all_jobs(running, pending, server.prompt_queue.get_history(), **wish)
-    offset = wish["offset"]
+    jobs, total = server.prompt_queue.jobs_page(wish)
     pagination = {
-        "offset": offset,
-        "limit": wish["limit"],
+        "offset": wish.offset,
+        "limit": wish.limit,
         "total": total,
-        "has_more": offset + len(jobs) < total,
+        "has_more": wish.offset + len(jobs) < total,
     }
     return answer({"jobs": jobs, "pagination": pagination})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
@@ -13,16 +14,21 @@ from aiohttp import web
 
 import execution
 from app.routes import answer, is_list_of_texts, read_json, register
-from comfy_execution import force
+from comfy.cli_args import args
+from comfy_execution import force, schedule
 from comfy_execution.errors import InvalidRequestError
+from comfy_execution.journal import JournalError, JournalFullError
+from comfy_execution.prompt_queue import QueueFullError
 
 LONGEST_PROMPT_ID = 200
 
 
-def refusal(kind: str, message: str, details: str = "", **extra_info: Any) -> web.Response:
-    """A 400 answer in the shape of a failed validation."""
+def refusal(
+    kind: str, message: str, details: str = "", *, status: int = 400, **extra_info: Any
+) -> web.Response:
+    """An answer in the shape of a failed validation."""
     error = {"type": kind, "message": message, "details": details or message, "extra_info": extra_info}
-    return answer({"error": error, "node_errors": {}}, status=400)
+    return answer({"error": error, "node_errors": {}}, status=status)
 
 
 def take_number(server: Any, body: Mapping[str, Any]) -> float:
@@ -58,10 +64,14 @@ def completed_extra_data(
     return extra_data, sensitive
 
 
-def force_problem(body: Mapping[str, Any], extra_data: dict[str, Any]) -> web.Response | None:
-    """Move `force` and `cache` into the extra data, where queue and history show them; or their refusal."""
-    extra_data.update({field: body[field] for field in force.FIELDS if body.get(field) is not None})
+def fields_problem(body: Mapping[str, Any], extra_data: dict[str, Any]) -> web.Response | None:
+    """Move `force`, `cache`, `priority`, ... into the extra data, where queue and history show them; or their
+    refusal.
+    """
+    fields = (*force.FIELDS, *schedule.FIELDS)
+    extra_data.update({field: body[field] for field in fields if body.get(field) is not None})
     try:
+        schedule.read_schedule(extra_data)
         force.check_names(force.read_request(extra_data), body["prompt"])
     except InvalidRequestError as error:
         return refusal(error.kind, error.message, error.details, **error.extra_info)
@@ -92,6 +102,50 @@ def body_problem(body: Any) -> web.Response | None:
     return None
 
 
+def user_of(server: Any, request: web.Request) -> str:
+    """Whose prompt it is when the request does not say."""
+    try:
+        return str(server.user_manager.get_request_user_id(request))
+    except KeyError:
+        return "default"
+
+
+def queue_is_full(error: QueueFullError) -> web.Response:
+    """503, with about the time until a place is free."""
+    refused = refusal(
+        "queue_full", "The queue is full", f"{error} Try again in {error.retry_seconds} s.",
+        status=503, limit=error.limit, retry_after=error.retry_seconds,
+    )  # fmt: skip
+    refused.headers["Retry-After"] = str(error.retry_seconds)
+    return refused
+
+
+async def queueing_problem(queue: Any, item: tuple) -> web.Response | None:
+    """Put a prompt into the queue, and wait until it is safe; or why it cannot be."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[JournalError | None] = loop.create_future()
+
+    def tell(error: JournalError | None) -> None:
+        if not done.cancelled():
+            done.set_result(error)
+
+    try:
+        queue.put_soon(item, lambda error: loop.call_soon_threadsafe(tell, error))
+    except QueueFullError as error:
+        return queue_is_full(error)
+    except ValueError as error:
+        return refusal("invalid_prompt", "The prompt cannot be written down", f"The reason: {error}.")
+    failure = await done
+    if failure is None:
+        return None
+    logging.error("A prompt was not accepted: %s", failure)
+    is_full = isinstance(failure, JournalFullError)
+    return refusal(
+        "journal_full" if is_full else "journal_failed", "The prompt was not accepted", str(failure),
+        status=507 if is_full else 503,
+    )  # fmt: skip
+
+
 async def post_prompt(server: Any, request: web.Request) -> web.Response:
     try:
         body = server.trigger_on_prompt(await read_json(request))
@@ -99,6 +153,10 @@ async def post_prompt(server: Any, request: web.Request) -> web.Response:
         return refusal("invalid_body", "The request's body is not JSON", str(error))
     if (problem := body_problem(body)) is not None:
         return problem
+    try:
+        server.prompt_queue.refuse_if_full()
+    except QueueFullError as error:
+        return queue_is_full(error)
     try:
         number = take_number(server, body)
     except (TypeError, ValueError, OverflowError):
@@ -112,9 +170,13 @@ async def post_prompt(server: Any, request: web.Request) -> web.Response:
         logging.warning("Prompt %s is invalid: %s", prompt_id, error)
         return answer({"error": error, "node_errors": node_errors}, status=400)
     extra_data, sensitive = completed_extra_data(body, request)
-    if (problem := force_problem(body, extra_data)) is not None:
+    if (problem := fields_problem(body, extra_data)) is not None:
         return problem
-    server.prompt_queue.put((number, prompt_id, prompt, extra_data, outputs, sensitive))
+    if args.multi_user:
+        extra_data.setdefault("tenant", user_of(server, request))
+    item = (number, prompt_id, prompt, extra_data, outputs, sensitive)
+    if (problem := await queueing_problem(server.prompt_queue, item)) is not None:
+        return problem
     return answer({"prompt_id": prompt_id, "number": number, "node_errors": node_errors})
 
 

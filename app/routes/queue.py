@@ -61,6 +61,18 @@ async def post_free(server: Any, request: web.Request) -> web.Response:
     return web.Response()
 
 
+async def post_pause(server: Any, request: web.Request) -> web.Response:
+    """Start no more prompts; what runs goes on."""
+    server.prompt_queue.set_paused(True)
+    return web.json_response({"paused": True})
+
+
+async def post_resume(server: Any, request: web.Request) -> web.Response:
+    """Start prompts again."""
+    server.prompt_queue.set_paused(False)
+    return web.json_response({"paused": False})
+
+
 async def post_cancel(server: Any, request: web.Request) -> web.Response:
     return web.json_response({"cancelled": cancel(server, request.match_info["job_id"])})
 
@@ -91,6 +103,8 @@ def add_routes(routes: web.RouteTableDef, server: Any) -> None:
             ("POST", "/queue", post_queue),
             ("POST", "/interrupt", post_interrupt),
             ("POST", "/free", post_free),
+            ("POST", "/depot/queue/pause", post_pause),
+            ("POST", "/depot/queue/resume", post_resume),
             ("POST", "/api/jobs/cancel", post_cancel_many),
             ("POST", "/api/jobs/{job_id}/cancel", post_cancel),
         ],

@@ -16,10 +16,16 @@ from comfy_api import feature_flags
 
 
 async def greet(server: Any, sid: str) -> None:
-    """Tell a client its id and the queue; one that comes back while its prompt runs also the node in work."""
+    """Tell a client its id and the queue, and one that comes back what it has missed and the node in work."""
     await server.send("status", {"status": server.get_queue_info(), "sid": sid}, sid)
-    if server.client_id == sid and server.last_node_id is not None:
-        await server.send("executing", {"node": server.last_node_id}, sid)
+    missed = server.missed.back(sid)
+    for event, data in missed:
+        await server.send(event, data, sid)
+    node_id, prompt_id = server.last_node_id, server.last_prompt_id
+    if server.client_id == sid and node_id is not None:
+        data = {"node": node_id, "display_node": node_id, "prompt_id": prompt_id}
+        if not (missed and missed[-1][0] == "executing" and missed[-1][1].get("prompt_id") == prompt_id):
+            await server.send("executing", data, sid)
 
 
 async def take_first_message(server: Any, sid: str, text: str) -> None:
@@ -51,17 +57,20 @@ async def get_websocket(server: Any, request: web.Request) -> web.WebSocketRespo
     socket = web.WebSocketResponse()
     await socket.prepare(request)
     sid = request.query.get("clientId") or uuid.uuid4().hex
+    if (old_line := server.lines.get(server.sockets.get(sid))) is not None:
+        server.missed.gone(sid, old_line.close())
     server.sockets[sid], server.lines[socket] = socket, ClientLine(sid, socket, request.transport)
     server.sockets_metadata[sid] = {"feature_flags": {}}
     try:
         await greet(server, sid)
         await talk(server, sid, socket)
     finally:
-        server.lines.pop(socket).close()
+        unsent = server.lines.pop(socket).close()
         # A client that reconnects opens the new line before the old one ends: the new registration must stay.
         if server.sockets.get(sid) is socket:
             del server.sockets[sid]
             server.sockets_metadata.pop(sid, None)
+            server.missed.gone(sid, unsent)
     return socket
 
 

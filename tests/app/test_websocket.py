@@ -87,12 +87,15 @@ async def test_a_client_that_reconnects_before_its_old_line_ends_goes_on_hearing
 
 async def test_the_owner_of_the_running_prompt_is_told_the_node_when_it_comes_back(client):
     client.prompt_server.client_id, client.prompt_server.last_node_id = "me", "7"
+    client.prompt_server.last_prompt_id = "p"
     async with (
         client.ws_connect("/ws?clientId=me") as socket,
         client.ws_connect("/ws?clientId=other") as other,
     ):
         await greeted(socket)
-        assert await socket.receive_json(timeout=5) == {"type": "executing", "data": {"node": "7"}}
+        assert await socket.receive_json(timeout=5) == {
+            "type": "executing", "data": {"node": "7", "display_node": "7", "prompt_id": "p"}
+        }  # fmt: skip
         await greeted(other)
         client.prompt_server.send_sync("next", None)
         assert (await other.receive_json(timeout=5))["type"] == "next"
