@@ -41,6 +41,8 @@ class Kept:
     """The results that it was made from."""
     gone: dict[Key, float] | None = None
     """Seconds to bring back those of them that were dropped."""
+    device_bytes: int = 0
+    """Bytes on other devices, which are no RAM. The rule does not look at them."""
 
 
     @property

@@ -4,7 +4,8 @@ A result may be anything, so nothing of it is ever called: containers are walked
 built-in types, objects by their `__dict__` and slots, modules of torch by their dictionaries of parameters.
 
     tensor, array      its whole storage (a slice keeps all of it); storages that several results share have
-                       one address and are told apart by it. Tensors on other devices are no RAM.
+                       one address and are told apart by it. Tensors on other devices are no RAM; those that
+                       belong to no model are counted for themselves.
     model              the storages of its weights, and of what its patches hold
     picture of PIL     width x height x channels
     text, bytes        as they are
@@ -45,6 +46,8 @@ class Size:
 
     own: int = ENTRY_BYTES
     blocks: dict[int, int] = field(default_factory=dict)
+    device: int = 0
+    """Bytes of tensors on other devices that belong to no model."""
     is_elsewhere: bool = False
     """Does it hold tensors on other devices? Those of models may come back to RAM."""
 
@@ -78,6 +81,7 @@ class _Walk:
     def __init__(self, size: Size) -> None:
         self.size = size
         self.seen: set[int] = set()
+        self.seen_elsewhere: set[int] = set()
         self.tensor: Any = getattr(sys.modules.get("torch"), "Tensor", ())
         self.module: Any = getattr(sys.modules.get("torch.nn"), "Module", ())
         self.array: Any = getattr(sys.modules.get("numpy"), "ndarray", ())
@@ -104,9 +108,9 @@ class _Walk:
         if issubclass(kind, (str, bytes, bytearray)):
             self.size.own += OBJECT_BYTES + len(value)
         elif issubclass(kind, self.tensor):
-            self._block(*_tensor_block(value, self.size))
+            self._tensor(value, of_model=False)
         elif issubclass(kind, self.module):
-            return self._weights(value)
+            self._weights(value)
         elif issubclass(kind, self.array):
             self._block(*_array_block(value))
         elif issubclass(kind, self.picture):
@@ -127,6 +131,21 @@ class _Walk:
         if size:
             self.size.blocks[address] = size
 
+    def _tensor(self, tensor: Any, *, of_model: bool) -> None:
+        try:
+            storage = tensor.untyped_storage()
+            address, size = storage.data_ptr() or id(tensor), storage.nbytes()
+            is_ram = tensor.device.type == "cpu"
+        except Exception:  # kinds of tensors that packs make need not have a storage
+            address, size, is_ram = id(tensor), OBJECT_BYTES, True
+        if is_ram:
+            self._block(address, size)
+            return
+        self.size.is_elsewhere = True
+        if not of_model and address not in self.seen_elsewhere:
+            self.seen_elsewhere.add(address)
+            self.size.device += size
+
     def _elements(self, values: list[Any]) -> list[Any]:
         """The elements of a container that have to be looked at."""
         if len(values) <= LONG_LIST or any(not _is_plain(value) for value in values[:LONG_LIST]):
@@ -135,21 +154,21 @@ class _Walk:
         self.size.own += start * len(values) // LONG_LIST
         return []
 
-    def _weights(self, module: Any) -> list[Any]:
-        """Parameters, buffers and inner modules of a module of torch. Counted at its own depth: modules nest
-        deeply, and none of them is a stranger.
+    def _weights(self, module: Any) -> None:
+        """Parameters, buffers and inner modules of a module of torch, at any depth: modules nest deeply, and
+        none of them is a stranger.
         """
         waiting: list[Any] = [module]
-        tensors: list[Any] = []
         while waiting and len(self.seen) < OBJECT_LIMIT:
             attributes = object.__getattribute__(waiting.pop(), "__dict__")
             for name in ("_parameters", "_buffers"):
-                tensors.extend(t for t in (attributes.get(name) or {}).values() if t is not None)
+                for tensor in (attributes.get(name) or {}).values():
+                    if tensor is not None:
+                        self._tensor(tensor, of_model=True)
             for inner in (attributes.get("_modules") or {}).values():
                 if inner is not None and id(inner) not in self.seen:
                     self.seen.add(id(inner))
                     waiting.append(inner)
-        return tensors
 
 
 def _is_plain(value: Any) -> bool:
@@ -169,18 +188,6 @@ def _attributes(value: Any) -> Iterator[Any]:
                     yield descriptor.__get__(value)
                 except AttributeError:  # a slot that is empty
                     continue
-
-
-def _tensor_block(tensor: Any, size: Size) -> tuple[int, int]:
-    """(address, bytes in RAM)"""
-    try:
-        if tensor.device.type != "cpu":
-            size.is_elsewhere = True
-            return 0, 0
-        storage = tensor.untyped_storage()
-        return storage.data_ptr() or id(tensor), storage.nbytes()
-    except Exception:  # kinds of tensors that packs make need not have a storage
-        return id(tensor), OBJECT_BYTES
 
 
 def _array_block(array: Any) -> tuple[int, int]:

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 from comfy_execution import result_size
 from comfy_execution.cache_budget import Kept, Plan, plan_drops, total_bytes
-from comfy_execution.retention import GIGABYTE, LARGE, SLACK, Ledger, Limit
+from comfy_execution.retention import DEVICE_BYTES, GIGABYTE, LARGE, SLACK, Ledger, Limit
 from comfy_execution.signatures import Signature
 
-MOST_RESULTS = 100_000
+MOST_RESULTS = 50_000
 """Whatever the budget: to choose among more would take too long."""
 
 _NO_BLOCKS: dict[int, int] = {}
@@ -191,6 +191,8 @@ class RetainingCache(ClassicCache):
             self._ledger.add(signature, replace(kept, own_bytes=size.own, blocks=size.blocks))
         self._touch(self._in_use)
         self._shed()
+        if self._ledger.device_bytes > DEVICE_BYTES:
+            self._shed_elsewhere()
 
     def expand(self, now: Iterable[Signature], gone: Iterable[Signature]) -> None:
         """Results of inner nodes age like any other."""
@@ -208,6 +210,7 @@ class RetainingCache(ClassicCache):
         else:
             size = result_size.measure(entry.outputs, entry.ui)
             kept = Kept(size.own, computed.seconds, size.blocks, self._prompt, computed.sources)
+            kept.device_bytes = size.device
             (self._elsewhere.add if size.is_elsewhere else self._elsewhere.discard)(signature)
         if not computed.is_lasting:
             self._passing.add(signature)
@@ -215,6 +218,8 @@ class RetainingCache(ClassicCache):
         ledger.add(signature, kept)
         if ledger.bytes >= self._unchecked_until or len(self._entries) > MOST_RESULTS:
             self._shed()
+        if ledger.device_bytes > DEVICE_BYTES:
+            self._shed_elsewhere()
 
     def forget(self) -> None:
         """Drop everything: somebody asked for it."""
@@ -257,6 +262,16 @@ class RetainingCache(ClassicCache):
                 self._drop(plan_drops(large, total_bytes(large) - excess, now=self._prompt))
                 excess -= before - ledger.bytes
         self._unchecked_until = max(ledger.bytes + self.limit.step, self.limit.size or 0)
+
+    def _shed_elsewhere(self) -> None:
+        """The same rule for what results hold on other devices."""
+        held = {
+            key: replace(kept, own_bytes=kept.device_bytes, blocks=_NO_BLOCKS)
+            for key, kept in self._ledger.kept.items()
+            if kept.device_bytes
+        }
+        most = DEVICE_BYTES * (1 - SLACK)
+        self._drop(plan_drops(held, most, in_use=self._in_use, now=self._prompt))
 
     def _drop(self, plan: Plan) -> None:
         before = self._ledger.bytes

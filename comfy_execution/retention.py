@@ -22,6 +22,8 @@ SHARE_OF_FREE_RAM = 0.4
 SLACK = 0.05
 """So much more than necessary is dropped when a budget is reached, so that not each result drops another."""
 GIGABYTE = 1024**3
+DEVICE_BYTES = GIGABYTE
+"""How much results may hold on other devices, weights of models aside. With `--gpu-only` all pictures do."""
 LARGE = GIGABYTE // 2
 """Results of the running prompt go in two steps: first those of this size, then all."""
 
@@ -125,6 +127,7 @@ class Ledger:
     def __init__(self) -> None:
         self.kept: dict[Key, Kept] = {}
         self.bytes = 0
+        self.device_bytes = 0
         self._blocks: dict[int, tuple[int, int]] = {}
         """(size, how many hold it) by address"""
 
@@ -134,6 +137,7 @@ class Ledger:
             self.remove(key)
         self.kept[key] = kept
         self.bytes += kept.own_bytes
+        self.device_bytes += kept.device_bytes
         for address, size in kept.blocks.items():
             known, holders = self._blocks.get(address, (0, 0))
             # Freed memory is used again: an address may come back with another size.
@@ -147,6 +151,7 @@ class Ledger:
             return 0
         before = self.bytes
         self.bytes -= kept.own_bytes
+        self.device_bytes -= kept.device_bytes
         for address in kept.blocks:
             size, holders = self._blocks.pop(address)
             if holders > 1:
@@ -159,4 +164,4 @@ class Ledger:
         """All results are gone."""
         self.kept.clear()
         self._blocks.clear()
-        self.bytes = 0
+        self.bytes = self.device_bytes = 0
