@@ -103,7 +103,7 @@ def why(entry):
 
 def test_with_outputs_chosen_each_run_saves_the_picture_until_the_user_takes_it_back(studio):
     page = studio.page
-    assert sent(studio.run(1)) == {} and page.text(FORCE_BUTTON) == "Run again"
+    assert sent(studio.run(1)) == {} and page.text(FORCE_BUTTON) == "Again: as usual"
     assert why(studio.run(2)) == {"1": "cached", "2": "cached"} and studio.saved() == 1
     studio.choose("outputs")
     assert page.text(FORCE_BUTTON) == "Again: outputs"
@@ -119,7 +119,7 @@ def test_with_outputs_chosen_each_run_saves_the_picture_until_the_user_takes_it_
 
     page.click(PANEL_BUTTON)
     page.click(".depot-panel .depot-button")
-    assert page.text(FORCE_BUTTON) == "Run again"
+    assert page.text(FORCE_BUTTON) == "Again: as usual"
     assert sent(studio.run(6)) == {} and studio.saved() == 4
     assert page.errors() == []
 
@@ -176,7 +176,7 @@ def test_keys_run_again_once_and_leave_the_choice_as_it_is(studio):
     assert sent(studio.finished(2)) == {"force": "outputs"} and studio.saved() == 2
     page.press(ALT, SHIFT, ENTER)
     assert sent(studio.finished(3)) == {"force": True} and studio.saved() == 3
-    assert sent(studio.run(4)) == {} and page.text(FORCE_BUTTON) == "Run again"
+    assert sent(studio.run(4)) == {} and page.text(FORCE_BUTTON) == "Again: as usual"
     page.driver.execute_script("""
         const items = app.collectNodeMenuItems(app.graph.getNodeById(2)).filter(Boolean);
         items.find(item => item.content === 'Depot: run it again').callback();
@@ -241,6 +241,34 @@ def test_the_panel_says_why_each_node_ran_and_leads_to_it(studio):
     page.wait("return document.body.innerText.includes('is not in the workflow that is open now')")
     assert page.driver.execute_script("return window.wasRun") is None
     assert page.errors() == []
+
+
+REASONS_IN_WORDS = [
+    ({"reason": "forced"}, "you asked for it"),
+    ({"reason": "never ran"}, "has not run here before"),
+    ({"reason": "changed", "inputs": ["seed"], "upstream": []}, "input seed changed"),
+    ({"reason": "changed", "inputs": ["a", "b"]}, "inputs a, b changed"),
+    ({"reason": "changed", "inputs": ["a"], "upstream": ["3"]}, "input a changed; node 3 before it changed"),
+    ({"reason": "changed", "inputs": [], "is_changed": True}, "IS_CHANGED gave another value"),
+    ({"reason": "changed"}, "something before it changed"),
+    ({"reason": "dropped"}, "its stored result was dropped"),
+    ({"reason": "dropped", "why": "budget"}, "its result was dropped to keep within the memory budget"),
+    ({"reason": "dropped", "why": "free"}, "its result was dropped when memory was freed"),
+    ({"reason": "dropped", "why": "workflow"}, "its result was dropped when another workflow ran"),
+    ({"reason": "a word of later"}, "a word of later"),
+]  # fmt: skip
+
+
+def test_every_reason_has_its_words(studio):
+    said = studio.page.driver.execute_async_script(
+        """
+        const [reasons, done] = arguments;
+        import('/extensions/depot/reasons.js')
+            .then(({inWords}) => done(reasons.map(reason => inWords(reason, id => `node ${id}`))));
+        """,
+        [reason for reason, _ in REASONS_IN_WORDS],
+    )
+    assert said == [words for _, words in REASONS_IN_WORDS]
 
 
 def test_a_changed_seed_is_named_and_a_download_is_shown_and_cancelled(tmp_path, open_page):

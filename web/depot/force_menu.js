@@ -69,8 +69,9 @@ export function forceFields() {
 }
 
 function badgeText() {
-    const parts = [T.badges[force.choice], T.cacheBadges[force.cache]].filter(Boolean);
-    return parts.join(" · ") || T.title;
+    const cache = T.cacheBadges[force.cache];
+    if (!cache) return T.badges[force.choice];
+    return force.choice === "usual" ? cache : `${T.badges[force.choice]} · ${cache}`;
 }
 
 /** A button beside Run that shows the choice and opens its fields. Older pages have no place for it. */

@@ -19,7 +19,12 @@ export const TEXT = {
             write: { label: "Ignore, keep new", hint: "Every node runs; its result takes the place of the stored one." },
             off: { label: "Ignore, keep none", hint: "Every node runs; what is stored stays as it is." },
         },
-        badges: { outputs: "Again: outputs", everything: "Again: everything", selected: "Again: selected" },
+        badges: {
+            usual: "Again: as usual",
+            outputs: "Again: outputs",
+            everything: "Again: everything",
+            selected: "Again: selected",
+        },
         cacheBadges: { write: "Cache: write", off: "Cache: off" },
         buttonTooltip: "Which nodes run again (Depot)",
         cacheWins: "No stored result is read, so every node runs whatever is chosen above.",
