@@ -11,9 +11,11 @@ from comfy_api.internal.singleton import ProxiedSingleton
 from comfy_api.latest import _input, _input_impl, _util, io, ui
 from comfy_api.latest.progress import report_progress
 from comfy_api.node_replacements import add_replacement
+from comfy_execution import cache_provider
 
 __all__ = [
-    "ComfyAPI", "ComfyAPISync", "ComfyExtension", "IO", "Input", "InputImpl", "Types", "UI", "io", "ui",
+    "Caching", "ComfyAPI", "ComfyAPISync", "ComfyExtension", "IO", "Input", "InputImpl", "Types", "UI",
+    "io", "ui",
 ]  # fmt: skip
 
 
@@ -26,6 +28,7 @@ class ComfyAPI_latest(ComfyAPIBase):
     def __init__(self) -> None:
         self.node_replacement = self.NodeReplacement()
         self.execution = self.Execution()
+        self.caching = self.Caching()
 
     class NodeReplacement(ProxiedSingleton):
         """Successors of node classes that are gone."""
@@ -49,6 +52,21 @@ class ComfyAPI_latest(ComfyAPIBase):
             it: a Pillow image, or a tensor (H, W, C) or (B, H, W, C).
             """
             report_progress(value, max_value, node_id, preview_image, ignore_size_limit)
+
+    class Caching(ProxiedSingleton):
+        """Results of nodes that are kept outside of this process."""
+
+        CacheProvider = cache_provider.CacheProvider
+        CacheContext = cache_provider.CacheContext
+        CacheValue = cache_provider.CacheValue
+
+        async def register_provider(self, provider: cache_provider.CacheProvider) -> None:
+            """Ask this provider too, after those that were registered before."""
+            cache_provider.register_cache_provider(provider)
+
+        async def unregister_provider(self, provider: cache_provider.CacheProvider) -> None:
+            """Ask this provider no more."""
+            cache_provider.unregister_cache_provider(provider)
 
 
 class ComfyExtension(ABC):
@@ -92,6 +110,7 @@ class Types:
 
 
 ComfyAPI = ComfyAPI_latest
+Caching = ComfyAPI_latest.Caching
 ComfyAPISync: Any = create_sync_class(ComfyAPI_latest)
 IO = io
 UI = ui

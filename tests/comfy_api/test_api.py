@@ -19,9 +19,9 @@ from comfy_api.internal.api_registry import (
 )
 from comfy_api.internal.async_to_sync import run_blocking
 from comfy_api.internal.singleton import ProxiedSingleton
-from comfy_api.latest import ComfyAPI, ComfyAPISync, io
+from comfy_api.latest import Caching, ComfyAPI, ComfyAPISync, io
 from comfy_api.version_list import supported_versions
-from comfy_execution import progress
+from comfy_execution import cache_provider, progress
 from comfy_execution.dynamic_prompt import DynamicPrompt
 from comfy_execution.utils import CurrentNodeContext, get_executing_context
 
@@ -129,6 +129,21 @@ def test_replacements_reach_the_server_also_those_from_before_it_started(monkeyp
             }
         ],
     }
+
+
+def test_cache_providers_are_registered_by_the_interface():
+    class Nothing(Caching.CacheProvider):
+        async def on_lookup(self, context):
+            return None
+
+        async def on_store(self, context, value):
+            pass
+
+    provider = Nothing()
+    ComfyAPISync().caching.register_provider(provider)
+    assert cache_provider.registered_providers()[-1] is provider
+    asyncio.run(Caching().unregister_provider(provider))
+    assert provider not in cache_provider.registered_providers()
 
 
 def test_a_singleton_can_be_set_before_its_first_use_only():
