@@ -102,14 +102,12 @@ def get_input_data(inputs, class_def, unique_id, execution_list=None, dynprompt=
     return found.values, found.missing, found.schema or {}
 
 
-def _call_of(
-    prompt_id, unique_id, obj, func, check, on_block, before_call, v3_data
-) -> tuple[CallOfNode, bool]:
-    """(how to call the method `func` of a node or class, whether it takes whole lists)."""
+def _call_of(prompt_id, unique_id, obj, func, check, on_block, before_call, v3_data) -> CallOfNode:
+    """How to call the method `func` of a node or class."""
     is_schema = schema_nodes.is_schema_class(obj)
     function = schema_nodes.bound_function(obj, func, v3_data) if is_schema else getattr(obj, func)
-    call = CallOfNode(prompt_id, unique_id, function, check=check, on_block=on_block, before_call=before_call)
-    return call, bool(getattr(obj, "INPUT_IS_LIST", False))
+    takes_lists = bool(getattr(obj, "INPUT_IS_LIST", False))
+    return CallOfNode(prompt_id, unique_id, function, takes_lists, check, on_block, before_call)
 
 
 async def _async_map_node_over_list(
@@ -118,10 +116,8 @@ async def _async_map_node_over_list(
 ):
     """Call the method `func` of a node (or class) once per element of its inputs. One result per call."""
     check = comfy.interruption.throw_exception_if_processing_interrupted if allow_interrupt else None
-    call, is_list = _call_of(
-        prompt_id, unique_id, obj, func, check, execution_block_cb, pre_execute_cb, v3_data
-    )
-    return await call.over_lists(input_data_all, input_is_list=is_list)
+    call = _call_of(prompt_id, unique_id, obj, func, check, execution_block_cb, pre_execute_cb, v3_data)
+    return await call.over_lists(input_data_all)
 
 
 def get_output_from_returns(return_values, obj):
@@ -145,12 +141,10 @@ async def get_output_data(
 def _get_output_now(prompt_id, unique_id, obj, input_data_all, execution_block_cb, pre_execute_cb, v3_data):
     """What `get_output_data` gives for a node that is not asynchronous; None for one that is."""
     check = comfy.interruption.throw_exception_if_processing_interrupted
-    call, is_list = _call_of(
+    call = _call_of(
         prompt_id, unique_id, obj, obj.FUNCTION, check, execution_block_cb, pre_execute_cb, v3_data
     )
-    if call.is_async:
-        return None
-    return merge_returns(call.at_once(input_data_all, input_is_list=is_list), obj)
+    return None if call.is_async else merge_returns(call.at_once(input_data_all), obj)
 
 
 _AS_SHIPPED = (_async_map_node_over_list, get_output_data, get_output_from_returns)
@@ -242,8 +236,7 @@ def _advice(error: Exception, class_type: str) -> str:
 class _InOrder(dict):
     """The nodes that ran, in their order; a set to those who add."""
 
-    def add(self, node_id: str) -> None:
-        self[node_id] = None
+    add = dict.setdefault
 
 
 class _InOrderOfAttempt(_InOrder):
@@ -427,9 +420,11 @@ class _RunOfPrompt:
             self.executor.server, self.dynprompt, self.caches, self.extra_data, self.executed,
             self.prompt_id, steps, {}, {}, self.ui_outputs,
         )
-        while not steps.is_empty():
+        while True:
             node_id = steps.stage_ready()
             if node_id is None:
+                if steps.is_empty():
+                    return True
                 node_id, error, ex = await steps.stage_node_execution(check)
             if node_id is None:
                 self.fail(error, ex)
@@ -449,7 +444,6 @@ class _RunOfPrompt:
                 steps.unstage_node_execution()
             else:
                 steps.complete_node_execution()
-        return True
 
     def _show_cached_intermediates(self, cached: list[str]) -> None:
         """Nodes that show something without being outputs show it again when their result is reused."""

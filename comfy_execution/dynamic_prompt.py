@@ -25,7 +25,7 @@ class DynamicPrompt:
 
     def get_node(self, node_id: str) -> dict[str, Any]:
         """The entry of a node. Raises NodeNotFoundError."""
-        node = self.find_node(node_id)
+        node = self.original_prompt.get(node_id) or self.ephemeral_prompt.get(node_id)
         if node is None:
             raise NodeNotFoundError(
                 f"Node {node_id} is not in the graph, but another node links to it. Check that link."

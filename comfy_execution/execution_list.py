@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from comfy_execution.dynamic_prompt import DynamicPrompt
 from comfy_execution.errors import DependencyCycleError, NodeInputError
 from comfy_execution.graph_utils import is_link
+from comfy_execution.node_facts import NodeFacts
 
 OUTPUT_OR_ASYNC, FEEDS_OUTPUT, TWO_STEPS_FROM_OUTPUT, ANYTHING_ELSE = range(4)
 SECONDS_BETWEEN_CHECKS = 0.25
@@ -39,8 +40,8 @@ class _Pending:
         self.rank = OUTPUT_OR_ASYNC if is_output or is_async else ANYTHING_ELSE
         self.missing = 0
         """How many nodes (and external blocks) it waits for."""
-        self.consumers: dict[str, None] = {}
-        self.producers: list[str] = []
+        self.consumers: dict[str, None] | None = None
+        self.producers: list[str] | None = None
         self.is_output = is_output
         self.feeds_output = False
 
@@ -63,8 +64,10 @@ class ExecutionList:
         self._unblocked = asyncio.Event()
         # Results that somebody in the list still uses, whatever a cache does with them in the meantime.
         self._held: dict[str, Any] = {}
-        self._uses: dict[str, set[str]] = {}
-        self._users: dict[str, set[str]] = {}
+        self._uses: dict[str, dict[str, None]] = {}
+        """By consumer, whose results it uses."""
+        self._users: dict[str, int] = {}
+        """By source, how many consumers use its result."""
 
     # -- building ------------------------------------------------------------------------------------------
 
@@ -74,42 +77,47 @@ class ExecutionList:
         if node_id in self._pending:
             return
         links: list[tuple[str, str]] = []
+        joined: list[str] = []
         waiting = [node_id]
         while waiting:
             current = waiting.pop()
             if current in self._pending:
                 continue
-            if self._enter(current):
-                continue
-            for source in self.needed_sources(current):
-                if not self.is_cached(source):
+            joined.append(current)
+            for source in self._enter(current):
+                if source not in self._pending and self._known(source) is None:
                     waiting.append(source)
                 links.append((source, current))
         for source, consumer in links:
             self._link(source, consumer)
+        for current in joined:
+            entry = self._pending[current]
+            if entry.missing == 0:
+                heapq.heappush(self._ready, (entry.rank, entry.order, current))
 
-    def _enter(self, node_id: str) -> bool:
-        """Put a node on the list. True if its result is known, so that it needs no inputs."""
-        facts = self.dynprompt.node_facts(node_id)
-        entry = _Pending(self._joined, facts.is_output, facts.is_async)
+    def _enter(self, node_id: str) -> list[str]:
+        """Put a node on the list. Returns the nodes that it needs; none if its own result is known."""
+        node = self.dynprompt.get_node(node_id)
+        facts = self.dynprompt.facts.of(node["class_type"])
+        self._pending[node_id] = _Pending(self._joined, facts.is_output, facts.is_async)
         self._joined += 1
-        self._pending[node_id] = entry
-        heapq.heappush(self._ready, (entry.rank, entry.order, node_id))
         known = self.output_cache.get_local(node_id)
         if known is None:
-            return False
+            return self._needed_sources(node, facts)
         self._hold(node_id, node_id, known)
-        return True
+        return []
 
     def needed_sources(self, node_id: str) -> list[str]:
         """The nodes whose results this one cannot start without."""
         node = self.dynprompt.get_node(node_id)
-        facts = self.dynprompt.facts.of(node["class_type"])
+        return self._needed_sources(node, self.dynprompt.facts.of(node["class_type"]))
+
+    def _needed_sources(self, node: dict[str, Any], facts: NodeFacts) -> list[str]:
         if facts.is_dynamic:
             facts = facts.live(node["inputs"])
         sources = []
         for name, value in node["inputs"].items():
-            if is_link(value):
+            if type(value) is list and is_link(value):
                 spec = facts.inputs[name]
                 if spec is None and not facts.accepts(name):
                     continue
@@ -143,15 +151,19 @@ class ExecutionList:
         if known is not None:
             return
         producer, waiting = self._pending[source], self._pending[consumer]
-        if consumer in producer.consumers:
+        if producer.consumers is None:
+            producer.consumers = {}
+        elif consumer in producer.consumers:
             return
         producer.consumers[consumer] = None
+        if waiting.producers is None:
+            waiting.producers = []
         waiting.producers.append(source)
         waiting.missing += 1
         if waiting.is_output and not producer.feeds_output:
             producer.feeds_output = True
             self._improve(source, FEEDS_OUTPUT)
-            for before in producer.producers:
+            for before in producer.producers or ():
                 if before in self._pending:
                     self._improve(before, TWO_STEPS_FROM_OUTPUT)
         if waiting.feeds_output:
@@ -193,8 +205,12 @@ class ExecutionList:
         return self._known(node_id) is not None
 
     def _hold(self, source: str, consumer: str, value: Any | None) -> None:
-        self._uses.setdefault(consumer, set()).add(source)
-        self._users.setdefault(source, set()).add(consumer)
+        uses = self._uses.get(consumer)
+        if uses is None:
+            uses = self._uses[consumer] = {}
+        if source not in uses:
+            uses[source] = None
+            self._users[source] = self._users.get(source, 0) + 1
         if value is not None:
             self._held[source] = value
 
@@ -215,9 +231,10 @@ class ExecutionList:
 
     def _release_uses(self, consumer: str) -> None:
         for source in self._uses.pop(consumer, ()):
-            users = self._users[source]
-            users.discard(consumer)
-            if not users:
+            users = self._users[source] - 1
+            if users:
+                self._users[source] = users
+            else:
                 del self._users[source]
                 self._held.pop(source, None)
 
@@ -282,9 +299,13 @@ class ExecutionList:
     def complete_node_execution(self) -> None:
         """The staged node has run: its consumers come nearer, and what it used is let go."""
         node_id = self._take_staged()
-        entry = self._pending.pop(node_id)
-        for consumer in entry.consumers:
-            self._satisfy(consumer)
+        pending, ready = self._pending, self._ready
+        entry = pending.pop(node_id)
+        for consumer in entry.consumers or ():
+            waiting = pending[consumer]
+            waiting.missing -= 1
+            if waiting.missing == 0:
+                heapq.heappush(ready, (waiting.rank, waiting.order, consumer))
         self._release_uses(node_id)
 
     def _take_staged(self) -> str:
@@ -299,7 +320,7 @@ class ExecutionList:
         current = next(iter(self._pending), None)
         while current is not None and current not in path:
             path[current] = None
-            current = next((p for p in self._pending[current].producers if p in self._pending), None)
+            current = next((p for p in self._pending[current].producers or () if p in self._pending), None)
         if current is None:
             return []
         nodes = list(path)

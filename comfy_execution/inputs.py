@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from comfy_execution.dynamic_prompt import DynamicPrompt
@@ -22,14 +22,14 @@ class LinkedResults(Protocol):
         """The result of one node for another, or None."""
 
 
-@dataclass
+@dataclass(slots=True)
 class NodeInputs:
     """Values by input name, each a list; the names whose link has no result yet; and what a node of the
     schema interface is told beside its inputs.
     """
 
-    values: dict[str, Any] = field(default_factory=dict)
-    missing: dict[str, bool] = field(default_factory=dict)
+    values: dict[str, Any]
+    missing: dict[str, bool]
     schema: SchemaData | None = None
 
 
@@ -69,27 +69,28 @@ def collect_inputs(
     """
     if facts.is_dynamic:
         facts = facts.live(inputs)
-    found = NodeInputs()
+    values: dict[str, Any] = {}
+    missing: dict[str, bool] = {}
+    specs = facts.inputs
     for name, value in inputs.items():
-        spec = facts.inputs[name]
+        spec = specs[name]
         if type(value) is list and is_link(value) and (spec is None or not spec.is_raw_link):
             if spec is None and not facts.accepts(name):
                 continue
             source, slot = value
             entry = None if results is None else results.get_cache(source, node_id)
             if entry is None or entry.outputs is None or slot >= len(entry.outputs):
-                found.missing[name] = True
-                found.values[name] = MISSING
+                missing[name] = True
+                values[name] = MISSING
             else:
-                found.values[name] = entry.outputs[int(slot)]
+                values[name] = entry.outputs[int(slot)]
         elif spec is not None or facts.accepts_all_inputs:
-            found.values[name] = [value]
+            values[name] = [value]
     if facts.hidden:
         hidden = hidden_values(facts.hidden, node_id, dynprompt, extra_data or {})
-        found.values.update((name, [value]) for name, value in hidden.items())
-    if facts.is_schema:
-        by_kind = {kind: kind for kind in facts.hidden_of_schema.values()}
-        found.schema = schema_data(
-            facts.expansion, hidden_values(by_kind, node_id, dynprompt, extra_data or {})
-        )
-    return found
+        values.update((name, [value]) for name, value in hidden.items())
+    if not facts.is_schema:
+        return NodeInputs(values, missing)
+    by_kind = {kind: kind for kind in facts.hidden_of_schema.values()}
+    hidden = hidden_values(by_kind, node_id, dynprompt, extra_data or {})
+    return NodeInputs(values, missing, schema_data(facts.expansion, hidden))

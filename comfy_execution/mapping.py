@@ -25,16 +25,21 @@ def _is_async(function: Callable[..., Any]) -> bool:
 class CallOfNode:
     """Calls one function of one node with lists of values.
 
+    `takes_lists`: one call gets them all; else there is one call per element.
     `check` runs before each call and may raise (interruption). `on_block` is given a blocker found among the
     arguments, and says what to hand on instead of a result. `before_call` gets the number of the call.
     """
+
+    __slots__ = (
+        "prompt_id", "node_id", "function", "is_async", "takes_lists", "check", "on_block", "before_call",
+    )
 
     def __init__(
         self,
         prompt_id: str,
         node_id: str,
         function: Callable[..., Any],
-        *,
+        takes_lists: bool,
         check: Callable[[], None] | None = None,
         on_block: BlockCallback | None = None,
         before_call: Callable[[int], None] | None = None,
@@ -43,23 +48,24 @@ class CallOfNode:
         self.node_id = node_id
         self.function = function
         self.is_async = _is_async(getattr(function, "__func__", function))
+        self.takes_lists = takes_lists
         self.check = check
         self.on_block = on_block
         self.before_call = before_call
 
-    async def over_lists(self, values: Mapping[str, Any], *, input_is_list: bool) -> list[Any]:
+    async def over_lists(self, values: Mapping[str, Any]) -> list[Any]:
         """One result per call. A call that is not finished after one turn of the loop is given as its task.
         """
         if not self.is_async:
-            return self.at_once(values, input_is_list=input_is_list)
+            return self.at_once(values)
         results: list[Any] = []
-        for arguments, index in self._ready_calls(values, input_is_list, results):
+        for arguments, index in self._ready_calls(values, results):
             results.append(await self._start(arguments, index))
         return results
 
-    def at_once(self, values: Mapping[str, Any], *, input_is_list: bool) -> list[Any]:
+    def at_once(self, values: Mapping[str, Any]) -> list[Any]:
         """The same for a function that is not asynchronous."""
-        if not input_is_list:
+        if not self.takes_lists:
             single = _single_call(values)
             if single is not None:  # by far the most usual case
                 if self.check is not None:
@@ -68,17 +74,17 @@ class CallOfNode:
                     self.before_call(0)
                 return [self._call(single, 0)]
         results: list[Any] = []
-        for arguments, index in self._ready_calls(values, input_is_list, results):
+        for arguments, index in self._ready_calls(values, results):
             results.append(self._call(arguments, index))
         return results
 
     def _ready_calls(
-        self, values: Mapping[str, Any], input_is_list: bool, results: list[Any]
+        self, values: Mapping[str, Any], results: list[Any]
     ) -> Iterator[tuple[Mapping[str, Any], int | None]]:
         """(arguments, number of the call). A blocked call is not among them: its result is put into
         `results`.
         """
-        for arguments, index, blocker in _calls(values, input_is_list):
+        for arguments, index, blocker in _calls(values, self.takes_lists):
             if self.check is not None:
                 self.check()
             if blocker is not None:

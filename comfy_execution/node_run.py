@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from comfy_execution import returns
@@ -83,7 +84,14 @@ class NodeRun:
             node, missing = self._prepare()
             if self.facts.has_check_lazy_status and await self._ask_for_lazy_inputs(node, missing):
                 return False
-            called = self._call_now(node) or await self._call(node)
+            called = None
+            if self.functions.get_output_now is not None:
+                called = self.functions.get_output_now(
+                    run.prompt_id, node_id, node, self.values, self._report_block, self._before_call(),
+                    self.schema,
+                )
+            if called is None:
+                called = await self._call(node)
             if called is None:
                 return False
             output, ui, expands = called
@@ -182,17 +190,9 @@ class NodeRun:
         self.schema = inputs.schema
         return node, inputs.missing
 
-    def _start_call(self, index: int) -> None:
-        GraphBuilder.set_default_prefix(self.node_id, index, 0)
-
-    def _call_now(self, node: Any) -> tuple[Any, dict[str, Any], bool] | None:
-        """(output, ui, whether it is an expansion), or None if only `_call` can do it."""
-        if self.functions.get_output_now is None:
-            return None
-        return self.functions.get_output_now(
-            self.run.prompt_id, self.node_id, node, self.values, self._report_block, self._start_call,
-            self.schema,
-        )
+    def _before_call(self) -> Callable[[int], None]:
+        """What is told the number of each call."""
+        return partial(GraphBuilder.set_default_prefix, self.node_id)
 
     async def _call(self, node: Any) -> tuple[Any, dict[str, Any], bool] | None:
         """(output, ui, whether it is an expansion), or None when the node has to wait."""
@@ -202,7 +202,7 @@ class NodeRun:
             node,
             self.values,
             execution_block_cb=self._report_block,
-            pre_execute_cb=self._start_call,
+            pre_execute_cb=self._before_call(),
             v3_data=self.schema,
         )
         if waits:

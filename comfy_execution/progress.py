@@ -116,24 +116,21 @@ class ProgressRegistry:
             entry = self.nodes[node_id] = NodeProgressState(state=NodeState.Pending, value=0, max=1)
         return entry
 
-    def _set(self, node_id: str, state: NodeState, value: float, max_value: float) -> NodeProgressState:
-        entry = self.nodes.get(node_id)
-        if entry is None:
-            entry = self.nodes[node_id] = {"state": state, "value": value, "max": max_value}
-        else:
-            entry["state"], entry["value"], entry["max"] = state, value, max_value
-        return entry
-
     def start_progress(self, node_id: str) -> None:
         """A node starts."""
-        entry = self._set(node_id, NodeState.Running, 0.0, 1.0)
+        entry = self.nodes.get(node_id)
+        if entry is None:  # the usual case, once per node
+            entry = self.nodes[node_id] = {"state": NodeState.Running, "value": 0.0, "max": 1.0}
+        else:
+            entry["state"], entry["value"], entry["max"] = NodeState.Running, 0.0, 1.0
         for handler in self.handlers.values():
             if handler.enabled:
                 handler.start_handler(node_id, entry, self.prompt_id)
 
     def update_progress(self, node_id: str, value: float, max_value: float, image: Any = None) -> None:
         """A node got to `value` of `max_value`."""
-        entry = self._set(node_id, NodeState.Running, value, max_value)
+        entry = self.ensure_entry(node_id)
+        entry["state"], entry["value"], entry["max"] = NodeState.Running, value, max_value
         for handler in self.handlers.values():
             if handler.enabled:
                 handler.update_handler(node_id, value, max_value, entry, self.prompt_id, image)
@@ -207,8 +204,9 @@ class WebUIProgressHandler(ProgressHandler):
     def start_handler(self, node_id: str, state: NodeProgressState, prompt_id: str) -> None:
         """A node starts."""
         with self._lock:
-            self._running[node_id] = None
-            self._note(node_id)
+            self._running[node_id] = self._changed[node_id] = None
+            if self._timer is None:
+                self._tell()
 
     def update_handler(
         self,
@@ -221,8 +219,9 @@ class WebUIProgressHandler(ProgressHandler):
     ) -> None:
         """A node got further; a preview picture is sent at once."""
         with self._lock:
-            self._running[node_id] = None
-            self._note(node_id)
+            self._running[node_id] = self._changed[node_id] = None
+            if self._timer is None:
+                self._tell()
         if image is not None:
             self._send_preview(node_id, prompt_id, image)
 
@@ -230,7 +229,9 @@ class WebUIProgressHandler(ProgressHandler):
         """A node has ended."""
         with self._lock:
             self._running.pop(node_id, None)
-            self._note(node_id)
+            self._changed[node_id] = None
+            if self._timer is None:
+                self._tell()
 
     def reset(self) -> None:
         """Another prompt begins: what was held back is not sent any more."""
@@ -246,10 +247,8 @@ class WebUIProgressHandler(ProgressHandler):
             if self._changed:
                 self._send()
 
-    def _note(self, node_id: str) -> None:
-        self._changed[node_id] = None
-        if self._timer is not None:
-            return
+    def _tell(self) -> None:
+        """Send now, or in a while together with what comes until then."""
         if self._budget.take():
             self._send()
         else:
