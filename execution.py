@@ -32,7 +32,7 @@ from comfy_execution.force import Request, read_request
 from comfy_execution.graph_utils import ExecutionBlocker, GraphBuilder
 from comfy_execution.inputs import collect_inputs
 from comfy_execution.is_changed import ChangeValues
-from comfy_execution.mapping import CallOfNode, unfinished
+from comfy_execution.mapping import CallOfNode, call_now, is_async, single_arguments, unfinished
 from comfy_execution.node_facts import NodeFacts, Prompt
 from comfy_execution.node_run import Functions, NodeRun, PromptRun, merge_returns
 from comfy_execution.progress import (
@@ -141,6 +141,13 @@ async def get_output_data(
 def _get_output_now(prompt_id, unique_id, obj, input_data_all, execution_block_cb, pre_execute_cb, v3_data):
     """What `get_output_data` gives for a node that is not asynchronous; None for one that is."""
     check = comfy.interruption.throw_exception_if_processing_interrupted
+    if v3_data is None and not getattr(obj, "INPUT_IS_LIST", False):
+        arguments = single_arguments(input_data_all)
+        function = getattr(obj, obj.FUNCTION)
+        if arguments is not None and not is_async(function):  # by far the most usual case
+            check()
+            pre_execute_cb(0)
+            return merge_returns([call_now(prompt_id, unique_id, 0, function, arguments)], obj)
     call = _call_of(
         prompt_id, unique_id, obj, obj.FUNCTION, check, execution_block_cb, pre_execute_cb, v3_data
     )

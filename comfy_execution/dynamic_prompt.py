@@ -30,7 +30,7 @@ class DynamicPrompt:
             raise NodeNotFoundError(
                 f"Node {node_id} is not in the graph, but another node links to it. Check that link."
             )
-        return node
+        return node  # type: ignore[no-any-return]
 
     def find_node(self, node_id: str) -> dict[str, Any] | None:
         """The entry of a node, or None."""

@@ -246,9 +246,7 @@ class ExecutionList:
 
     def stage_ready(self) -> str | None:
         """The node to run next, if nothing asynchronous is going on and none has to be waited for."""
-        if self._external_blocks:
-            return None
-        self.staged_node_id = self._pop_ready()
+        self.staged_node_id = None if self._external_blocks else self._pop_ready()
         return self.staged_node_id
 
     async def stage_node_execution(
@@ -298,8 +296,8 @@ class ExecutionList:
 
     def complete_node_execution(self) -> None:
         """The staged node has run: its consumers come nearer, and what it used is let go."""
-        node_id = self._take_staged()
         pending, ready = self._pending, self._ready
+        node_id = self._take_staged()
         entry = pending.pop(node_id)
         for consumer in entry.consumers or ():
             waiting = pending[consumer]

@@ -9,12 +9,10 @@ from typing import Any
 
 def is_link(value: object) -> bool:
     """Is this input value a link, `[node id, slot]`?"""
-    return (
-        isinstance(value, list)
-        and len(value) == 2
-        and isinstance(value[0], str)
-        and isinstance(value[1], (int, float))
-    )
+    if not isinstance(value, list) or len(value) != 2:
+        return False
+    node_id, slot = value
+    return isinstance(node_id, str) and (type(slot) is int or isinstance(slot, (int, float)))
 
 
 class ExecutionBlocker:

@@ -16,10 +16,28 @@ from comfy_execution.utils import CurrentNodeContext, enter_call, leave_call
 BlockCallback = Callable[[ExecutionBlocker], ExecutionBlocker]
 
 
-@functools.lru_cache(maxsize=4096)
-def _is_async(function: Callable[..., Any]) -> bool:
-    """Asked for every call, and the same for all of them."""
-    return inspect.iscoroutinefunction(function)
+# Asked for every call, and the same for all calls of one function.
+_is_coroutine_function = functools.lru_cache(maxsize=4096)(inspect.iscoroutinefunction)
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Is this an `async def`?"""
+    return _is_coroutine_function(getattr(function, "__func__", function))
+
+
+def call_now(
+    prompt_id: str, node_id: str, index: int | None, function: Callable[..., Any], arguments: Mapping[str, Any]
+) -> Any:
+    """Call the function of a node. Whatever it raises is an Exception or an interruption."""
+    token = enter_call((prompt_id, node_id, index))
+    try:
+        return function(**arguments)
+    except (Exception, InterruptProcessingException):
+        raise
+    except BaseException as error:  # sys.exit, KeyboardInterrupt, a pack's own: only the node ends
+        raise NodeEndedError(f"The node ended itself with {error!r} instead of a result.") from error
+    finally:
+        leave_call(token)
 
 
 class CallOfNode:
@@ -47,7 +65,7 @@ class CallOfNode:
         self.prompt_id = prompt_id
         self.node_id = node_id
         self.function = function
-        self.is_async = _is_async(getattr(function, "__func__", function))
+        self.is_async = is_async(function)
         self.takes_lists = takes_lists
         self.check = check
         self.on_block = on_block
@@ -65,17 +83,9 @@ class CallOfNode:
 
     def at_once(self, values: Mapping[str, Any]) -> list[Any]:
         """The same for a function that is not asynchronous."""
-        if not self.takes_lists:
-            single = _single_call(values)
-            if single is not None:  # by far the most usual case
-                if self.check is not None:
-                    self.check()
-                if self.before_call is not None:
-                    self.before_call(0)
-                return [self._call(single, 0)]
         results: list[Any] = []
         for arguments, index in self._ready_calls(values, results):
-            results.append(self._call(arguments, index))
+            results.append(call_now(self.prompt_id, self.node_id, index, self.function, arguments))
         return results
 
     def _ready_calls(
@@ -94,17 +104,6 @@ class CallOfNode:
                 self.before_call(index)
             yield arguments, index
 
-    def _call(self, arguments: Mapping[str, Any], index: int | None) -> Any:
-        token = enter_call((self.prompt_id, self.node_id, index))
-        try:
-            return self.function(**arguments)
-        except (Exception, InterruptProcessingException):
-            raise
-        except BaseException as error:  # sys.exit, KeyboardInterrupt, a pack's own: only the node ends
-            raise NodeEndedError(f"The node ended itself with {error!r} instead of a result.") from error
-        finally:
-            leave_call(token)
-
     async def _start(self, arguments: Mapping[str, Any], index: int | None) -> Any:
         task = asyncio.create_task(self._call_async(arguments, index))
         await asyncio.sleep(0)  # it may be done without ever waiting
@@ -120,8 +119,8 @@ class CallOfNode:
                 raise NodeEndedError(f"The node ended itself with {error!r} instead of a result.") from error
 
 
-def _single_call(values: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The arguments, if each input is one value and none of them a blocker (and there are inputs)."""
+def single_arguments(values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The arguments of the only call, if each input is one value and none of them a blocker (and there are inputs)."""
     arguments = {}
     for name, many in values.items():
         if len(many) != 1:

@@ -110,15 +110,18 @@ class NodeRun:
             self.run.server.send_sync(event, data, self.run.server.client_id)
 
     def _announce(self) -> None:
-        shown = self.run.dynprompt.get_display_node_id(self.node_id)
-        self.run.server.last_node_id = shown
-        data = {
-            "node": self.node_id,
-            "display_node": shown,
-            "prompt_id": self.run.prompt_id,
-            "reason": self.run.caches.reasons.get(self.node_id),
-        }
-        self._send("executing", data)
+        run, node_id = self.run, self.node_id
+        shown = run.dynprompt.get_display_node_id(node_id)
+        server = run.server
+        server.last_node_id = shown
+        if server.client_id is not None:
+            data = {
+                "node": node_id,
+                "display_node": shown,
+                "prompt_id": run.prompt_id,
+                "reason": run.caches.reasons.get(node_id),
+            }
+            server.send_sync("executing", data, server.client_id)
 
     def _show(self, ui: dict[str, Any]) -> None:
         """Put what the node shows into history, and tell the client."""
@@ -148,10 +151,11 @@ class NodeRun:
         self.run.execution_list.cache_update(self.node_id, cached)
 
     def _finish(self, entry: CacheEntry) -> None:
-        self.run.execution_list.cache_update(self.node_id, entry)
-        self.run.caches.store(self.node_id, self.class_type, entry)
-        get_progress_state().finish_progress(self.node_id)
-        self.run.executed.add(self.node_id)
+        run, node_id = self.run, self.node_id
+        run.execution_list.cache_update(node_id, entry)
+        run.caches.store(node_id, self.class_type, entry)
+        get_progress_state().finish_progress(node_id)
+        run.executed.add(node_id)
 
     def _report_block(self, blocker: ExecutionBlocker) -> ExecutionBlocker:
         """The first consumer of a blocker with a message tells the client; later ones are silent."""

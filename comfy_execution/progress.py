@@ -137,17 +137,16 @@ class ProgressRegistry:
 
     def finish_progress(self, node_id: str) -> None:
         """A node has finished."""
-        self._end(node_id, NodeState.Finished)
+        entry = self.ensure_entry(node_id)
+        entry["state"], entry["value"] = NodeState.Finished, entry["max"]
+        for handler in self.handlers.values():
+            if handler.enabled:
+                handler.finish_handler(node_id, entry, self.prompt_id)
 
     def fail_progress(self, node_id: str) -> None:
         """A node has failed or was interrupted."""
-        self._end(node_id, NodeState.Error)
-
-    def _end(self, node_id: str, state: NodeState) -> None:
         entry = self.ensure_entry(node_id)
-        entry["state"] = state
-        if state is NodeState.Finished:
-            entry["value"] = entry["max"]
+        entry["state"] = NodeState.Error
         for handler in self.handlers.values():
             if handler.enabled:
                 handler.finish_handler(node_id, entry, self.prompt_id)
