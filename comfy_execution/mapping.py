@@ -26,7 +26,11 @@ def is_async(function: Callable[..., Any]) -> bool:
 
 
 def call_now(
-    prompt_id: str, node_id: str, index: int | None, function: Callable[..., Any], arguments: Mapping[str, Any]
+    prompt_id: str,
+    node_id: str,
+    index: int | None,
+    function: Callable[..., Any],
+    arguments: Mapping[str, Any],
 ) -> Any:
     """Call the function of a node. Whatever it raises is an Exception or an interruption."""
     token = enter_call((prompt_id, node_id, index))
@@ -120,7 +124,7 @@ class CallOfNode:
 
 
 def single_arguments(values: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The arguments of the only call, if each input is one value and none of them a blocker (and there are inputs)."""
+    """The arguments of the only call; None if there may be several or none, or if one is a blocker."""
     arguments = {}
     for name, many in values.items():
         if len(many) != 1:
