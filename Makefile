@@ -28,7 +28,7 @@ docs: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/docs $(ARGS)
 
 bench: $(VENV)/.installed-dev
-	$(BIN)/python benchmarks/executor_chain.py
+	$(BIN)/python benchmarks/executor_cost.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/download_speed.py
 

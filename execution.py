@@ -8,7 +8,6 @@ called.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 import time
@@ -23,7 +22,7 @@ import comfy.interruption
 import latent_preview
 import nodes
 from comfy_depot import hooks as depot
-from comfy_execution import prompt_queue, prompt_validation, schema_nodes
+from comfy_execution import prompt_loop, prompt_queue, prompt_validation, schema_nodes
 from comfy_execution.attempt import Attempt
 from comfy_execution.caching import CacheEntry, CacheSet, CacheType
 from comfy_execution.dynamic_prompt import DynamicPrompt
@@ -325,7 +324,7 @@ class PromptExecutor:
         self, prompt: Prompt, prompt_id: str, extra_data: dict | None = None, execute_outputs: Any = ()
     ) -> None:
         """Run a prompt to its end. Errors of nodes do not raise: they are in the messages."""
-        asyncio.run(self.execute_async(prompt, prompt_id, extra_data, execute_outputs))
+        prompt_loop.run(self.execute_async(prompt, prompt_id, extra_data, execute_outputs))
 
     async def execute_async(
         self, prompt: Prompt, prompt_id: str, extra_data: dict | None = None, execute_outputs: Any = ()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
@@ -102,6 +103,8 @@ class PromptServer:
         feature_flags.apply_arguments(args)
         self.loop = loop
         self.messages: asyncio.Queue[tuple[Any, Any, str | None]] = asyncio.Queue()
+        self._outbox: deque[tuple[Any, Any, str | None]] = deque()
+        self._outbox_is_noticed = False
         self.supports = ["custom_nodes_from_web"]
         self.number = 0
         self.client_id: str | None = None
@@ -228,8 +231,17 @@ class PromptServer:
 
         A named event carries JSON, a number carries bytes.
         """
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self.messages.put_nowait, (event, data, sid))
+        if (sid is None and not self.sockets) or self.loop.is_closed():
+            return
+        self._outbox.append((event, data, sid))
+        if not self._outbox_is_noticed:  # one wake-up of the loop for all messages that come meanwhile
+            self._outbox_is_noticed = True
+            self.loop.call_soon_threadsafe(self._take_outbox)
+
+    def _take_outbox(self) -> None:
+        self._outbox_is_noticed = False
+        while self._outbox:
+            self.messages.put_nowait(self._outbox.popleft())
 
     def send_progress_text(self, text: str | bytes | bytearray, node_id: str, sid: str | None = None) -> None:
         """Show a text below a node."""

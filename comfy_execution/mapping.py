@@ -20,7 +20,7 @@ BlockCallback = Callable[[ExecutionBlocker], ExecutionBlocker]
 _is_coroutine_function = functools.lru_cache(maxsize=4096)(inspect.iscoroutinefunction)
 
 
-def is_async(function: Callable[..., Any]) -> bool:
+def is_async(function: Callable[..., Any] | None) -> bool:
     """Is this an `async def`?"""
     return _is_coroutine_function(getattr(function, "__func__", function))
 

@@ -8,11 +8,13 @@ prompt may hold thousands of nodes of a few classes. Classes of the schema inter
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from comfy_execution import dynamic_inputs, schema_nodes
+from comfy_execution.mapping import is_async
 
 Prompt = dict[str, Any]
 """A graph as clients send it: `{node id: {"class_type": str, "inputs": {name: literal or [id, slot]}}}`."""
@@ -56,10 +58,14 @@ def find_input(declared: Mapping[str, Any], name: str) -> InputSpec | None:
     return None
 
 
+# Asked for each prompt, and the same for all.
+_parameters_of = functools.lru_cache(maxsize=4096)(inspect.getfullargspec)
+
+
 def _validation_parameters(class_def: Any, name: str | None) -> tuple[frozenset[str], bool]:
     if name is None:
         return frozenset(), False
-    spec = inspect.getfullargspec(getattr(class_def, name))
+    spec = _parameters_of(getattr(class_def, name))
     return frozenset(spec.args + spec.kwonlyargs), spec.varkw is not None
 
 
@@ -84,7 +90,7 @@ class NodeFacts:
         self.function: str = getattr(class_def, "FUNCTION", "")
         self.is_output = getattr(class_def, "OUTPUT_NODE", False) is True
         self.has_intermediate_output = bool(getattr(class_def, "HAS_INTERMEDIATE_OUTPUT", False))
-        self.is_async = inspect.iscoroutinefunction(getattr(class_def, self.function, None))
+        self.is_async = is_async(getattr(class_def, self.function, None))
         self.is_changed_function = schema_nodes.function_name(class_def, "IS_CHANGED")
         self.validation_function = schema_nodes.function_name(class_def, "VALIDATE_INPUTS")
         self.has_check_lazy_status = schema_nodes.function_name(class_def, "check_lazy_status") is not None
