@@ -99,7 +99,11 @@ class _Walk:
             if id(value) in self.seen:
                 continue
             self.seen.add(id(value))
-            inside = self._count(value, kind)
+            try:
+                inside = self._count(value, kind)
+            except Exception:  # subclasses of arrays and pictures, and other threads: an estimate must do
+                self.size.own += OBJECT_BYTES
+                continue
             if depth < DEPTH_LIMIT:
                 stack.extend((one, depth + 1) for one in inside)
 

@@ -201,18 +201,20 @@ class RetainingCache(ClassicCache):
 
     def put(self, node_id: str, entry: CacheEntry, computed: Computed = Computed()) -> None:
         """Store a result, and make room for it."""
-        super().put(node_id, entry)
         signature = self._signatures.get(node_id)
         if signature is None:
             return
+        self._entries[signature] = entry
+        self._fresh.add(signature)
+        self._hidden.discard(signature)
+        seconds, sources, is_lasting = computed
         if entry.ui is None and result_size.is_small(entry.outputs):
-            kept = Kept(result_size.ENTRY_BYTES, computed.seconds, _NO_BLOCKS, self._prompt, computed.sources)
+            kept = Kept(result_size.ENTRY_BYTES, seconds, _NO_BLOCKS, self._prompt, sources)
         else:
             size = result_size.measure(entry.outputs, entry.ui)
-            kept = Kept(size.own, computed.seconds, size.blocks, self._prompt, computed.sources)
-            kept.device_bytes = size.device
+            kept = Kept(size.own, seconds, size.blocks, self._prompt, sources, device_bytes=size.device)
             (self._elsewhere.add if size.is_elsewhere else self._elsewhere.discard)(signature)
-        if not computed.is_lasting:
+        if not is_lasting:
             self._passing.add(signature)
         ledger = self._ledger
         ledger.add(signature, kept)

@@ -136,6 +136,17 @@ def test_a_tensor_of_a_kind_without_storage_gets_an_estimate():
     assert size.total == ENTRY_BYTES + 2 * 64 or size.total == ENTRY_BYTES + 64
 
 
+def test_what_fails_when_it_is_looked_at_gets_an_estimate_and_the_rest_is_counted():
+    class Bad(numpy.ndarray):
+        __array_interface__ = property(lambda self: 1 / 0)
+
+    class Gone(Image.Image):
+        size = property(lambda self: 1 / 0)
+
+    size = measure([numpy.zeros(9).view(Bad), Gone(), floats()])
+    assert sum(size.blocks.values()) == MEGABYTE and size.own < ENTRY_BYTES + 1000
+
+
 @pytest.mark.parametrize(
     ("outputs", "small"),
     [([], True), ([[1], ["text"], [None]], True), ([["x" * 101]], False), ([[object()]], False),
