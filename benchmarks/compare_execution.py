@@ -13,8 +13,9 @@ is known to differ stands with its reason in EXPECTED; any other difference ends
 
 Upstream takes the outputs of a prompt in the order of a Python set, which is another one in each process. So
 the first server's order is read from its history, and the prompt is posted to the second with its nodes in
-that order: give upstream's address first. Where the orders differ all the same, the messages of each node are
-compared.
+that order: give upstream's address first. Start this server with --cache-classic: without it results survive
+a change of workflow, and less runs than on upstream. Where the orders differ all the same, the messages of
+each node are compared.
 """
 
 from __future__ import annotations
@@ -96,7 +97,6 @@ EXPECTED = (
         "*",
         "1.0 and true are two values; upstream takes the result of one for the other",
     ),
-    Expected("a, b, a/3", "*", "results survive a change of workflow"),
 )
 
 

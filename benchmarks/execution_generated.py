@@ -145,7 +145,7 @@ def generated(count: int, number: int) -> list[Scenario]:
 
     @seed(number)
     @settings(
-        max_examples=EXAMPLES_FOR_ONE * count,
+        max_examples=max(1, EXAMPLES_FOR_ONE * count),
         database=None,
         phases=[Phase.generate],
         deadline=None,

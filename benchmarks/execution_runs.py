@@ -205,7 +205,6 @@ add(
         "s": node("ShowTwo", a=["a", 0], b=["b", 0]),
     },
     CHAIN,
-    SCENARIOS,
 )
 for class_type in ("Context", "ContextAsync"):
     add(
@@ -226,7 +225,6 @@ add(
     "objects",
     *[{"a": node("Count", value=value), "s": node("Show", value=["a", 0])} for value in (1, 2, 2, 3)],
     CHAIN,
-    SCENARIOS,
     {"a": node("Count", value=4), "s": node("Show", value=["a", 0])},
 )
 for class_type in ("CountOfId", "CountEach"):
@@ -342,3 +340,45 @@ add("queue: delete", queued(("post", Post(LATER[0])), ("post", Post(LATER[1])), 
 add("queue: delete the running one", queued(("post", Post(LATER[0])), ("delete", 0)))
 add("queue: clear", queued(("post", Post(LATER[0])), ("post", Post(LATER[1])), ("clear",)))
 add("queue: refused ones do not count", queued(("post", Post({"a": number()})), ("post", Post(LATER[0]))))
+
+
+# -- nodes that describe themselves in a schema ------------------------------------------------------------
+
+
+def v3(class_type: str, **inputs: Any) -> Prompt:
+    """A V3 node that is shown by a V3 node."""
+    return {"x": number(3), "a": node(class_type, **inputs), "s": node("V3Show", value=["a", 0])}
+
+
+add("v3: limits and defaults", *again(v3("V3Add", a=1)), v3("V3Add", a=["x", 0], b=2), v3("V3Add", a=100))
+add("v3: asynchronous", *again(v3("V3Async", a=["x", 0])))
+add("v3: missing and wrong inputs", v3("V3Add"), v3("V3Add", a="many"), v3("V3Add", a=["s", 0]))
+lists = {"x": numbers(3), "a": node("V3Sum", values=["x", 0]), "s": node("ShowList", values=["a", 0])}
+add("v3: lists", *again({**lists, "t": node("V3Show", value=["a", 1])}))
+for on in (True, False):
+    branches = {"t": number(1), "f": number(2)}
+    add(f"v3: lazy {on}", {**branches, **v3("V3Switch", on=on, if_true=["t", 0], if_false=["f", 0])})
+for kind in ("constant", "nan", "value", "raises"):
+    add(f"v3: fingerprint {kind}", *again(v3("V3Changed", kind=kind, value=["x", 0])))
+add("v3: validate inputs", v3("V3Judged", text="good"), v3("V3Judged", text="bad"))
+add("v3: expansion", *again(v3("V3Expand", value=["x", 0])), v3("V3Expand", value=7))
+add("v3: blocker", *again(v3("V3Block", value=1)), v3("V3Block", value=0))
+add("v3: hidden", *again({"a": node("V3Hidden", value=1)}))
+add("v3: a class is locked", v3("V3Assigns", value=1))
+add(
+    "v3: not idempotent",
+    {
+        "a": node("V3Each", value=1),
+        "b": node("V3Each", value=1),
+        "s": node("ShowTwo", a=["a", 0], b=["b", 0]),
+    },
+)
+grown = {"numbers.number0": 1, "numbers.number1": ["x", 0]}
+add("v3: growing inputs", *again(v3("V3Grow", **grown)), v3("V3Grow"), v3("V3Grow", **{"numbers.number0": 5}))
+add(
+    "v3: inputs by choice",
+    *again(v3("V3Mode", **{"mode": "one", "mode.x": 1})),
+    v3("V3Mode", mode="one"),
+    v3("V3Mode", **{"mode": "two", "mode.x": ["x", 0], "mode.y": "text"}),
+    v3("V3Mode", mode="three"),
+)

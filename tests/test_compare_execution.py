@@ -63,6 +63,8 @@ def test_nodes_are_put_into_the_order_of_outputs():
 def test_there_are_enough_scenarios_each_with_a_name_of_its_own():
     names = [scenario.name for scenario in SCENARIOS]
     assert len(set(names)) == len(names) >= 100
+    posts = [post for scenario in SCENARIOS for step in scenario.steps for post in step.posts]
+    assert all(json.dumps(post.prompt) for post in posts)
     for known in compare_execution.EXPECTED:
         pattern = known.scenario.rpartition("/")[0]
         assert fnmatch.filter(names, pattern), f"{pattern} is expected to differ, but is no scenario"
@@ -72,6 +74,7 @@ def test_generated_scenarios_can_be_repeated_and_differ_from_seed_to_seed():
     one = generated(5, 1)
     assert one == generated(5, 1) != generated(5, 2)
     assert all(len(scenario.steps) >= 3 for scenario in one)
+    assert generated(0, 1) == []
 
 
 def test_the_pack_can_be_put_into_a_server(tmp_path, capsys):

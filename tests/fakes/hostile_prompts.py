@@ -193,6 +193,8 @@ class Hostile:
 
     def _mutate(self, whole: Any) -> None:
         places = list(_places(whole))
+        if not places:
+            return
         where, key = self.random.choice(places)
         action = self.random.randrange(4)
         if action == 0:

@@ -7,12 +7,12 @@ from aiohttp import web
 
 from server import PromptServer
 
-from . import decisions, runs, values
+from . import decisions, runs, schemas, values
 from .declare import CALLS, CLASSES
 
 NODE_CLASS_MAPPINGS = CLASSES
 
-__all__ = ["NODE_CLASS_MAPPINGS", "decisions", "runs", "values"]
+__all__ = ["NODE_CLASS_MAPPINGS", "decisions", "runs", "schemas", "values"]
 
 
 @PromptServer.instance.routes.get("/compare_pack/calls")
