@@ -95,7 +95,7 @@ kept = st.builds(
 stores = st.lists(kept, max_size=12).map(lambda many: {b"%d" % i: one for i, one in enumerate(many)})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(stores, st.integers(0, 8000), st.sets(st.integers(0, 11)), st.randoms())
 def test_the_budget_holds_and_the_plan_is_one_and_true(entries, budget, used, shuffling):
     in_use = {b"%d" % i for i in used}
@@ -111,7 +111,7 @@ def test_the_budget_holds_and_the_plan_is_one_and_true(entries, budget, used, sh
     assert plan_drops(dict(mixed), budget, in_use=in_use, now=9).drops == plan.drops
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(stores, st.integers(0, 8000), st.integers(0, 8000))
 def test_a_smaller_budget_drops_the_same_and_more(entries, one, other):
     less, more = sorted((one, other), reverse=True)
@@ -119,7 +119,7 @@ def test_a_smaller_budget_drops_the_same_and_more(entries, one, other):
     assert many[: len(few)] == few
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(stores, st.integers(0, 9000), st.data())
 def test_what_is_no_smaller_and_no_dearer_never_outlives(entries, budget, data):
     size, larger = data.draw(st.integers(1, 500)), data.draw(st.integers(0, 500))
