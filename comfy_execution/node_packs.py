@@ -23,6 +23,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from comfy_execution import schema_nodes
+
 log = logging.getLogger(__name__)
 
 
@@ -141,6 +143,17 @@ async def _nodes_of_extension(entrypoint: Any, file: str) -> tuple[dict[str, Any
     return classes, {schema.node_id: schema.display_name for schema, _ in schemas if schema.display_name}
 
 
+def _problem_with_schema(node_class: Any) -> str | None:
+    """Why the schema of a class cannot be used. Asked once, here: afterwards prompts rely on it."""
+    if not schema_nodes.is_schema_class(node_class):
+        return None
+    try:
+        node_class.GET_SCHEMA()
+    except Exception as failure:  # code of the pack; its other nodes can be used
+        return f"{type(failure).__name__}: {failure}"
+    return None
+
+
 async def enter_nodes(registry: Registry, module: ModuleType, python_module: str) -> list[str]:
     """Enter the module's node classes; returns their names. Built-in names are left alone."""
     file = getattr(module, "__file__", python_module)
@@ -160,6 +173,10 @@ async def enter_nodes(registry: Registry, module: ModuleType, python_module: str
                 python_module,
                 name,
             )
+            continue
+        problem = _problem_with_schema(node_class)
+        if problem is not None:
+            log.error("Node %s of %s is left out. Its schema fails: %s", name, python_module, problem)
             continue
         node_class.RELATIVE_PYTHON_MODULE = python_module
         registry.classes[name] = node_class

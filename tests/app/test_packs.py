@@ -4,6 +4,7 @@ import json
 from types import SimpleNamespace
 
 import nodes
+from comfy_api.latest import ComfyAPI, io
 
 
 def add_pack(base, name="pack"):
@@ -185,3 +186,9 @@ async def test_a_node_that_cannot_describe_itself_is_left_out_and_logged(client,
     assert "Echo" in described and not {"Raises", "NotJson", "Infinite"} & set(described)
     for name in ("Raises", "NotJson", "Infinite"):
         assert f"Node class {name} is left out of /object_info." in caplog.text
+
+
+async def test_packs_register_successors_by_the_node_interface(client):
+    await ComfyAPI().node_replacement.register(io.NodeReplace("NewOne", "OldOne"))
+    told = await (await client.get("/api/node_replacements")).json()
+    assert told["OldOne"][0]["new_node_id"] == "NewOne"

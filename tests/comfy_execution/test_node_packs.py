@@ -129,6 +129,16 @@ async def test_an_entry_point_that_fails_leaves_the_start_alone(tmp_path, regist
     assert report.error == "OSError: no network"
 
 
+async def test_a_node_whose_schema_cannot_be_read_is_left_out_and_the_others_are_not(
+    tmp_path, registry, caplog
+):
+    broken = "\nclass Broken(Hello):\n    @classmethod\n    def define_schema(cls):\n        return [][0]\n"
+    source = EXTENSION + broken + "\nNODE_CLASS_MAPPINGS = {'Broken': Broken, 'Good': Hello}\n"
+    report = await load_pack(str(write_pack(tmp_path, "half", source)), registry)
+    assert (report.error, report.node_names) == (None, ("Good",))
+    assert "Node Broken of custom_nodes.half is left out" in caplog.text and "IndexError" in caplog.text
+
+
 async def test_the_old_mapping_counts_before_the_entry_point(tmp_path, registry):
     source = EXTENSION + "\nNODE_CLASS_MAPPINGS = {'Mapped': Hello}\n"
     report = await load_pack(str(write_pack(tmp_path, "both", source)), registry)

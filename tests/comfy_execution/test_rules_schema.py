@@ -1,6 +1,7 @@
 """The rules of node classes that describe themselves in a schema (V3)."""
 
 import asyncio
+import gc
 import itertools
 
 import pytest
@@ -456,3 +457,16 @@ def test_packs_that_call_the_functions_of_execution_are_given_the_data_of_a_visi
 
 def test_nodes_of_the_older_interface_know_nothing_of_schemas(rig):
     assert execution.get_input_data({"a": 1}, make(lambda self, a: (a,), {"a": INT}), "5")[2] == {}
+
+
+def test_clones_of_a_class_do_not_outlive_their_visit(rig):
+    klass = schema_node(
+        lambda cls, many: io.NodeOutput(len(many)),
+        [io.Autogrow.Input("many", io.Autogrow.TemplatePrefix(io.Int.Input("number"), "n", min=0))],
+        hidden=[io.Hidden.prompt],
+    )
+    rig.add(Counts=klass)
+    for value in range(5):
+        rig.run({"1": node("Counts", **{"many.n0": value}), "2": node("Show", value=["1", 0])})
+    gc.collect()
+    assert klass.__subclasses__() == []
