@@ -118,7 +118,7 @@ def test_with_outputs_chosen_each_run_saves_the_picture_until_the_user_takes_it_
     assert sent(studio.run(5)) == {"force": "outputs"} and studio.saved() == 4
 
     page.click(PANEL_BUTTON)
-    page.click(".depot-panel .depot-button")
+    page.click(".depot-force .depot-button")
     assert page.text(FORCE_BUTTON) == "Again: as usual"
     assert sent(studio.run(6)) == {} and studio.saved() == 4
     assert page.errors() == []
@@ -269,6 +269,25 @@ def test_every_reason_has_its_words(studio):
         [reason for reason, _ in REASONS_IN_WORDS],
     )
     assert said == [words for _, words in REASONS_IN_WORDS]
+
+
+def test_the_queue_is_paused_and_resumed_in_the_panel(studio):
+    page = studio.page
+    page.click(PANEL_BUTTON)
+    page.wait("return document.querySelector('.depot-queue-count').innerText === 'Nothing waits.'")
+    page.click(".depot-queue .depot-button")
+    page.wait("return document.querySelector('.depot-queue .depot-button').innerText === 'Resume'")
+    studio.server.post_json("/prompt", {"prompt": OTHER_PROMPT})
+    page.wait("return document.querySelector('.depot-queue-count').innerText === 'Paused, 1 prompt waits'")
+    page.save_screenshot("paused.png")
+    assert studio.server.get_json("/history") == {}
+    page.open()  # somebody who comes later sees it too
+    page.click(PANEL_BUTTON)
+    page.wait("return document.querySelector('.depot-queue-count')?.innerText === 'Paused, 1 prompt waits'")
+    page.click(".depot-queue .depot-button")
+    studio.finished(1)
+    page.wait("return document.querySelector('.depot-queue-count').innerText === 'Nothing waits.'")
+    assert page.errors() == []
 
 
 def test_a_changed_seed_is_named_and_a_download_is_shown_and_cancelled(tmp_path, open_page):

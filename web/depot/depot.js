@@ -3,6 +3,7 @@ import { app } from "/scripts/app.js";
 import { hookQueueing, runAgain, runNodeAgain } from "./force.js";
 import { addForceButton } from "./force_menu.js";
 import { sidebarTab, TAB } from "./panel.js";
+import { followQueue } from "./queue.js";
 import { explain } from "./reasons.js";
 import { TEXT } from "./text.js";
 import { followTransfers } from "./transfers.js";
@@ -31,6 +32,7 @@ app.registerExtension({
         { combo: { alt: true, shift: true, key: "Enter" }, commandId: "Depot.RunAgain.everything" },
     ],
     init() {
+        followQueue();
         followTransfers();
         hookQueueing();
     },

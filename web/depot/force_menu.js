@@ -21,8 +21,11 @@ function radioGroup(legend, values, texts, key) {
             element("span", { class: "depot-choice-hint" }, texts[value].hint));
         group.append(element("label", { class: "depot-choice" }, radio, words));
     }
+    const hint = element("p", { class: "depot-quiet depot-chosen-hint", role: "status" });
+    group.append(hint);
     const show = () => {
         for (const [value, radio] of radios) radio.checked = force[key] === value;
+        hint.textContent = texts[force[key]].hint;
     };
     return { group, show };
 }

@@ -3,6 +3,16 @@ export const TEXT = {
     panel: "Depot",
     panelTooltip: "Depot: run again, why nodes ran, downloads",
 
+    queue: {
+        title: "Queue",
+        count: (count) => (count === 0 ? "Nothing waits." : count === 1 ? "1 prompt" : `${count} prompts`),
+        pausedCount: (count) => `Paused, ${count === 1 ? "1 prompt waits" : `${count} prompts wait`}`,
+        pause: "Pause",
+        resume: "Resume",
+        hint: "While the queue is paused, no prompt starts. The one that runs goes on.",
+        failed: { pause: "The queue could not be paused", resume: "The queue could not be resumed" },
+    },
+
     force: {
         title: "Run again",
         legend: "What runs again",
