@@ -92,6 +92,13 @@ EXPECTED = (
     Expected("expansion: mapped Loop/1", "*", "equal nodes in two expansions share a result"),
     Expected("expansion: ExpandCircle/1", "*", "the error names the nodes of the circle"),
     Expected("expansion: ExpandUnknown/1", "*", "the error says what to install"),
+    Expected("tokens/1", "history", "a token that a node shows is not kept in the history"),
+    Expected("v3: blocker/*", "*", "block_execution without values blocks; upstream loses it"),
+    Expected("v3: a class is locked/1", "*", "another text of the error"),
+    Expected("v3: growing inputs/3", "*", "too few inputs are refused; upstream runs the node, which fails"),
+    Expected(
+        "v3: inputs by choice/5", "*", "an unknown choice is refused; upstream runs the node, which fails"
+    ),
     Expected(
         "numbers and texts that look alike/4",
         "*",

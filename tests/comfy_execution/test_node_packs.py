@@ -168,6 +168,12 @@ async def test_a_pack_cannot_replace_a_built_in_node(tmp_path, registry, caplog)
     assert "may not replace the built-in node LoadImage" in caplog.text
 
 
+async def test_of_two_packs_with_a_node_of_one_name_the_later_counts(tmp_path, registry):
+    await load_pack(str(write_pack(tmp_path, "one", PACK)), registry)
+    await load_pack(str(write_pack(tmp_path, "two", PACK.replace('"hello"', '"later"'))), registry)
+    assert registry.classes["Hello"]().run() == ("later",)
+
+
 def test_disabled_hidden_and_cache_entries_are_no_packs(tmp_path):
     for name in ("off.disabled", "__pycache__", ".git", "good"):
         (tmp_path / name).mkdir()

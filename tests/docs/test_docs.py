@@ -78,3 +78,13 @@ def test_every_depot_option_is_explained_in_the_depot_page():
     source = read("comfy_depot/options.py")
     missing = [name for name in re.findall(r'add\(\s*"(--[a-z-]+)"', source) if name not in page]
     assert not missing, missing
+
+
+def test_every_rule_of_execution_names_tests_that_exist():
+    rows = re.findall(r"^\| (\d+) \| .* \| (.*) \|$", read("docs/rules.md"), re.M)
+    assert [int(number) for number, _ in rows] == [*range(1, 95), 96]
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    exist = set(re.findall(r"def (test_\w+)", sources))
+    named = {number: re.findall(r"`(test_\w+)`", tests) for number, tests in rows}
+    assert not [number for number, tests in named.items() if not tests]
+    assert not [test for tests in named.values() for test in tests if test not in exist]
