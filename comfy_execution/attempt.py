@@ -1,17 +1,21 @@
 """What the running prompt has done so far, in a file that survives the death of the process.
 
-The file has a JSON object per line; the first names the prompt by its row in the journal. An entry is one
-write that the system keeps when this process is killed, so that it costs a few microseconds:
+The file has a JSON list per line: the number of the attempt, and one entry. The first names the prompt by its
+row in the journal. An entry is one write that the system keeps when this process is killed: it costs a
+few microseconds:
 
-    {"sequence": 7}                     the prompt that runs
-    {"shown": "9", "what": {...}}       a node has shown something: it is written before the client is told
-    {"done": "9"}                       ... and has finished
-    {"number": [...], "is": 4}          a call of `folder_paths.get_save_image_path` got this number
-    {"counted": true}                   the death of this process is counted already
-    {"stopped": true}                   this process was asked to stop: no death
+    [12, {"sequence": 7}]                     the prompt that runs
+    [12, {"shown": "9", "what": {...}}]       a node has shown something: written before the client is told
+    [12, {"done": "9"}]                       ... and has finished
+    [12, {"number": [...], "is": 4}]          a call of `folder_paths.get_save_image_path` got this number
+    [12, {"counted": true}]                   the death of this process is counted already
+    [12, {"stopped": true}]                   this process was asked to stop: no death
 
-When the prompt is run again, outputs that had finished are shown as they were, if no other node needs
-them, and a file that is saved again gets its old number: it takes the place of its former self.
+The next attempt writes over it from the start, and what is left of the one before has another number. A file
+that grows or is replaced for each prompt would be some file systems' reason to wait for the disk.
+
+When the prompt is run again, outputs that had finished are shown as they were if no other node needs them.
+A file that is saved again gets its old number: it takes the place of its former self.
 """
 
 from __future__ import annotations
@@ -46,6 +50,8 @@ class PastAttempt:
     """What the file says about an attempt that did not end."""
 
     def __init__(self, path: Path) -> None:
+        self.attempt = 0
+        self.size = 0
         self.sequence: int | None = None
         self.shown: dict[str, Shown] = {}
         self.done: set[str] = set()
@@ -53,11 +59,22 @@ class PastAttempt:
         self.counted = False
         self.stopped = False
         with contextlib.suppress(FileNotFoundError):
-            for line in path.read_bytes().splitlines():
-                try:
-                    self._take(json.loads(line))
-                except (ValueError, KeyError, TypeError):  # the last line of a process that was killed
+            self.size = self._read(path.read_bytes())
+
+    def _read(self, content: bytes) -> int:
+        """Take the entries of the first attempt in the file; gives where they end."""
+        end = 0
+        for line in content.splitlines(keepends=True):
+            try:
+                number, entry = json.loads(line)
+                if self.sequence is not None and number != self.attempt or not line.endswith(b"\n"):
                     break
+                self.attempt = int(number)
+                self._take(entry)
+            except (ValueError, KeyError, TypeError):  # left over, or the last line of a killed process
+                break
+            end += len(line)
+        return end
 
     def _take(self, entry: Mapping[str, Any]) -> None:
         if "sequence" in entry:
@@ -82,10 +99,68 @@ class PastAttempt:
         return found
 
 
-def add_to(path: Path, entry: Mapping[str, Any]) -> None:
-    """Write one more line about an attempt that is over."""
-    with open(path, "ab") as file:
-        file.write(json.dumps(entry).encode() + b"\n")
+class AttemptFile:
+    """The file, open as long as its journal. An error is said once and ends the writing of this attempt."""
+
+    def __init__(self, path: Path, *, flushes: bool = False) -> None:
+        self.past = PastAttempt(path)
+        self._path = path
+        self._flushes = flushes
+        self._attempt = self.past.attempt
+        self._end = self.past.size
+        self._file = self._open(path)
+
+    def _open(self, path: Path) -> int | None:
+        try:
+            return os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+        except OSError as error:
+            self._complain(error)
+            return None
+
+    def begin(self, entries: list[Mapping[str, Any]], encode: Callable[[Any], str]) -> None:
+        """The next attempt, with these entries. Many are written beside: they are all there, or none."""
+        self._attempt += 1
+        content = b"".join(self._line(entry, encode) for entry in entries)
+        self._end = 0
+        if len(entries) == 1 and self._file is not None:
+            self._write(content)
+            return
+        beside = self._path.with_name(self._path.name + ".new")
+        self.close()
+        self._file = self._open(beside)
+        self._write(content)
+        try:
+            os.replace(beside, self._path)
+        except OSError as error:
+            self._complain(error)
+
+    def add(self, entry: Mapping[str, Any], encode: Callable[[Any], str] = json.dumps) -> None:
+        """One more entry."""
+        self._write(self._line(entry, encode))
+
+    def close(self) -> None:
+        """Write no more."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _line(self, entry: Mapping[str, Any], encode: Callable[[Any], str]) -> bytes:
+        return f"[{self._attempt}, {encode(entry)}]\n".encode()
+
+    def _write(self, content: bytes) -> None:
+        if self._file is None:
+            return
+        try:
+            self._end += _write_at(self._file, content, self._end)
+            if self._flushes:
+                os.fsync(self._file)
+        except OSError as error:
+            self._complain(error)
+            self.close()
+
+    def _complain(self, error: OSError) -> None:
+        log.error("%s cannot be written (%s). If the server dies now, outputs of the running prompt are made "
+                  "again.", self._path, error)
 
 
 class ShownOutputs(dict[str, Shown]):
@@ -105,64 +180,31 @@ class ShownOutputs(dict[str, Shown]):
 
 
 class Attempt:
-    """A prompt that runs now. `past` is its attempt that did not end, if there is one."""
+    """A prompt that runs now."""
 
     def __init__(
         self,
-        path: Path,
+        file: AttemptFile,
         sequence: int,
         *,
         encode: Callable[[Any], str],
-        past: PastAttempt | None = None,
-        last_sign_of_life: float = 0.0,
-        journal_opened_at: float = float("inf"),
-        flushes: bool = False,
+        alive_until: float = 0.0,
         temp_directory: Callable[[], str] | None = None,
     ) -> None:
-        self._path = path
+        """`alive_until`: until when, in seconds, the process before may have saved files."""
+        is_again = file.past.sequence == sequence
+        self._past = file.past if is_again else None
+        self._file = file
         self._encode = encode
-        self._past = past
-        self._alive_until = min(last_sign_of_life + LONGEST_SILENCE, journal_opened_at)
-        self._flushes = flushes
+        self._alive_until = alive_until
         self._temp_directory = temp_directory
         self._calls: Counter[tuple[str, int, str]] = Counter()
         self._cached: frozenset[str] = frozenset()
         self.outputs = ShownOutputs(self)
-        self._file: int | None = None
-        self._begin([{"sequence": sequence}, *(past.entries() if past is not None else ())])
-
-    def _begin(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        content = b"".join(self._encode(entry).encode() + b"\n" for entry in entries)
-        beside = self._path.with_name(self._path.name + ".new")
-        try:
-            self._file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
-            os.write(self._file, content)
-            os.replace(beside, self._path)
-        except OSError as error:
-            log.error("%s cannot be written (%s). If the server dies now, the prompt runs again from its "
-                      "beginning.", self._path, error)
+        file.begin([{"sequence": sequence}, *(file.past.entries() if is_again else ())], encode)
 
     def _add(self, entry: Mapping[str, Any]) -> None:
-        if self._file is None:
-            return
-        try:
-            os.write(self._file, self._encode(entry).encode() + b"\n")
-            if self._flushes:
-                os.fsync(self._file)
-        except OSError as error:
-            log.error("%s cannot be written (%s). If the server dies now, outputs of this prompt are made "
-                      "again.", self._path, error)
-            self.close()
-
-    def close(self) -> None:
-        """The prompt has ended."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
-    def note_stopped(self) -> None:
-        """The process was asked to stop while the prompt runs."""
-        self._add({"stopped": True})
+        self._file.add(entry, self._encode)
 
     # -- outputs -------------------------------------------------------------------------------------------
 
@@ -234,6 +276,13 @@ class Attempt:
                             "the picture gets a new number.", name, other, folder)
                 return None
         return number, given_at
+
+
+def _write_at(file: int, content: bytes, place: int) -> int:
+    if hasattr(os, "pwrite"):
+        return os.pwrite(file, content, place)
+    os.lseek(file, place, os.SEEK_SET)
+    return os.write(file, content)
 
 
 def _needed_by(roots: Iterable[str], prompt: Mapping[str, Any]) -> set[str]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from comfy_execution.attempt import Attempt, PastAttempt, add_to
+from comfy_execution.attempt import LONGEST_SILENCE, Attempt, AttemptFile
 from comfy_execution.journal import Accepted, Journal, JournalError, JournalFullError, WhenDone
 from comfy_execution.journal_history import JournalHistory, without
 from comfy_execution.waiting import QueueItem, WaitingPrompts
@@ -52,8 +52,11 @@ class DurableQueue:
         self.max_deaths = max_deaths
         self.temp_directory = temp_directory
         self.attempt: Attempt | None = None
-        self._attempt_file = journal.path.with_name(journal.path.name + ".attempt")
-        self._past = PastAttempt(self._attempt_file)
+        self._file = AttemptFile(
+            journal.path.with_name(journal.path.name + ".attempt"), flushes=journal.sync == "full"
+        )
+        self._past = self._file.past
+        self._alive_until = min(journal.lock.last_sign_of_life + LONGEST_SILENCE, journal.opened_at)
         self.next_sequence = 0
         self._said_full = -SECONDS_BETWEEN_COMPLAINTS
 
@@ -94,21 +97,15 @@ class DurableQueue:
 
     def begin(self, item: QueueItem) -> None:
         """A prompt starts."""
-        if self.attempt is not None:
-            self.attempt.close()
         self.journal.shows_life = True
-        is_again = item.sequence is not None and self._past.sequence == item.sequence
+        self.journal.lock.show_life()
         self.attempt = Attempt(
-            self._attempt_file,
+            self._file,
             -1 if item.sequence is None else item.sequence,
             encode=_scrubbing(self.journal.encode, item),
-            past=self._past if is_again else None,
-            last_sign_of_life=self.journal.lock.last_sign_of_life,
-            journal_opened_at=self.journal.opened_at,
-            flushes=self.journal.sync == "full",
+            alive_until=self._alive_until,
             temp_directory=self.temp_directory,
         )
-        self.journal.lock.show_life()
 
     def finish(self, item: QueueItem | None, entry: dict[str, Any], *, same_item: bool) -> bool:
         """A prompt has ended. False while the disk is full: ask again, the result must not get lost."""
@@ -126,9 +123,7 @@ class DurableQueue:
         except JournalError as error:
             log.error("Prompt %s has ended and is not in the history: %s", entry["prompt"][1], error)
         self.journal.shows_life = False
-        if self.attempt is not None:
-            self.attempt.close()
-            self.attempt = None
+        self.attempt = None
         return True
 
     def number_for(self, folder: str, name: str, free: int) -> int:
@@ -139,7 +134,7 @@ class DurableQueue:
     def note_stopped(self) -> None:
         """The process is asked to stop while a prompt runs: it will run again, and no death is counted."""
         if self.attempt is not None:
-            self.attempt.note_stopped()
+            self._file.add({"stopped": True})
 
     # -- after a restart -----------------------------------------------------------------------------------
 
@@ -181,7 +176,7 @@ class DurableQueue:
         self.journal.run(
             lambda db: db.execute("UPDATE prompts SET deaths=? WHERE sequence=?", (deaths + 1, sequence))
         )
-        add_to(self._attempt_file, {"counted": True})
+        self._file.add({"counted": True})
         return deaths + 1
 
     def _set_aside(self, item: QueueItem, deaths: int) -> None:

@@ -31,6 +31,7 @@ ROWS_PER_STATEMENT = 200
 WRITES_PER_CHECKPOINT = 250
 LONGEST_WAL = 64 << 20
 SECONDS_BETWEEN_SIGNS = 0.5
+SECONDS_BETWEEN_LOOKS = 0.2
 BUSY_SECONDS = 10
 FREE_BYTES_TO_KEEP = 4 << 20
 
@@ -55,7 +56,9 @@ CREATE TABLE IF NOT EXISTS prompts(
 CREATE INDEX IF NOT EXISTS waiting ON prompts(sequence) WHERE ended IS NULL;
 CREATE UNIQUE INDEX IF NOT EXISTS finished_ids ON prompts(prompt_id) WHERE ended IS NOT NULL;
 CREATE INDEX IF NOT EXISTS finished ON prompts(ended) WHERE ended IS NOT NULL;
-CREATE INDEX IF NOT EXISTS finished_by_creation ON prompts(created DESC, ended, status)
+CREATE INDEX IF NOT EXISTS finished_by_creation ON prompts(created DESC, ended, status, workflow)
+    WHERE ended IS NOT NULL;
+CREATE INDEX IF NOT EXISTS finished_by_duration ON prompts(duration DESC, ended, status, workflow)
     WHERE ended IS NOT NULL;
 """
 INSERT = "INSERT INTO prompts(sequence, prompt_id, item, priority, tenant, turn, counter, tokens) VALUES "
@@ -107,6 +110,7 @@ class Journal:
         self.sync = sync
         self.encode = encode
         self.opened_at = time.time()
+        self._looked_for_room, self._has_room = 0.0, True
         self.set_aside: Path | None = None
         self._mutex = threading.Lock()
         self._pending: deque[tuple[Accepted | Operation[Any], WhenDone | None]] = deque()
@@ -222,6 +226,28 @@ class Journal:
         self._pending.append((what, when_done))
         self._wake.set()
 
+    def run_statement(self, statement: str, values: Sequence[Any]) -> int:
+        """`run` for one statement, which is its own transaction; gives the number of changed rows."""
+        told: list[tuple[WhenDone, JournalError | None]] = []
+        try:
+            with self._mutex:
+                told = self._write_pending()
+                self._watch_length()
+                return self._connection.execute(statement, values).rowcount
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+        finally:
+            _tell(told)
+
+    def write_now(self, row: Accepted) -> None:
+        """Write a prompt, and what was submitted before, in this thread. Raises JournalError."""
+        told: list[JournalError | None] = []
+        self._pending.append((row, told.append))
+        while not told:  # another thread may just be writing it
+            self.flush()
+        if told[0] is not None:
+            raise told[0]
+
     def run(self, operation: Operation[T]) -> T:
         """Write this now, after what was submitted before; gives what it returns. Raises JournalError."""
         told: list[tuple[WhenDone, JournalError | None]] = []
@@ -240,11 +266,6 @@ class Journal:
             told = self._write_pending()
         _tell(told)
 
-    def flush_until(self, is_written: Callable[[], bool]) -> None:
-        """The same, until what the caller has submitted was told to be written."""
-        while not is_written():
-            self.flush()
-
     def read(self, operation: Operation[T]) -> T:
         """Read what is written, with all that was submitted before. Raises JournalError."""
         self.flush()
@@ -257,6 +278,13 @@ class Journal:
 
     def has_room(self) -> bool:
         """Is there room for another prompt, and then for the ends of those that wait?"""
+        now = time.monotonic()
+        if now - self._looked_for_room < SECONDS_BETWEEN_LOOKS:
+            return self._has_room
+        self._looked_for_room, self._has_room = now, self._look_for_room()
+        return self._has_room
+
+    def _look_for_room(self) -> bool:
         try:
             status = os.statvfs(self.path.parent)
         except (AttributeError, OSError):  # Windows has no statvfs; there it is noticed when it is full

@@ -74,20 +74,21 @@ class JournalHistory(MutableMapping[str, HistoryEntry]):
             _number(jobs.duration_of(job)), key_text(job.get("workflow_id")),
             key_text((prompt[3] or {}).get("client_id")),
         )  # fmt: skip
-        item = None
+        item = ""
         if sequence is None or not same_item:
             item = without(self._journal.encode(list(prompt)), secrets)
 
         def write(db: sqlite3.Connection) -> None:
             if sequence is not None and db.execute(FINISH, (*values, sequence)).rowcount:
-                if item is not None:
-                    db.execute("UPDATE prompts SET item=? WHERE sequence=?", (item, sequence))
+                db.execute("UPDATE prompts SET item=? WHERE sequence=?", (item, sequence))
                 return
-            row = Accepted(_next_sequence(db), prompt_id, item or "[]", 0.0, "", turn, 0.0, "[]")
+            row = Accepted(_next_sequence(db), prompt_id, item, 0.0, "", turn, 0.0, "[]")
             db.execute(INSERT + PLACES, row)
             db.execute(FINISH, (*values, row.sequence))
 
-        self._journal.run(write)
+        if item or not self._journal.run_statement(FINISH, (*values, sequence)):
+            item = item or without(self._journal.encode(list(prompt)), secrets)
+            self._journal.run(write)
         self._count += 1
         if self._count > self._limit():
             self._journal.submit(self._drop_oldest)

@@ -7,10 +7,12 @@ from __future__ import annotations
 import mmap
 import os
 import sys
+import time
 from pathlib import Path
 
 SIZE = 4096
 LONGEST_NOTE = 250
+SECONDS_BETWEEN_SIGNS = 0.25
 
 
 def _lock(file: int) -> bool:
@@ -35,6 +37,7 @@ class JournalLock:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._said_alive = 0.0
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         self.held = _lock(self._file)
         if not self.held:
@@ -54,8 +57,11 @@ class JournalLock:
         self._memory[: 1 + len(data)] = bytes((len(data),)) + data
 
     def show_life(self) -> None:
-        """This process is alive."""
-        os.utime(self._file)
+        """This process is alive. Said at most a few times a second."""
+        now = time.monotonic()
+        if now - self._said_alive > SECONDS_BETWEEN_SIGNS:
+            self._said_alive = now
+            os.utime(self._file)
 
     def close(self) -> None:
         """Let others have it."""

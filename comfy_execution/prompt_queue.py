@@ -98,12 +98,7 @@ class PromptQueue:
         """Let a prompt wait for its turn. With a journal it is written down first (raises JournalError)."""
         waiting = item if isinstance(item, QueueItem) else QueueItem(item)
         if self.durable is not None and waiting.sequence is None:
-            row = self._row(self.durable, waiting)
-            written: list[JournalError | None] = []
-            self.durable.accept(row, written.append)
-            self.durable.journal.flush_until(lambda: bool(written))
-            if written[0] is not None:
-                raise written[0]
+            self.durable.journal.write_now(self._row(self.durable, waiting))
         with self.mutex:
             self.queue.push(waiting)
             self.server.queue_updated()
@@ -223,7 +218,7 @@ class PromptQueue:
                 entry = {
                     "prompt": kept,
                     "outputs": {},
-                    "status": None if status is None else copy.deepcopy(status._asdict()),
+                    "status": None if status is None else self._kept_status(status),
                     **history_result,
                 }
                 if not self._remember(item, prompt, entry):
@@ -233,6 +228,10 @@ class PromptQueue:
             self.run_times.append(time.monotonic() - started)
             self.server.queue_updated()
             return True
+
+    def _kept_status(self, status: PromptQueue.ExecutionStatus) -> dict[str, Any]:
+        """A journal makes text of it at once; in memory it must be nobody else's."""
+        return status._asdict() if self.durable is not None else copy.deepcopy(status._asdict())
 
     def _remember(self, item: QueueItem | None, prompt: tuple[Any, ...], entry: HistoryEntry) -> bool:
         if self.durable is not None:

@@ -161,6 +161,7 @@ async def test_a_full_queue_answers_503_and_when_to_come_back(server):
 
 async def test_a_journal_without_room_answers_507_and_the_server_goes_on(server, monkeypatch):
     client = await server()
+    monkeypatch.setattr("comfy_execution.journal.SECONDS_BETWEEN_LOOKS", 0)
     monkeypatch.setattr("comfy_execution.journal.FREE_BYTES_TO_KEEP", 1 << 60)
     status, content = await post(client, "lost")
     assert status == 507 and content["error"]["type"] == "journal_full"

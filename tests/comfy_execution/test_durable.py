@@ -395,6 +395,6 @@ def test_a_torn_last_line_is_no_harm(born, saving):
     house.put("a", graph={"1": node("Save", value=1), "2": node("Save", value=2)})
     dies(saving, house, 2)
     attempt = house.durable.journal.path.with_name("queue.db.attempt")
-    attempt.write_bytes(attempt.read_bytes() + b'{"done": "2')
+    attempt.write_bytes(attempt.read_bytes() + b'[1, {"done": "2"}]')
     run_next(saving, born())
     assert saving.calls == [("Save", 2)]
