@@ -338,7 +338,7 @@ def test_a_killed_server_goes_on_where_it_was(tmp_path):
         for number, prompt_id in enumerate(("running", "next")):
             body = {"prompt": prompt, "prompt_id": prompt_id, "number": number}
             assert server.request("POST", "/prompt", body)[0] == 200
-        while not list((tmp_path / "output").glob("*.txt")):
+        while b'{"done": "1"}' not in (tmp_path / "user/__queue/queue.db.attempt").read_bytes():
             pass
         server.kill()
         server.start()
