@@ -10,6 +10,7 @@ from app import progress_messages, worker
 from comfy import interruption, progress_bar
 from comfy.cli_args import args
 from comfy_execution import progress
+from comfy_execution.dynamic_prompt import DynamicPrompt
 from protocol import BinaryEventTypes
 
 
@@ -188,7 +189,8 @@ def test_the_host_can_ask_how_the_cache_stands_also_after_it_was_freed(house):
 def told(monkeypatch):
     """A host whose progress hook is installed, and what the node states were told."""
     host, states = Host(), []
-    registry = SimpleNamespace(update_progress=lambda *arguments: states.append(arguments))
+    registry = progress.ProgressRegistry("last", DynamicPrompt({}))
+    registry.update_progress = lambda *arguments: states.append(arguments)
     monkeypatch.setattr(progress_messages, "get_progress_state", lambda: registry)
     progress_messages.install(host)
     host.client_id, host.last_node_id, host.last_prompt_id = "me", "9", "last"
