@@ -110,11 +110,11 @@ def _expand_combo(
     expansion.declare(category, full, ("COMBO", plain))
     if full not in live:
         return
-    expansion.paths[full] = f"{full}.{full.rpartition('.')[2]}"
     for choice in choices:
         if choice["key"] == live[full]:
             _expand_all(expansion, choice["inputs"], live, f"{full}.")
             break
+    expansion.paths[full] = f"{full}.{full.rpartition('.')[2]}"
 
 
 def _expand_slot(
@@ -122,8 +122,8 @@ def _expand_slot(
 ) -> None:
     expansion.declare("optional", full, (options.get("slotType", "*"), options))
     if full in live:
-        expansion.paths[full] = f"{full}.{full.rpartition('.')[2]}"
         _expand_all(expansion, options["inputs"], live, f"{full}.")
+        expansion.paths[full] = f"{full}.{full.rpartition('.')[2]}"
 
 
 _EXPANDERS = {AUTOGROW: _expand_autogrow, DYNAMIC_COMBO: _expand_combo, DYNAMIC_SLOT: _expand_slot}

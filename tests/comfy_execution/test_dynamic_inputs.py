@@ -62,6 +62,11 @@ def test_a_choice_declares_the_inputs_of_its_key_only():
     assert nested(declared, {"mode": "two"}) == {"mode": {"mode": "two", "b": None}}
 
 
+def test_the_choice_itself_comes_after_its_inputs():
+    declared = combo(("one", {"required": {"a": ("INT", {})}}))
+    assert list(nested(declared, {"mode": "one", "mode.a": 4})["mode"]) == ["a", "mode"]
+
+
 def test_a_choice_that_is_missing_or_unknown_is_still_declared():
     declared = combo(("one", {"required": {"a": ("INT", {})}}))
     assert list(expand(declared, {}).required) == ["mode"]
