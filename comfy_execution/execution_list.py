@@ -76,7 +76,7 @@ class ExecutionList:
         """
         if node_id in self._pending:
             return
-        links: list[tuple[str, str]] = []
+        links: list[tuple[str, str, Any | None]] = []
         joined: list[str] = []
         waiting = [node_id]
         while waiting:
@@ -85,11 +85,12 @@ class ExecutionList:
                 continue
             joined.append(current)
             for source in self._enter(current):
-                if source not in self._pending and self._known(source) is None:
+                known = self._known(source)
+                if known is None and source not in self._pending:
                     waiting.append(source)
-                links.append((source, current))
-        for source, consumer in links:
-            self._link(source, consumer)
+                links.append((source, current, known))
+        for source, consumer, known in links:
+            self._link(source, consumer, known)
         for current in joined:
             entry = self._pending[current]
             if entry.missing == 0:
@@ -143,10 +144,10 @@ class ExecutionList:
         """`to_node_id` cannot run before `from_node_id` has."""
         if not self.is_cached(from_node_id):
             self.add_node(from_node_id)
-        self._link(from_node_id, to_node_id)
+        self._link(from_node_id, to_node_id, self._known(from_node_id))
 
-    def _link(self, source: str, consumer: str) -> None:
-        known = self._known(source)
+    def _link(self, source: str, consumer: str, known: Any | None) -> None:
+        """`known` is the source's result, if there is one."""
         self._hold(source, consumer, known)
         if known is not None:
             return

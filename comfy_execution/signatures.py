@@ -82,6 +82,8 @@ class Signatures:
         """Compute the signatures of these nodes and of all they depend on. Without recursion."""
         known, opened = self.by_node, set[str]()
         for first in node_ids:
+            if first in known:
+                continue
             stack = [first]
             while stack:
                 node_id = stack[-1]
@@ -131,13 +133,14 @@ class Signatures:
         """What a node's signature is made of, and the nodes whose signatures are still missing in it."""
         node = self.dynprompt.get_node(node_id)
         class_type, inputs, known = node["class_type"], node["inputs"], self.by_node
+        names = sorted(inputs) if len(inputs) > 1 else inputs
         parts: list[Any] = [class_type]
         unknown = []
         if node_id in self.changed:
             parts.append(("changed", canonical(self.changed[node_id])))
         if self.dynprompt.facts.of(class_type).id_is_part_of_key:
             parts.append(("id", node_id))
-        for name in sorted(inputs):
+        for name in names:
             value = inputs[name]
             kind = type(value)
             parts.append(name)
