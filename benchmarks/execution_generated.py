@@ -95,8 +95,9 @@ def graphs(draw: Draw) -> Prompt:
     prompt: Prompt = {}
     for number in range(draw(st.integers(2, 11))):
         prompt[f"n{number}"] = _draw_node(draw, prompt)
+    sources = sorted(prompt)
     for number in range(draw(st.integers(1, 3))):
-        source = [draw(st.sampled_from(sorted(prompt))), 0]
+        source = [draw(st.sampled_from(sources)), 0]
         class_type, name = draw(st.sampled_from([("Show", "value"), ("ShowList", "values")]))
         prompt[f"out{number}"] = node(class_type, **{name: source})
     return prompt

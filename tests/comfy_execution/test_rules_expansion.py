@@ -60,6 +60,19 @@ def test_an_inner_node_may_be_shown_on_another(rig):
     assert [d["display_node"] for d in result.of("executing") if d["node"] == "1.0.0.1"] == ["show"]
 
 
+def test_an_inner_node_may_be_shown_on_itself(rig):
+    def grow(self, value):
+        graph = GraphBuilder()
+        inner = graph.node("Add", a=value)
+        inner.set_override_display_id(inner.id)
+        return {"result": (inner.out(0),), "expand": graph.finalize()}
+
+    expands(rig, grow)
+    result = rig.run({"1": node("Grow", value=5), **shown()})
+    assert result.success
+    assert [d["display_node"] for d in result.of("executing") if d["node"] == "1.0.0.1"] == ["1.0.0.1"]
+
+
 def test_an_error_inside_is_put_down_to_the_users_node(rig):
     def fail(self):
         raise ValueError("inside")
