@@ -22,6 +22,7 @@ Prompt = dict[str, Any]
 
 PREFIX = "Cmp"
 SECONDS_TO_END = 60.0
+SECONDS_INTO_A_NODE = 0.1
 ERROR_KEYS = ("node_id", "node_type", "exception_type", "current_inputs")
 IDENTITY = ("node_id", "display_node_id", "parent_node_id", "real_node_id")
 NOT_COMPARED_IN_EXTRA_INFO = ("traceback", "exception_message")
@@ -164,6 +165,7 @@ class _StepRun:
             await self._post(post)
         if step.at:
             await self.server.seen(lambda message: _is_start_of(message, step.at))
+            await asyncio.sleep(SECONDS_INTO_A_NODE)  # the message goes out shortly before the call
             for action in step.then:
                 await self._act(*action)
         for prompt_id in self.open:
