@@ -32,6 +32,7 @@ class MissedEvents:
         self._away: OrderedDict[str, tuple[float, deque[Message]]] = OrderedDict()
         self._durable: DurableQueue | None = None
         self._seen: set[str] = set()
+        self._started = time.monotonic()
 
     def expect_back(self, clients: Iterable[str], durable: DurableQueue) -> None:
         """The server has started again; these clients have prompts that wait."""
@@ -64,12 +65,15 @@ class MissedEvents:
         """A client has a line again: what it has missed, in order."""
         _, messages = self._away.pop(sid, (0.0, ()))
         missed = list(messages)
+        if time.monotonic() - self._started > SECONDS_KEPT:  # who waited for the restart has come back
+            self._durable = None
+            self._seen.clear()
         if self._durable is not None and sid not in self._seen:
             told = {data.get("prompt_id") for _, data in missed if isinstance(data, dict)}
             ended = self._durable.ended_lately(sid, SECONDS_BEFORE_A_RESTART, ENDS_AFTER_A_RESTART)
             missed = [message for entry in ended if entry["prompt"][1] not in told
                       for message in _end_of(entry)] + missed
-        self._seen.add(sid)
+            self._seen.add(sid)
         return missed
 
 

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 MAX_DEATHS = 2
 SECONDS_BETWEEN_COMPLAINTS = 30.0
+LONGEST_DOWNTIME = 600.0
+"""Seconds after which nobody waits any more for the end of a prompt."""
 
 
 @dataclass
@@ -67,7 +69,7 @@ class DurableQueue:
         tokens = item[5] if len(item) > 5 and isinstance(item[5], dict) else {}
         try:
             text = json.dumps(list(item[:5]), allow_nan=False)
-        except TypeError:  # a pack has put objects into the item
+        except (TypeError, ValueError):  # objects that a pack has put there, or an infinite number
             text = self.journal.encode(list(item[:5]))
         except RecursionError:
             raise ValueError("it is nested too deeply") from None
@@ -205,7 +207,7 @@ class DurableQueue:
 
     def ended_lately(self, client_id: Any, seconds: float, count: int) -> list[dict[str, Any]]:
         """Entries of a client's prompts that ended in the last seconds of the process before, in order."""
-        since = self.journal.lock.last_sign_of_life - seconds
+        since = max(self.journal.lock.last_sign_of_life - seconds, self.journal.opened_at - LONGEST_DOWNTIME)
         query = (
             "SELECT prompt_id FROM prompts WHERE ended IS NOT NULL AND ended_at>=? AND client=? "
             "ORDER BY ended DESC LIMIT ?"

@@ -106,6 +106,26 @@ def test_what_ran_runs_again_first_and_once_in_the_history(born):
     assert sorted(house.queue.history) == ["a", "b", "c"]
 
 
+def test_an_infinite_number_is_kept_as_well_as_json_can(born):
+    born().put("a", strange=float("inf"))
+    assert [item[1] for item in born().queue.queue] == ["a"]
+
+
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_a_graph_that_is_nested_too_deeply_is_refused(born):
+    house = born()
+    graph = {"1": {"class_type": "Show", "inputs": {"value": nested(100_000)}}}
+    with pytest.raises(ValueError, match="nested too deeply"):
+        house.put("a", graph=graph)
+    assert len(house.queue.queue) == 0
+
+
 def test_removed_prompts_stay_removed(born):
     house = born()
     for prompt_id in "abc":
