@@ -74,6 +74,8 @@ class DurableQueue:
         except RecursionError:
             raise ValueError("it is nested too deeply") from None
         self.next_sequence += 1
+        item.size = len(text)
+        self.journal.bytes_waiting += item.size
         item.sequence = item.arrival = self.next_sequence
         return Accepted(
             item.sequence, str(item[1]), without(text, tokens.values()), item.priority, item.tenant,
@@ -82,16 +84,23 @@ class DurableQueue:
 
     def accept(self, row: Accepted, when_done: WhenDone) -> None:
         """Write it soon, together with others."""
-        self.journal.submit(row, when_done)
+
+        def done(error: JournalError | None) -> None:
+            if error is not None:
+                self.journal.bytes_waiting -= len(row.item)
+            when_done(error)
+
+        self.journal.submit(row, done)
 
     def forget(self, items: Sequence[QueueItem]) -> None:
         """Waiting prompts were taken out of the queue."""
+        self.journal.bytes_waiting -= sum(item.size for item in items)
         sequences = [(item.sequence,) for item in items if item.sequence is not None]
-        self.journal.run(lambda db: db.executemany("DELETE FROM prompts WHERE sequence=?", sequences))
+        self.journal.run_or_owe(lambda db: db.executemany("DELETE FROM prompts WHERE sequence=?", sequences))
 
     def set_paused(self, paused: bool) -> None:
         """Keep it over restarts."""
-        self.journal.run(
+        self.journal.run_or_owe(
             lambda db: db.execute("INSERT OR REPLACE INTO settings VALUES ('paused', ?)", (str(int(paused)),))
         )
 
@@ -126,6 +135,7 @@ class DurableQueue:
             log.error("Prompt %s has ended and is not in the history: %s", entry["prompt"][1], error)
         self.journal.shows_life = False
         self.attempt = None
+        self.journal.bytes_waiting -= 0 if item is None else item.size
         return True
 
     def number_for(self, folder: str, name: str, free: int) -> int:
@@ -148,6 +158,8 @@ class DurableQueue:
         for row in rows:
             item = QueueItem((*json.loads(row["item"]), {}), arrival=row["sequence"])
             item.sequence, item.turn = row["sequence"], row["turn"]
+            item.size = len(row["item"])
+            self.journal.bytes_waiting += item.size
             item.missing_tokens = tuple(json.loads(row["tokens"]))
             found.counter = max(found.counter, row["counter"])
             if (client := (item[3] or {}).get("client_id")) is not None:

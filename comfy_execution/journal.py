@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 ROWS_PER_STATEMENT = 200
-WRITES_PER_CHECKPOINT = 250
+BYTES_PER_WRITE = 20_000  # a few pages, whatever the row is
+BYTES_PER_CHECKPOINT = 2 << 20
 LONGEST_WAL = 64 << 20
 SECONDS_BETWEEN_SIGNS = 0.5
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -110,14 +111,17 @@ class Journal:
         self.sync = sync
         self.encode = encode
         self.opened_at = time.time()
-        self._looked_for_room, self._has_room = 0.0, True
+        self._looked_for_room, self._bytes_free = 0.0, float("inf")
+        self.bytes_waiting = 0
         self.set_aside: Path | None = None
         self._mutex = threading.Lock()
         self._pending: deque[tuple[Accepted | Operation[Any], WhenDone | None]] = deque()
+        self._owed: deque[Operation[Any]] = deque()
         self._wake = threading.Event()
         self.closed = False
         self.shows_life = False
-        self._writes = 0
+        self._bytes_written = 0
+        self._is_full = False
         self._wal_is_long = threading.Event()
         self._make_folder()
         self.lock = self._take_lock()
@@ -163,6 +167,8 @@ class Journal:
         except OSError as error:
             raise JournalError(self._cannot_be_used(error)) from error
         except sqlite3.DatabaseError as error:
+            if "full" in str(error):
+                raise self.full_error() from error
             if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
                 raise JournalError(self._cannot_be_used(error)) from error
             self._set_aside(error)
@@ -226,13 +232,30 @@ class Journal:
         self._pending.append((what, when_done))
         self._wake.set()
 
+    def run_or_owe(self, operation: Operation[Any]) -> None:
+        """`run`; while the disk is full it is owed, and done as soon as there is room."""
+        try:
+            self.run(operation)
+        except JournalFullError as error:
+            log.error("%s A change of the queue is written down as soon as there is room; a restart before "
+                      "that takes it back.", error)
+            self._owed.append(operation)
+
+    def _pay(self) -> None:
+        while self._owed:
+            try:
+                self.run(self._owed[0])
+            except JournalError:
+                return
+            self._owed.popleft()
+
     def run_statement(self, statement: str, values: Sequence[Any]) -> int:
         """`run` for one statement, which is its own transaction; gives the number of changed rows."""
         told: list[tuple[WhenDone, JournalError | None]] = []
         try:
             with self._mutex:
                 told = self._write_pending()
-                self._watch_length()
+                self._watch_length(sum(len(value) for value in values if isinstance(value, str)))
                 return self._connection.execute(statement, values).rowcount
         except sqlite3.Error as error:
             raise self._translated(error) from error
@@ -279,17 +302,17 @@ class Journal:
     def has_room(self) -> bool:
         """Is there room for another prompt, and then for the ends of those that wait?"""
         now = time.monotonic()
-        if now - self._looked_for_room < SECONDS_BETWEEN_LOOKS:
-            return self._has_room
-        self._looked_for_room, self._has_room = now, self._look_for_room()
-        return self._has_room
+        if now - self._looked_for_room >= SECONDS_BETWEEN_LOOKS:
+            self._looked_for_room, self._bytes_free = now, self._look_for_room()
+        # A row is written twice, into the log and into the file; and anew when its prompt has ended.
+        return self._bytes_free > FREE_BYTES_TO_KEEP + 2 * self.bytes_waiting
 
-    def _look_for_room(self) -> bool:
+    def _look_for_room(self) -> float:
         try:
             status = os.statvfs(self.path.parent)
         except (AttributeError, OSError):  # Windows has no statvfs; there it is noticed when it is full
-            return True
-        return status.f_bavail * status.f_frsize > FREE_BYTES_TO_KEEP
+            return float("inf")
+        return status.f_bavail * status.f_frsize
 
     def full_error(self) -> JournalFullError:
         """There is no room."""
@@ -300,6 +323,8 @@ class Journal:
 
     def _translated(self, error: sqlite3.Error) -> JournalError:
         if "full" in str(error):
+            self._is_full = True
+            self._wal_is_long.set()  # a checkpoint gives room back
             return self.full_error()
         return JournalError(f"The journal of the queue {self.path} cannot be used: {error}. If this goes on, "
                             "stop the server, move the file away and start again.")
@@ -312,6 +337,8 @@ class Journal:
             if self._wake.is_set():
                 self._wake.clear()
                 self.flush()
+            elif self._owed:
+                self._pay()
 
     def _write_pending(self) -> list[tuple[WhenDone, JournalError | None]]:
         """Commit the list; the mutex is held. Gives whom to tell what once the mutex is free."""
@@ -324,15 +351,27 @@ class Journal:
             else:
                 others.append((what, when_done))
         told: list[tuple[WhenDone, JournalError | None]] = []
-        if accepted and not self.has_room():
-            told += [(when_done, self.full_error()) for _, when_done in accepted if when_done is not None]
-            accepted = []
+        accepted, refused = self._with_room(accepted)
+        told += [(when_done, self.full_error()) for when_done in refused if when_done is not None]
         for start in range(0, len(accepted), ROWS_PER_STATEMENT):
             part = accepted[start : start + ROWS_PER_STATEMENT]
             told += self._write_accepted([row for row, _ in part], [done for _, done in part])
         for operation, when_done in others:
             told += self._write_each([operation], [when_done])
         return told
+
+    def _with_room(
+        self, accepted: list[tuple[Accepted, WhenDone | None]]
+    ) -> tuple[list[tuple[Accepted, WhenDone | None]], list[WhenDone | None]]:
+        """(rows for which there is room, whom to tell that there is none)."""
+        kept, refused = [], []
+        for row, when_done in accepted:
+            if self.has_room():
+                self._bytes_free -= 2 * len(row.item)
+                kept.append((row, when_done))
+            else:
+                refused.append(when_done)
+        return kept, refused
 
     def _write_accepted(
         self, rows: list[Accepted], whom: list[WhenDone | None]
@@ -348,7 +387,7 @@ class Journal:
         self._connection.execute(
             INSERT + ", ".join([PLACES] * len(rows)), [value for row in rows for value in row]
         )
-        self._watch_length()
+        self._watch_length(sum(len(row.item) for row in rows))
 
     def _write_each(
         self, operations: Sequence[Operation[Any]], whom: Sequence[WhenDone | None]
@@ -380,9 +419,10 @@ class Journal:
 
     # -- checkpoints ---------------------------------------------------------------------------------------
 
-    def _watch_length(self) -> None:
-        self._writes += 1
-        if self._writes % WRITES_PER_CHECKPOINT == 0:
+    def _watch_length(self, size: int = 0) -> None:
+        self._bytes_written += size + BYTES_PER_WRITE
+        if self._bytes_written > BYTES_PER_CHECKPOINT:
+            self._bytes_written = 0
             self._wal_is_long.set()
 
     def _checkpoint_forever(self) -> None:
@@ -394,7 +434,8 @@ class Journal:
                 self._wal_is_long.clear()
                 wal = self.path.with_name(self.path.name + "-wal")
                 # A passive one holds up nobody, but a file that is written all the time grows on.
-                kind = "RESTART" if wal.exists() and wal.stat().st_size > LONGEST_WAL else "PASSIVE"
+                is_long = self._is_full or (wal.exists() and wal.stat().st_size > LONGEST_WAL)
+                kind, self._is_full = "TRUNCATE" if is_long else "PASSIVE", False
                 try:
                     connection.execute(f"PRAGMA wal_checkpoint({kind})")
                 except sqlite3.Error as error:

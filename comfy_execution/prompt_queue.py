@@ -145,12 +145,12 @@ class PromptQueue:
 
     def set_paused(self, paused: bool) -> None:
         """Start no more prompts, or go on. What runs is left alone. It is remembered over restarts."""
-        if self.durable is not None:
-            self.durable.set_paused(paused)
         with self.mutex:
             self.paused = paused
             self.not_empty.notify_all()
             self.server.queue_updated()
+        if self.durable is not None:
+            self.durable.set_paused(paused)
 
     def stop(self) -> None:
         """The process is asked to end: start nothing more; what runs will be run again after the restart."""

@@ -23,7 +23,8 @@ class QueueItem(tuple[Any, ...]):
     """(number, prompt id, graph, extra data, outputs to execute, sensitive data), and its place.
 
     `arrival` grows with every item. `turn` counts the prompts that had started when it came, and later the
-    place of its own start. `sequence` is its row in the journal, None while it has none.
+    place of its own start. `sequence` is its row in the journal, None while it has none; `size` is
+    the length of that row.
     """
 
     arrival: int
@@ -32,6 +33,7 @@ class QueueItem(tuple[Any, ...]):
     priority: float
     tenant: str
     missing_tokens: tuple[str, ...]
+    size: int
     job: Any
 
     def __new__(cls, item: tuple[Any, ...], arrival: int | None = None) -> QueueItem:
@@ -40,6 +42,7 @@ class QueueItem(tuple[Any, ...]):
         self.turn = -1
         self.sequence = None
         self.missing_tokens = ()
+        self.size = 0
         self.job = None
         schedule = schedule_of(self)
         self.priority, self.tenant = schedule.priority, schedule.tenant

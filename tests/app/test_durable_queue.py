@@ -178,6 +178,8 @@ async def test_a_journal_that_fails_answers_503(server):
     status, content = await post(client, "lost")
     assert status == 503 and content["error"]["type"] == "journal_failed"
     assert "cannot be used" in content["error"]["details"]
+    answer = await client.get("/history")
+    assert answer.status == 503 and "cannot be used" in (await answer.json())["error"]["details"]
 
 
 async def test_pausing_lets_the_running_prompt_end_and_starts_no_other(server):

@@ -273,6 +273,27 @@ def test_tokens_never_reach_the_disk(born, tmp_path):
     assert all(SECRET.encode() not in path.read_bytes() for path in tmp_path.iterdir())
 
 
+def test_pausing_and_cancelling_work_on_a_full_disk_and_are_written_later(born, caplog):
+    house = born()
+    for prompt_id in "abc":
+        house.put(prompt_id)
+    journal = house.durable.journal
+
+    def full(operation):
+        raise journal.full_error()
+
+    journal.run = full
+    house.queue.set_paused(True)
+    assert house.queue.delete_queue_item(lambda item: item[1] == "b")
+    assert house.queue.paused and ids(house.queue.queue) == ["a", "c"]
+    assert "written down as soon as there is room" in caplog.text
+    del journal.run
+    while journal._owed:
+        pass
+    house = born()
+    assert house.queue.paused and ids(house.queue.queue) == ["a", "c"]
+
+
 def test_a_result_waits_for_room_on_the_disk(born, caplog, monkeypatch):
     monkeypatch.setattr("comfy_execution.prompt_queue.SECONDS_BETWEEN_TRIES", 0.01)
     house = born()
