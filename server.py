@@ -202,10 +202,8 @@ class PromptServer:
         """What a status message holds: the number of prompts that wait or run, and whether the queue is
         paused.
         """
-        info: dict[str, Any] = {"queue_remaining": self.prompt_queue.get_tasks_remaining()}
-        if self.prompt_queue.paused:
-            info["paused"] = True
-        return {"exec_info": info}
+        queue = self.prompt_queue
+        return {"exec_info": {"queue_remaining": queue.get_tasks_remaining(), "paused": queue.paused}}
 
     def queue_updated(self) -> None:
         """Tell every client how long the queue is."""

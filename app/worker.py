@@ -168,7 +168,8 @@ class Worker:
             self.executor.overdue = TIME_IS_OVER.format(seconds)
             interruption.interrupt_current_processing()
 
-        timer = threading.Timer(seconds, self.queue.interrupt_if_running, (item[1], interrupt))
+        seconds_of_clock = min(seconds, threading.TIMEOUT_MAX)
+        timer = threading.Timer(seconds_of_clock, self.queue.interrupt_if_running, (item[1], interrupt))
         timer.daemon = True
         timer.start()
         try:

@@ -236,7 +236,7 @@ EXCLUSIVE = {
             None,
             "SIZE|PERCENT",
             "keep results of all workflows within this much RAM: 8G, 25%% of what is free at the start, "
-            "0 for those of the last workflow only (default: 40%%)",
+            "0 for those of the last workflow only (default: 25%%)",
         ),
         "--cache-classic": _flag("keep results of the last workflow"),
         "--cache-lru": _value(int, 0, "N", "keep results of the last N nodes used"),

@@ -14,7 +14,8 @@ few microseconds:
 The next attempt writes over it from the start, and what is left of the one before has another number. A file
 that grows or is replaced for each prompt would be some file systems' reason to wait for the disk.
 
-When the prompt is run again, outputs that had finished are shown as they were if no other node needs them.
+When the prompt is run again, outputs that had finished are shown as they were if no other node needs them and
+their files are not in the temp folder, which is emptied at each start.
 A file that is saved again gets its old number: it takes the place of its former self.
 """
 
@@ -223,13 +224,17 @@ class Attempt:
         self, prompt: Mapping[str, Any], outputs: Iterable[str], cached: Iterable[str]
     ) -> list[str]:
         """The outputs without those that had finished in the past attempt and that no other node needs; these
-        are put into `self.outputs`, with what their expansions had shown. `cached` have stored results.
+        are put into `self.outputs`, with what their expansions had shown. `cached` have stored results. What
+        showed files of the temp folder runs again: the folder is emptied at each start.
         """
         self._cached = frozenset(cached)
         wanted = list(outputs)
         if self._past is None:
             return wanted
-        finished = {node_id for node_id in wanted if node_id in self._past.done & self._past.shown.keys()}
+        lost = _with_temporary_files(self._past.shown)
+        finished = {
+            node_id for node_id in wanted if node_id in self._past.done & self._past.shown.keys() - lost
+        }
         left = [node_id for node_id in wanted if node_id not in finished]
         finished -= _needed_by(left, prompt)
         self.outputs.restore({
@@ -297,8 +302,30 @@ def _needed_by(roots: Iterable[str], prompt: Mapping[str, Any]) -> set[str]:
     return found
 
 
+def _with_temporary_files(shown: Mapping[str, Shown]) -> set[str]:
+    """The nodes that showed a file of the temp folder, by themselves or in their expansions."""
+    found = set()
+    for node_id, what in shown.items():
+        if _names_temporary_file(what.get("output")):
+            found |= {node_id, what.get("meta", {}).get("real_node_id", node_id)}
+    return found
+
+
+def _names_temporary_file(output: Any) -> bool:
+    waiting = [output]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if value.get("type") == "temp" and "filename" in value:
+                return True
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+    return False
+
+
 def _is_below(path: str, directory: str) -> bool:
-    return os.path.abspath(path).startswith(os.path.abspath(directory))
+    return os.path.join(os.path.abspath(path), "").startswith(os.path.join(os.path.abspath(directory), ""))
 
 
 def _numbered_files(folder: str, name: str) -> list[tuple[int, float]]:

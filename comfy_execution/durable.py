@@ -184,14 +184,14 @@ class DurableQueue:
 
     def _count_death(self, deaths: int) -> int:
         """How often the process has died in a row while the prompt of the past attempt ran."""
-        if self._past.counted or self._past.stopped:
-            return deaths if self._past.counted else 0
-        sequence = self._past.sequence
+        if self._past.counted:
+            return deaths
+        sequence, counted = self._past.sequence, 0 if self._past.stopped else deaths + 1
         self.journal.run(
-            lambda db: db.execute("UPDATE prompts SET deaths=? WHERE sequence=?", (deaths + 1, sequence))
+            lambda db: db.execute("UPDATE prompts SET deaths=? WHERE sequence=?", (counted, sequence))
         )
         self._file.add({"counted": True})
-        return deaths + 1
+        return counted
 
     def _set_aside(self, item: QueueItem, deaths: int) -> None:
         node_id = self.journal.lock.last_note

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from comfy_execution.cache_budget import Kept, Key
 from comfy_execution.ram import Ram, read_ram
 
-SHARE_OF_FREE_RAM = 0.4
+SHARE_OF_FREE_RAM = 0.25
 """The default budget. The rest is for loading models, for the work of nodes, and for the system."""
 SLACK = 0.05
 """So much more than necessary is dropped when a budget is reached, so that not each result drops another."""

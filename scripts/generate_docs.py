@@ -20,7 +20,7 @@ def option_rows(group) -> list[str]:
             continue
         metavar = f" {action.metavar}" if isinstance(action.metavar, str) else ""
         shown = [f"`{option}{metavar}`" for option in action.option_strings]
-        rows.append(f"| {', '.join(shown)} | {action.help} |")
+        rows.append(f"| {', '.join(shown)} | {action.help.replace('%%', '%')} |")
     return rows
 
 

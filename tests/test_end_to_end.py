@@ -208,7 +208,7 @@ def test_a_broken_manifest_and_a_broken_pack_stop_nothing(tmp_path):
     (tmp_path / "model_manifests").mkdir()
     (tmp_path / "model_manifests/bad.json").write_text('{"checkpoints": {\n  "x.safetensors": }')
     with ServerProcess(tmp_path) as server:
-        assert server.get_json("/prompt") == {"exec_info": {"queue_remaining": 0}}
+        assert server.get_json("/prompt") == {"exec_info": {"queue_remaining": 0, "paused": False}}
         log = server.log()
     assert "bad.json" in log and "line 2" in log
     assert "custom_nodes/broken could not be loaded and is skipped: ImportError: a part is missing" in log

@@ -193,7 +193,7 @@ async def test_pausing_lets_the_running_prompt_end_and_starts_no_other(server):
     assert [item[1] for item in (await get(client, "/queue"))["queue_pending"]] == ["second"]
     assert await (await client.post("/api/depot/queue/resume")).json() == {"paused": False}
     await history_of(client, "second")
-    assert (await get(client, "/prompt"))["exec_info"] == {"queue_remaining": 0}
+    assert (await get(client, "/prompt"))["exec_info"] == {"queue_remaining": 0, "paused": False}
 
 
 async def test_a_server_can_be_started_paused(server, caplog):
@@ -219,6 +219,14 @@ async def test_a_prompt_over_its_time_is_stopped_in_its_node(server, own):
     assert (await get(client, "/api/jobs/slow"))["status"] == "failed"
     await post(client, "next", timeout_seconds=30)
     assert (await history_of(client, "next"))["status"]["completed"]
+
+
+async def test_a_time_limit_may_be_longer_than_the_clock(server, monkeypatch):
+    failed = []
+    monkeypatch.setattr(threading, "excepthook", failed.append)
+    client = await server(runs=True)
+    await post(client, "long", waiting(seconds=0.05), timeout_seconds=1e300)
+    assert (await history_of(client, "long"))["status"]["status_str"] == "success" and not failed
 
 
 async def test_the_tenant_is_the_user_when_there_are_several(server):

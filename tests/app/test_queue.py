@@ -44,7 +44,8 @@ async def test_a_prompt_gets_an_id_and_a_place(client):
     assert set(answer) == {"prompt_id", "number", "node_errors"} and answer["node_errors"] == {}
     assert str(uuid.UUID(answer["prompt_id"])) == answer["prompt_id"]
     assert (await post(client))["number"] == answer["number"] + 1
-    assert await (await client.get("/api/prompt")).json() == {"exec_info": {"queue_remaining": 2}}
+    info = {"queue_remaining": 2, "paused": False}
+    assert await (await client.get("/api/prompt")).json() == {"exec_info": info}
 
 
 @pytest.mark.parametrize("own", ["6f1f7a52-3c6e-4a5b-9d0e-7b2f4c1a8e90", "my job 7", "x" * 200])

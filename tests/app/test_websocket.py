@@ -16,7 +16,7 @@ async def greeted(socket):
     """The id in the greeting, which is the first message."""
     greeting = await socket.receive_json(timeout=5)
     assert greeting["type"] == "status"
-    assert greeting["data"]["status"] == {"exec_info": {"queue_remaining": 0}}
+    assert greeting["data"]["status"] == {"exec_info": {"queue_remaining": 0, "paused": False}}
     return greeting["data"]["sid"]
 
 
@@ -154,7 +154,8 @@ async def test_the_length_of_the_queue_is_told_to_all(client):
         await greeted(socket)
         client.prompt_server.queue_updated()
         message = await socket.receive_json(timeout=5)
-        assert message == {"type": "status", "data": {"status": {"exec_info": {"queue_remaining": 0}}}}
+        info = {"queue_remaining": 0, "paused": False}
+        assert message == {"type": "status", "data": {"status": {"exec_info": info}}}
 
 
 async def test_a_client_that_reads_nothing_is_disconnected_and_the_others_go_on(client, monkeypatch, caplog):

@@ -167,7 +167,9 @@ def test_the_command_line_chooses_the_cache(options, kind):
     assert settings["cache_args"]["ram"] == options.get("cache_ram")
 
 
-@pytest.mark.parametrize(("given", "smallest", "largest"), [(None, 1, 0.5), (0.01, 1, 0.02), (1000, 1000, 0)])
+@pytest.mark.parametrize(
+    ("given", "smallest", "largest"), [(None, 1, 0.25), (0.01, 1, 0.02), (1000, 1000, 0)]
+)
 def test_the_budget_is_bytes_or_a_share_of_the_ram_that_is_free_at_the_start(given, smallest, largest):
     settings = worker.cache_settings(SimpleNamespace(**{**vars(args), "cache_budget": given}))
     budget = settings["cache_args"]["budget"]

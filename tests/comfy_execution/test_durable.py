@@ -11,6 +11,7 @@ import folder_paths
 from comfy_execution import jobs
 from comfy_execution.durable import DurableQueue
 from comfy_execution.journal import Journal
+from comfy_execution.utils import CurrentNodeContext
 from tests.comfy_execution.rig import Host, Rig, execution, make, node
 
 GRAPH = {"1": {"class_type": "Show", "inputs": {"value": 1}}}
@@ -245,6 +246,16 @@ def test_an_orderly_stop_is_no_death_and_no_interruption(born):
     assert house.run() == "a"
 
 
+def test_an_orderly_stop_ends_a_row_of_deaths(born):
+    born().put("a")
+    for is_stopped in (False, True, False):
+        house = born()
+        assert house.queue.get(timeout=1)[0][1] == "a"
+        if is_stopped:
+            house.queue.stop()
+    assert ids(born().queue.queue) == ["a"]
+
+
 def test_a_prompt_that_ends_while_the_server_stops_is_history(born):
     house = born()
     house.put("a")
@@ -334,10 +345,16 @@ def saving(tmp_path, monkeypatch):
             raise SystemExit
         return {"ui": {"files": [counter]}, "result": (value,)}
 
+    def preview(self, value):
+        rig.note(("Preview", value))
+        return {"ui": {"images": [{"filename": f"{value}.png", "subfolder": "", "type": "temp"}]}}
+
     rig.dies_in, rig.output = None, output
     rig.add(Save=make(save, {"value": ("INT", {})}, optional={"count": ("INT", {})}, OUTPUT_NODE=True))
+    rig.add(Preview=make(preview, {"value": ("INT", {})}, returns=(), OUTPUT_NODE=True))
     yield rig
-    execution.nodes.NODE_CLASS_MAPPINGS.pop("Save")
+    for name in ("Save", "Preview"):
+        execution.nodes.NODE_CLASS_MAPPINGS.pop(name)
 
 
 def run_next(rig, house, client="client"):
@@ -379,6 +396,31 @@ def test_outputs_that_were_reported_are_not_made_again(born, saving):
     told = [data["node"] for event, data, _ in saving.host.sent if event == "executed"]
     assert sorted(told) == ["1", "2", "3"]
     assert entry["reasons"]["1"] == {"reason": "cached"} and set(entry["meta"]) == {"1", "2", "3"}
+
+
+def test_previews_are_made_again_since_the_temp_folder_is_emptied(born, saving):
+    graph = {"1": node("Preview", value=1), "2": node("Save", value=2), "3": node("Save", value=3)}
+    house = born()
+    house.put("a", graph=graph)
+    dies(saving, house, 3)
+    entry = run_next(saving, born())
+    assert saving.calls == [("Preview", 1), ("Save", 3)]
+    assert set(entry["outputs"]) == {"1", "2", "3"} and entry["reasons"]["2"] == {"reason": "cached"}
+
+
+@pytest.mark.parametrize("folder", ["temp", "temp-2"])
+def test_files_in_the_temp_folder_get_no_number_again(born, saving, folder):
+    place = saving.output / folder
+    place.mkdir()
+    house = born(temp_directory=lambda: str(saving.output / "temp"))
+    house.put("a")
+    house.queue.get()
+    with CurrentNodeContext("a", "1"):
+        house.durable.number_for(str(place), "x", 5)
+    house = born(temp_directory=lambda: str(saving.output / "temp"))
+    house.queue.get()
+    with CurrentNodeContext("a", "1"):
+        assert house.durable.number_for(str(place), "x", 7) == (7 if folder == "temp" else 5)
 
 
 def test_an_output_that_another_node_needs_is_made_again_under_its_number(born, saving):
