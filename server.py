@@ -291,10 +291,12 @@ class PromptServer:
 
     async def send_json(self, event: str, data: Any, sid: str | None = None) -> None:
         """Send a JSON message {type, data} to one client, or to all."""
-        self._deliver(protocol.encode_json(event, data), sid)
+        self._deliver(protocol.encode_json(event, data), sid, self.missed.when_sent(event, data, sid))
 
-    def _deliver(self, message: str | bytes, sid: str | None) -> None:
+    def _deliver(
+        self, message: str | bytes, sid: str | None, when_sent: Callable[[], None] | None = None
+    ) -> None:
         for name in list(self.sockets) if sid is None else [sid]:
             line = self.lines.get(self.sockets.get(name))
             if line is not None:
-                line.put(message)
+                line.put(message, when_sent)

@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -17,6 +18,8 @@ from aiohttp import web
 SECONDS_TO_TAKE_SOMETHING = 30
 FAILED_MESSAGES_KEPT = 500
 
+WhenSent = Callable[[], None] | None
+
 
 class ClientLine:
     """Sends the messages of one client in order; ends with its websocket. A text goes out as a text."""
@@ -25,21 +28,24 @@ class ClientLine:
         self.name = name
         self._socket = socket
         self._transport = transport
-        self._waiting: deque[str | bytes] = deque()
+        self._waiting: deque[tuple[str | bytes, WhenSent]] = deque()
         self._failed: deque[str | bytes] = deque(maxlen=FAILED_MESSAGES_KEPT)
         self._filled = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._carry())
 
-    def put(self, message: str | bytes) -> None:
-        """Send this after what waits already."""
-        self._waiting.append(message)
+    def put(self, message: str | bytes, when_sent: WhenSent = None) -> None:
+        """Send this after what waits already. `when_sent` is called when the system has taken it; perhaps not
+        for a client that takes its messages slowly.
+        """
+        self._waiting.append((message, when_sent))
         self._filled.set()
 
     def close(self) -> list[tuple[str, Any]]:
         """Send nothing more; gives the named messages that were not sent."""
         self._task.cancel()
-        texts = [text for text in (*self._failed, *self._waiting) if isinstance(text, str)]
+        unsent = (*self._failed, *(message for message, _ in self._waiting))
+        texts = [text for text in unsent if isinstance(text, str)]
         messages = [json.loads(text) for text in texts]
         return [(message["type"], message["data"]) for message in messages]
 
@@ -50,9 +56,11 @@ class ClientLine:
             while self._waiting:
                 # A timer instead of wait_for: it costs no task, and there may be thousands of messages.
                 watchdog = _Watchdog(self)
-                message = self._waiting.popleft()
+                message, when_sent = self._waiting.popleft()
                 try:
                     await self._send(message)
+                    if when_sent is not None and not self._transport.get_write_buffer_size():
+                        when_sent()
                 except (aiohttp.ClientError, ConnectionError, RuntimeError) as error:
                     self._failed.append(message)
                     logging.debug("Client %s is gone: %s", self.name, error)

@@ -2,14 +2,16 @@
 
 Kept are named messages to one client (not to all) while it has no line: the last `MESSAGES_PER_CLIENT` of
 at most `CLIENTS` clients, for `SECONDS_KEPT`. A node that starts takes the place of the node before it, and
-progress is not kept. After a restart a client also hears again how its prompts ended that ended just before.
+progress is not kept. After a restart a client also hears how its prompts ended that ended just before, unless
+it was told: the journal knows up to which end each client was sent its messages.
 """
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from comfy_execution.durable import DurableQueue
@@ -31,12 +33,13 @@ class MissedEvents:
     def __init__(self) -> None:
         self._away: OrderedDict[str, tuple[float, deque[Message]]] = OrderedDict()
         self._durable: DurableQueue | None = None
+        self._is_after_restart = False
         self._seen: set[str] = set()
         self._started = time.monotonic()
 
     def expect_back(self, clients: Iterable[str], durable: DurableQueue) -> None:
         """The server has started again; these clients have prompts that wait."""
-        self._durable = durable
+        self._durable, self._is_after_restart = durable, True
         for sid in list(clients)[:CLIENTS]:
             self.gone(sid)
 
@@ -61,14 +64,22 @@ class MissedEvents:
                 messages.pop()
         messages.append((event, data))
 
+    def when_sent(self, event: Any, data: Any, sid: str | None) -> Callable[[], None] | None:
+        """What to do when this message has been sent: an end is not told again after a restart."""
+        if event != "executing" or sid is None or self._durable is None:
+            return None
+        if not isinstance(data, dict) or data.get("node") is not None:
+            return None
+        return functools.partial(self._durable.note_told, sid, str(data.get("prompt_id")))
+
     def back(self, sid: str) -> list[Message]:
         """A client has a line again: what it has missed, in order."""
         _, messages = self._away.pop(sid, (0.0, ()))
         missed = list(messages)
         if time.monotonic() - self._started > SECONDS_KEPT:  # who waited for the restart has come back
-            self._durable = None
+            self._is_after_restart = False
             self._seen.clear()
-        if self._durable is not None and sid not in self._seen:
+        if self._durable is not None and self._is_after_restart and sid not in self._seen:
             told = {data.get("prompt_id") for _, data in missed if isinstance(data, dict)}
             ended = self._durable.ended_lately(sid, SECONDS_BEFORE_A_RESTART, ENDS_AFTER_A_RESTART)
             missed = [message for entry in ended if entry["prompt"][1] not in told

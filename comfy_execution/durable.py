@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 
 MAX_DEATHS = 2
 SECONDS_BETWEEN_COMPLAINTS = 30.0
+ENDS_ON_THEIR_WAY = 1024
 LONGEST_DOWNTIME = 600.0
 """Seconds after which nobody waits any more for the end of a prompt."""
 
@@ -60,6 +62,7 @@ class DurableQueue:
         self._past = self._file.past
         self._alive_until = min(journal.lock.last_sign_of_life + LONGEST_SILENCE, journal.opened_at)
         self.next_sequence = 0
+        self._ends = _Ends()
         self._said_full = -SECONDS_BETWEEN_COMPLAINTS
 
     # -- what comes in -------------------------------------------------------------------------------------
@@ -125,7 +128,10 @@ class DurableQueue:
         if self.journal.closed:  # the process is about to end, and the prompt will run again
             return True
         try:
-            self.history.finish(entry, sequence=sequence, turn=turn, secrets=secrets, same_item=same_item)
+            number = self.history.finish(
+                entry, sequence=sequence, turn=turn, secrets=secrets, same_item=same_item
+            )
+            self._ends.add(str(entry["prompt"][1]), number)
         except JournalFullError as error:
             if time.monotonic() - self._said_full > SECONDS_BETWEEN_COMPLAINTS:
                 self._said_full = time.monotonic()
@@ -217,16 +223,44 @@ class DurableQueue:
             "status": {"status_str": "error", "completed": False, "messages": [["execution_error", details]]},
         }, same_item=True)
 
-    def ended_lately(self, client_id: Any, seconds: float, count: int) -> list[dict[str, Any]]:
-        """Entries of a client's prompts that ended in the last seconds of the process before, in order."""
+    def note_told(self, client_id: str, prompt_id: str) -> None:
+        """The client was sent the end of this prompt."""
+        number = self._ends.pop(prompt_id)
+        if number is not None and self.journal.lock.held:
+            self.journal.lock.told.note(client_id, number)
+
+    def ended_lately(self, client_id: str, seconds: float, count: int) -> list[dict[str, Any]]:
+        """Entries of a client's prompts that ended so many seconds before the last process died, or later, in
+        order, without those whose end it was told.
+        """
         since = max(self.journal.lock.last_sign_of_life - seconds, self.journal.opened_at - LONGEST_DOWNTIME)
         query = (
-            "SELECT prompt_id FROM prompts WHERE ended IS NOT NULL AND ended_at>=? AND client=? "
-            "ORDER BY ended DESC LIMIT ?"
+            "SELECT prompt_id, ended FROM prompts WHERE ended IS NOT NULL AND ended_at>=? AND client=? "
+            "AND ended>? ORDER BY ended DESC LIMIT ?"
         )
-        values = (since, json.dumps(client_id), count)
+        values = (since, json.dumps(client_id), self.journal.lock.told.last_end(client_id), count)
         rows = self.journal.read(lambda db: db.execute(query, values).fetchall())
+        for prompt_id, ended in rows:
+            self._ends.add(prompt_id, ended)
         return [self.history[row[0]] for row in reversed(rows)]
+
+
+class _Ends:
+    """The numbers of the ends that are on their way to clients, the newest ones. Any thread."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._mutex = threading.Lock()
+
+    def add(self, prompt_id: str, number: int) -> None:
+        with self._mutex:
+            self._numbers[prompt_id] = number
+            if len(self._numbers) > ENDS_ON_THEIR_WAY:
+                del self._numbers[next(iter(self._numbers))]
+
+    def pop(self, prompt_id: str) -> int | None:
+        with self._mutex:
+            return self._numbers.pop(prompt_id, None)
 
 
 def _scrubbing(encode: Callable[[Any], str], item: QueueItem) -> Callable[[Any], str]:

@@ -49,7 +49,7 @@ class JournalHistory(MutableMapping[str, HistoryEntry]):
         self._limit = limit
         row = journal.read(lambda db: db.execute("SELECT count(*), max(ended)" + OF_FINISHED).fetchone())
         self._count: int = row[0]
-        self._ended: int = row[1] or 0
+        self._ended: int = max(row[1] or 0, journal.lock.told.highest())  # also if the history was cleared
 
     # -- writing -------------------------------------------------------------------------------------------
 
@@ -61,8 +61,8 @@ class JournalHistory(MutableMapping[str, HistoryEntry]):
         turn: int = 0,
         secrets: Sequence[Any] = (),
         same_item: bool = True,
-    ) -> None:
-        """A prompt has run: its row, which waited under `sequence`, becomes history."""
+    ) -> int:
+        """A prompt has run: its row, which waited under `sequence`, becomes history. Gives its number."""
         prompt = entry["prompt"]
         prompt_id = str(prompt[1])
         result = {key: value for key, value in entry.items() if key != "prompt"}
@@ -92,6 +92,7 @@ class JournalHistory(MutableMapping[str, HistoryEntry]):
         self._count += 1
         if self._count > self._limit():
             self._journal.submit(self._drop_oldest)
+        return int(values[0])
 
     def _drop_oldest(self, db: sqlite3.Connection) -> None:
         count = db.execute("SELECT count(*)" + OF_FINISHED).fetchone()[0]

@@ -1,5 +1,5 @@
-"""A file that one process at a time holds: the right to use a journal, its last sign of life, and the node in
-work. All three survive a process that is killed.
+"""A file that one process at a time holds: the right to use a journal, its last sign of life, the node in
+work, and which ends clients were told. All survive a process that is killed.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+from comfy_execution.told_clients import ToldClients
+
 SIZE = 4096
 LONGEST_NOTE = 250
+START_OF_TOLD = 256
 SECONDS_BETWEEN_SIGNS = 0.25
 
 
@@ -50,6 +53,7 @@ class JournalLock:
         self._memory = mmap.mmap(self._file, SIZE)
         self.last_note = self._memory[1 : 1 + self._memory[0]].decode("utf-8", "replace")
         """What the process before noted last."""
+        self.told = ToldClients(self._memory, START_OF_TOLD, SIZE)
 
     def note(self, text: str) -> None:
         """Keep a short text. No system call: this may be called for each node."""

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 import nodes
-from app import queue_journal, worker
+from app import missed_events, queue_journal, worker
 from comfy import interruption
 from comfy.cli_args import args
 from comfy_execution.journal import Journal, JournalError
@@ -282,6 +282,50 @@ async def test_after_a_restart_clients_hear_how_their_prompts_ended(server):
         client.prompt_server.send_sync("last", {})
         assert await heard(socket, until=lambda message: message["type"] == "last") == [("last", None, None)]
         assert await heard(other, until=lambda message: message["type"] == "last") == [("last", None, None)]
+
+
+async def test_a_restart_tells_no_end_again_to_a_client_that_heard_it(server):
+    client = await server(runs=True)
+    async with client.ws_connect("/ws?clientId=me") as socket:
+        await post(client, "bad", waiting(), client_id="me", timeout_seconds=0.05)
+        assert ("execution_error", None, "bad") in await heard(socket, until=end_of("bad"))
+    await post(client, "good", client_id="me")
+    await history_of(client, "good")
+    await post(client, "other", client_id="you")
+    await history_of(client, "other")
+    for mine, yours in (({"good"}, {"other"}), (set(), set())):
+        client = await server()
+        async with client.ws_connect("/ws?clientId=me") as one, client.ws_connect("/ws?clientId=you") as two:
+            client.prompt_server.send_sync("last", {"prompt_id": None})
+            for socket, prompts in ((one, mine), (two, yours)):
+                messages = await heard(socket, until=lambda message: message["type"] == "last")
+                assert {prompt_id for _, _, prompt_id in messages} == {None, *prompts}
+
+
+async def test_a_cleared_history_does_not_hide_later_ends(server):
+    client = await server(runs=True)
+    async with client.ws_connect("/ws?clientId=me") as socket:
+        for prompt_id in ("a", "b"):
+            await post(client, prompt_id, client_id="me")
+            await heard(socket, until=end_of(prompt_id))
+    await client.post("/history", json={"clear": True})
+    client = await server(runs=True)
+    await post(client, "c", client_id="me")
+    await history_of(client, "c")
+    client = await server()
+    async with client.ws_connect("/ws?clientId=me") as socket:
+        assert {prompt_id for *_, prompt_id in await heard(socket, until=end_of("c"))} == {"c"}
+
+
+async def test_ends_are_told_for_some_minutes_after_a_start_only(server, monkeypatch):
+    client = await server(runs=True)
+    await post(client, "a", client_id="me")
+    await history_of(client, "a")
+    client = await server()
+    monkeypatch.setattr(missed_events, "SECONDS_KEPT", 0.0)
+    async with client.ws_connect("/ws?clientId=me") as socket:
+        client.prompt_server.send_sync("last", {})
+        assert await heard(socket, until=lambda message: message["type"] == "last") == [("last", None, None)]
 
 
 async def test_a_prompt_that_needs_a_lost_token_says_so(server):
