@@ -218,7 +218,8 @@ class RetainingCache(ClassicCache):
             self._passing.add(signature)
         ledger = self._ledger
         ledger.add(signature, kept)
-        if ledger.bytes >= self._unchecked_until or len(self._entries) > MOST_RESULTS:
+        has_too_many = len(self._entries) > MOST_RESULTS and not self._all_in_use
+        if ledger.bytes >= self._unchecked_until or has_too_many:
             self._shed()
         if ledger.device_bytes > DEVICE_BYTES:
             self._shed_elsewhere()
@@ -255,7 +256,7 @@ class RetainingCache(ClassicCache):
             most = MOST_RESULTS * (1 - SLACK)
             plan = plan_drops(ledger.kept, stays, in_use=self._in_use, now=self._prompt, most=most)
             self._drop(plan)
-            self._all_in_use = plan.bytes_after > stays
+            self._all_in_use = plan.bytes_after > stays or len(self._entries) > MOST_RESULTS
         excess = ledger.bytes - self.limit.active(ledger.bytes)
         for least in (LARGE, 0):
             if excess > 0:

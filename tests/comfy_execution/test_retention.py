@@ -259,6 +259,20 @@ def test_the_number_of_results_is_limited_whatever_their_size(registry, monkeypa
     assert rig.run(sums(19)).ran == []
 
 
+def test_a_prompt_with_more_results_than_may_be_kept_is_looked_through_once(registry, monkeypatch):
+    monkeypatch.setattr(result_stores, "MOST_RESULTS", 20)
+    plans, original = [], result_stores.plan_drops
+    monkeypatch.setattr(
+        result_stores, "plan_drops", lambda *args, **options: plans.append(1) or original(*args, **options)
+    )
+    rig = budget_rig(GIGABYTE)
+    chain = {str(i): node("Add", a=[str(i - 1), 0]) for i in range(1, 60)}
+    result = rig.run({"0": node("Number", value=1), **chain, "show": node("Show", value=["59", 0])})
+    assert result.outputs["show"] == {"text": [60]}
+    assert stats(rig)["entries"] == 61
+    assert len(plans) == 1
+
+
 def test_free_forgets_everything_and_stats_tell(rig):
     """Rule 72."""
     rig.run(sums(1))
