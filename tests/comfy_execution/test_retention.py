@@ -371,7 +371,7 @@ def test_thresholds_have_defaults_and_one_number_serves_both():
     assert (two.active_bytes, two.inactive_bytes) == (GIGABYTE, 2.5 * GIGABYTE)
 
 
-@pytest.mark.parametrize(("budget", "size"), [(1000, 1000), (0, 0), (0.5, 50), (None, 40)])
+@pytest.mark.parametrize(("budget", "size"), [(1000, 1000), (0, 0), (0.5, 50), (None, 25)])
 def test_a_budget_is_bytes_or_a_share_of_what_is_free(budget, size):
     assert budget_bytes(budget, lambda: Ram(1000, 100)) == size
 
