@@ -2,8 +2,8 @@
 
 Nothing secret is in an argument list: the RPC secret, the port and all settings go to `gate.py` over a
 pipe and from there to aria2c in a file of mode 0600 inside a private folder, deleted as soon as aria2c
-answers. When aria2c or its gate dies, the next call starts both again; the transfers notice a
-`DaemonGone` and go on from their partials.
+answers. When aria2c or its gate dies, the next call starts both again; one that does not answer for
+HANG_SECONDS is killed. The transfers notice a `DaemonGone` and go on from their partials.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import json
 import logging
 import os
 import secrets
+import select
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -34,6 +36,7 @@ from comfy_depot.errors import DepotError
 
 PIECE_BYTES = 1 << 20  # the smallest that aria2 allows
 START_SECONDS = 10.0
+HANG_SECONDS = 8.0
 STATUS_KEYS = [
     "status",
     "completedLength",
@@ -122,6 +125,18 @@ class Daemon:
         answer: dict[str, str] = self._call("tell_status", gid, STATUS_KEYS)
         return answer
 
+    def limit(self, gid: str, bytes_per_second: int) -> None:
+        """Change the rate of a download while it runs; 0 for no limit."""
+        import aria2p
+
+        with contextlib.suppress(aria2p.ClientException):  # it has just ended
+            self._call("change_option", gid, {"max-download-limit": str(bytes_per_second)})
+
+    def check(self) -> None:
+        """Raise DaemonGone when the gate is dead or hangs; aria2c itself is asked all the time."""
+        with self._lock:
+            self._tell({})
+
     def remove(self, gid: str) -> None:
         """Stop a download, forget it and withdraw its pass; one that is gone already is fine."""
         import aria2p
@@ -167,7 +182,7 @@ class Daemon:
         )
         assert self._process.stderr is not None
         threading.Thread(target=_drain, args=(self._process.stderr, self._said), daemon=True).start()
-        self.aria2c_pid = self._tell(order)["aria2c"]
+        self.aria2c_pid = self._tell(order, START_SECONDS)["aria2c"]
         self._client = _client(port, secret)
         self._await_answer()
         (self.folder / "aria2.conf").unlink(missing_ok=True)
@@ -198,11 +213,33 @@ class Daemon:
                 process.kill()
                 process.wait()
             process.stdout.close()
+        self._end_aria2c()
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder = None
 
-    def _tell(self, line: Mapping[str, Any]) -> dict[str, Any]:
+    def _end_aria2c(self) -> None:
+        """Kill the aria2c of a gate that cannot do so any more; its lock tells that the pid is its own."""
+        alive, pid, self.aria2c_pid = self.alive_file, self.aria2c_pid, None
+        if alive is None or pid is None:
+            return
+        deadline = time.monotonic() + 2
+        while alive.exists() and is_alive(alive) and time.monotonic() < deadline:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+
+    def _kill(self, process: subprocess.Popen[str] | None, who: str) -> None:
+        """End a gate or an aria2c that hangs; the next call starts both again."""
+        with self._lock:
+            if process is None or process is not self._process:
+                return
+            log.warning("%s has not answered for %.0f s and is killed.", who, HANG_SECONDS)
+            process.kill()
+            process.wait()
+            self._end_aria2c()
+
+    def _tell(self, line: Mapping[str, Any], seconds: float | None = None) -> dict[str, Any]:
         """One line to the gate, and its answer."""
         process = self._process
         if process is None or process.stdin is None or process.stdout is None:
@@ -210,6 +247,8 @@ class Daemon:
         try:
             process.stdin.write(json.dumps(line) + "\n")
             process.stdin.flush()
+            if not _has_something(process.stdout, seconds):
+                self._kill(process, "The gate of aria2c")
             answer: dict[str, Any] = json.loads(process.stdout.readline())
         except (OSError, ValueError) as error:
             said = " | ".join(list(self._said)[-3:])
@@ -221,11 +260,14 @@ class Daemon:
     def _call(self, method: str, *args: Any) -> Any:
         import requests
 
-        client = self._client
+        client, process = self._client, self._process
         if client is None:
             raise DaemonGone("aria2c is not running.")
         try:
             return getattr(client, method)(*args)
+        except requests.Timeout as error:
+            self._kill(process, "aria2c")
+            raise DaemonGone("aria2c did not answer and was killed.") from error
         except (requests.RequestException, ValueError) as error:
             raise DaemonGone("aria2c does not answer.") from error
 
@@ -311,7 +353,7 @@ def _client(port: int, secret: str) -> Any:
                 answer: dict[str, Any] = session.post(self.server, data=payload, timeout=self.timeout).json()
                 return answer
 
-    return Loopback(host="http://127.0.0.1", port=port, secret=secret, timeout=5)
+    return Loopback(host="http://127.0.0.1", port=port, secret=secret, timeout=HANG_SECONDS)
 
 
 def _certificate_authorities() -> str | None:
@@ -325,6 +367,12 @@ def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port
+
+
+def _has_something(stream: Any, seconds: float | None) -> bool:
+    poll = select.poll()  # unlike `select` it takes any number of open files
+    poll.register(stream, select.POLLIN)
+    return bool(poll.poll((HANG_SECONDS if seconds is None else seconds) * 1000))
 
 
 def _drain(stream: Any, said: collections.deque[str]) -> None:

@@ -12,7 +12,6 @@ import errno
 import logging
 import os
 import shutil
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -26,14 +25,15 @@ from comfy_depot.errors import DepotError, DiskFull, DownloadFailed, TransferCan
 from comfy_depot.eviction import Stamp
 from comfy_depot.journal import Record, Validator
 from comfy_depot.layout import Place
-from comfy_depot.locks import file_lock
+from comfy_depot.leases import Leases
+from comfy_depot.limits import Limits
 from comfy_depot.manifest import Entry
 from comfy_depot.options import Options
 from comfy_depot.room import Room, still_to_come
 from comfy_depot.sources import Busy, Remote
+from comfy_depot.speeds import Speeds
+from comfy_depot.watch import Watch, fsync
 
-POLL_SECONDS = 0.2
-STALL_SECONDS = 90.0
 MOST_RESTARTS = 3
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,27 @@ class Patience:
     tries: int = 5
     first_pause: float = 1.0
     longest_pause: float = 60.0
+    silence: float = 20.0
+    """A connection that brings nothing for so long is closed and opened again."""
+    stall: float = 90.0
+    """A transfer to which nothing comes for so long begins anew."""
+
+    def pause(self, fruitless: int) -> float:
+        """Seconds before the next try; a source that has brought something is asked again almost at once."""
+        return self.first_pause * (2 ** (fruitless - 1) if fruitless else 0.1)
+
+
+@dataclass(frozen=True)
+class Services:
+    """What all downloads of a process share."""
+
+    options: Options
+    daemon: Daemon
+    room: Room
+    leases: Leases
+    limits: Limits
+    speeds: Speeds
+    patience: Patience = field(default_factory=Patience)
 
 
 @dataclass
@@ -86,18 +107,15 @@ class Download:
 
     entry: Entry
     place: Place
-    daemon: Daemon
-    options: Options
+    services: Services
     progress: Progress
-    room: Room
-    patience: Patience = field(default_factory=Patience)
     resumed: bool = False
 
     def run(self) -> Path:
         """Bring the file and return its path; raises DepotError and nothing else that is expected."""
         try:
             self._make_folder()
-            with file_lock(self.place.lock, on_wait=self._wait_for_lock):
+            with self.services.leases.hold(self.place, on_wait=self._wait_for_lock):
                 if not self.place.file.exists():
                     self._from_any_source()
         except OSError as error:
@@ -105,7 +123,7 @@ class Download:
                 raise
             raise self._disk_error(error) from error
         finally:
-            self.room.give_back(self.place.partial)
+            self.services.room.give_back(self.place.partial)
         return self.place.file
 
     def _make_folder(self) -> None:
@@ -129,15 +147,16 @@ class Download:
         self.progress.check()
 
     def _from_any_source(self) -> None:
-        """Try the urls in order; the last error names them all."""
+        """Try the urls, those of fast hosts first; the last error names them all."""
         failures: list[DownloadFailed] = []
-        for url in self.entry.urls:
+        for url in self.services.speeds.in_order(self.entry.urls, _host):
             try:
                 return self._from(url)
             except DiskFull:
                 raise
             except DownloadFailed as error:
                 log.warning("%s", error)
+                self.services.speeds.note_failure(_host(url))
                 failures.append(error)
         if len(failures) == 1:
             raise failures[0]
@@ -167,12 +186,13 @@ class Download:
                 self._discard_partial()
             except Busy as problem:
                 fruitless = 0 if self.progress.bytes_done > done_before else fruitless + 1
-                if fruitless >= self.patience.tries:
+                patience = self.services.patience
+                if fruitless >= patience.tries:
                     raise
-                pause = problem.retry_after or self.patience.first_pause * 2 ** max(fruitless - 1, 0)
-                log.info("Trying again in %.1f s: %s", min(pause, self.patience.longest_pause), problem)
+                pause = min(problem.retry_after or patience.pause(fruitless), patience.longest_pause)
+                log.info("Trying again in %.1f s: %s", pause, problem)
                 self.progress.tell(state="resolving", bytes_per_second=0)
-                self.progress.pause(min(pause, self.patience.longest_pause))
+                self.progress.pause(pause)
 
     def _attempt(self, url: str) -> None:
         """One try. An aria2c that dies is started by the next one."""
@@ -183,13 +203,13 @@ class Download:
 
     def _bring(self, url: str) -> None:
         self.progress.check()
-        self.progress.tell(state="resolving", source=sources.origin_of(sources.plain_url(url))[1])
+        self.progress.tell(state="resolving", source=_host(url))
         remote = self._resolve(url)
         self._promise_room(remote.validator.size)  # first: what a source says of its size may be absurd
         record, kept = self._prepare(url, remote.validator, remote.ranges)
         self.progress.tell(state="downloading", bytes_done=kept, bytes_total=remote.validator.size)
         if remote.validator.size is None or kept < remote.validator.size:
-            self._pull(remote, record)
+            self._pull(url, remote, record, kept)
         if not self.entry.sha256 and self._resolve(url).validator != remote.validator:
             raise Changed
         try:
@@ -202,7 +222,16 @@ class Download:
         self._publish()
 
     def _resolve(self, url: str) -> Remote:
-        return sources.resolve(self.entry, url, allow_hosts=self.options.depot_allow_hosts)
+        self._await_turn(_host(url), 1)
+        return sources.resolve(self.entry, url, allow_hosts=self.services.options.depot_allow_hosts)
+
+    def _await_turn(self, host: str, requests: int) -> None:
+        """Wait until the limits allow so many requests to a host."""
+        state = self.progress.state
+        while (seconds := self.services.limits.take(host, requests)) > 0:
+            self.progress.tell(state="waiting", bytes_per_second=0)
+            self.progress.pause(seconds)
+        self.progress.state = state
 
     # -- the partial
 
@@ -225,14 +254,14 @@ class Download:
         kept = journal.kept_bytes(pieces, blocks)
         self.resumed = kept > 0
         place.control.write_bytes(journal.control_file(pieces, blocks))
-        self.daemon.ensure()
+        self.services.daemon.ensure()
         record = replace(
             record,
             source=source,
             validator=validator,
             pieces=pieces.hex,
             boot=journal.boot_id(),
-            writer=str(self.daemon.alive_file or ""),
+            writer=str(self.services.daemon.alive_file or ""),
         )
         journal.write_record(place.record, record)
         return record, kept
@@ -246,7 +275,7 @@ class Download:
 
     def _await_writer(self, record: Record | None) -> None:
         """Wait until the aria2c of a dead process is gone too; it ends within a moment of its parent."""
-        if record is None or not record.writer or record.writer == str(self.daemon.alive_file):
+        if record is None or not record.writer or record.writer == str(self.services.daemon.alive_file):
             return
         deadline = time.monotonic() + 10
         while is_alive(Path(record.writer)):
@@ -271,7 +300,7 @@ class Download:
 
     def _promise_room(self, size: int | None) -> None:
         """Raise DiskFull when the rest of the file does not fit beside reserve and other transfers."""
-        shortage = None if size is None else self.room.promise(self.place.partial, size)
+        shortage = None if size is None else self.services.room.promise(self.place.partial, size)
         if shortage is not None:
             if shortage.fits_never:
                 self._discard_partial()
@@ -281,8 +310,9 @@ class Download:
         taken = f", {_megabytes(promised)} of it are promised to other downloads" if promised else ""
         return DiskFull(
             f"'{self.entry.key}' needs {_megabytes(needed)} more in {self.place.file.parent}, where "
-            f"{_megabytes(free)} are free{taken} and {_megabytes(self.options.depot_reserve)} are kept in "
-            "reserve. Delete models there, lower --depot-reserve, or choose another disk; "
+            f"{_megabytes(free)} are free{taken} and "
+            f"{_megabytes(self.services.options.depot_reserve)} are kept in reserve. "
+            "Delete models there, lower --depot-reserve, or choose another disk; "
             "what has arrived is kept if it can fit."
         )
 
@@ -301,13 +331,21 @@ class Download:
 
     # -- aria2
 
-    def _pull(self, remote: Remote, record: Record) -> None:
+    def _pull(self, url: str, remote: Remote, record: Record, kept: int) -> None:
         """Let aria2 fetch what is missing, and journal what it has."""
-        gid = self._start(remote)
-        watch = Watch(self.place, record, journalled=bool(remote.ranges and remote.validator.size))
+        with self.services.limits.share(remote.host):
+            watch = Watch(self.place, record, journalled=bool(remote.ranges and remote.validator.size))
+            self._follow(self._start(remote), remote, watch)
+        arrived = _size_of(self.place.partial)
+        self.services.speeds.note(_host(url), arrived - kept, watch.seconds_running)
+        self.progress.tell(bytes_done=arrived, bytes_per_second=0)
+
+    def _follow(self, gid: str, remote: Remote, watch: Watch) -> None:
+        """Watch a download of aria2 until it is complete."""
+        share = self.services.limits.bytes_per_second(remote.host)
         try:
             while True:
-                status = self.daemon.status(gid)
+                status = self.services.daemon.status(gid)
                 if watch.see(status):
                     self.progress.tell(
                         bytes_done=watch.bytes_done, bytes_per_second=int(status.get("downloadSpeed", 0))
@@ -316,18 +354,26 @@ class Download:
                     break
                 if status["status"] != "active" and status["status"] != "waiting":
                     raise self._aria2_error(status, remote)
-                if watch.seconds_idle > STALL_SECONDS:
+                if watch.seconds_idle > self.services.patience.stall:
                     raise Busy(
                         f"'{self.entry.key}': {sources.shown(remote.url)} has sent nothing for a while."
                     )
+                if watch.is_silent:
+                    self.services.daemon.check()
+                if (now := self.services.limits.bytes_per_second(remote.host)) != share:
+                    share = now
+                    self.services.daemon.limit(gid, share)
                 self.progress.pause(watch.seconds_to_next_look)
         finally:
-            self.daemon.remove(gid)
+            self.services.daemon.remove(gid)
             watch.end()
-        self.progress.tell(bytes_done=_size_of(self.place.partial), bytes_per_second=0)
 
     def _start(self, remote: Remote) -> str:
-        connections = self.options.depot_connections if remote.ranges else 1
+        limits = self.services.limits
+        connections = self.services.options.depot_connections if remote.ranges else 1
+        if (most := limits.most_requests(remote.host)) > 0:
+            connections = min(connections, max(1, most - 1))  # one was the look at the source
+        self._await_turn(remote.host, connections)
         headers = list(remote.headers)
         if remote.validator.if_range and remote.ranges:
             # A file that has changed is then sent whole, and aria2 gives up instead of mixing.
@@ -340,13 +386,15 @@ class Download:
             "max-connection-per-server": str(connections),
             "continue": "true" if remote.ranges else "false",
             "use-head": "true" if self._may_use_head(remote) else "false",
+            "timeout": str(max(1, round(self.services.patience.silence))),
+            "max-download-limit": str(limits.bytes_per_second(remote.host)),
         }
-        return self.daemon.add(remote.url, wishes, (remote.host, remote.port))
+        return self.services.daemon.add(remote.url, wishes, (remote.host, remote.port))
 
     def _may_use_head(self, remote: Remote) -> bool:
         """aria2 begins with a request for the whole file; when a part is here that is sent for nothing."""
         return self.resumed and sources.answers_head(
-            self.entry, remote, allow_hosts=self.options.depot_allow_hosts
+            self.entry, remote, allow_hosts=self.services.options.depot_allow_hosts
         )
 
     def _aria2_error(self, status: dict[str, str], remote: Remote) -> DownloadFailed:
@@ -386,13 +434,13 @@ class Download:
     def _publish(self) -> None:
         """Give the file its name, in one step and durably; a file that is there already is left alone."""
         place = self.place
-        _fsync(place.partial)
+        fsync(place.partial)
         if not place.file.exists():
             stamp = Stamp.of(os.stat(place.partial))
             os.replace(place.partial, place.file)
             if self.entry.sha256:
-                Digests(self.options.depot_dir).note(stamp, self.entry.sha256)
-        _fsync(place.file.parent)
+                Digests(self.services.options.depot_dir).note(stamp, self.entry.sha256)
+        fsync(place.file.parent)
         self._discard_partial()
         place.quarantine.unlink(missing_ok=True)
 
@@ -401,74 +449,12 @@ class Changed(Exception):
     """The source has changed since the partial was begun: from the start again."""
 
 
-class Watch:
-    """Looks at aria2's answers: how far it is, whether it moves, and what goes into the journal."""
-
-    def __init__(self, place: Place, record: Record, *, journalled: bool) -> None:
-        self.place, self.record, self.journalled = place, record, journalled
-        self.bytes_done = 0
-        self.left: float | None = None  # seconds, as far as the rate tells
-        self._moved_at = self._synced_at = time.monotonic()
-        self._synced = record.synced
-        self._syncing: threading.Thread | None = None
-
-    @property
-    def seconds_idle(self) -> float:
-        """How long no byte has arrived."""
-        return time.monotonic() - self._moved_at
-
-    @property
-    def seconds_to_next_look(self) -> float:
-        """POLL_SECONDS, or less when the end is near or nothing has arrived yet."""
-        if self.left is None:
-            return POLL_SECONDS / 10
-        return min(POLL_SECONDS, max(POLL_SECONDS / 10, self.left))
-
-    def see(self, status: dict[str, str]) -> bool:
-        """Take in an answer; returns whether bytes have arrived since the one before."""
-        done, bitfield = int(status.get("completedLength", 0)), status.get("bitfield", "")
-        moved = done != self.bytes_done
-        self.bytes_done = done
-        rate, total = int(status.get("downloadSpeed", 0)), int(status.get("totalLength", 0))
-        self.left = (total - done) / rate if rate and total else None
-        if moved:
-            self._moved_at = time.monotonic()
-        if self.journalled and bitfield and bitfield != self.record.pieces:
-            self.record = replace(self.record, pieces=bitfield, synced=self._synced)
-            journal.write_record(self.place.record, self.record)
-        is_syncing = self._syncing is not None and self._syncing.is_alive()
-        if moved and not is_syncing and time.monotonic() - self._synced_at > journal.SYNC_SECONDS:
-            self._syncing = threading.Thread(target=self._sync, args=(self.record.pieces,), daemon=True)
-            self._syncing.start()
-        return moved
-
-    def end(self) -> None:
-        """Bring everything to the disk and the journal."""
-        if self._syncing is not None:
-            self._syncing.join()
-        if self.journalled and self.record.synced != self.record.pieces:
-            self._sync(self.record.pieces)
-            self.record = replace(self.record, synced=self._synced)
-            journal.write_record(self.place.record, self.record)
-
-    def _sync(self, pieces: str) -> None:
-        """Bring the partial to the disk: these pieces survive a power cut, and little is left to the end."""
-        with contextlib.suppress(OSError):  # a full or dying disk is reported by what comes next
-            _fsync(self.place.partial)
-            self._synced = pieces
-        self._synced_at = time.monotonic()
+def _host(url: str) -> str:
+    return sources.origin_of(sources.plain_url(url))[1]
 
 
 def _size_of(path: Path) -> int:
     return path.stat().st_size
-
-
-def _fsync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _megabytes(count: int) -> str:

@@ -225,9 +225,11 @@ def main() -> None:
                 new = Pass(change["password"], (change["host"], change["port"]), order["allow_hosts"])
                 passes[new.port] = new
                 _say({"port": new.port})
-            else:
+            elif "shut" in change:
                 passes.pop(change["shut"]).shut()
                 _say({})
+            else:
+                _say({})  # it is asked whether it lives
     finally:
         child.kill()
         os._exit(0)

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from comfy_depot.limits import Quota
+
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -33,7 +35,8 @@ class Options:
     model_manifests: Path = Path("model_manifests")
     depot_dir: Path = Path("depot")
     depot_connections: int = 8
-    depot_rate: int = 0
+    depot_rate: Quota = Quota()
+    depot_requests: Quota = Quota()
     depot_reserve: int = 1 << 30
     depot_allow_hosts: tuple[str, ...] = ()
     allow_pickle: bool = False
@@ -64,6 +67,39 @@ def parse_budget(text: str) -> Budget:
     return Budget(share=float(percent.group(1)) / 100)
 
 
+def parse_rate(text: str) -> Quota:
+    """Bytes per second from "50M,civitai.com=5M,*=20M"."""
+    return _parse_quota(text, parse_size)
+
+
+def parse_requests(text: str) -> Quota:
+    """Requests per minute from "600,civitai.com=60,*=100"."""
+    return _parse_quota(text, _parse_count)
+
+
+def _parse_quota(text: str, parse: Callable[[str], int]) -> Quota:
+    total, hosts = 0, []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        host, equals, value = part.rpartition("=")
+        if equals and not host.strip():
+            raise argparse.ArgumentTypeError(
+                f"'{part}' names no host. Write 50M,civitai.com=5M,*=20M: the total, hosts, each other host."
+            )
+        if equals:
+            hosts.append((host.strip().lower(), parse(value)))
+        else:
+            total = parse(value)
+    return Quota(total, tuple(hosts))
+
+
+def _parse_count(text: str) -> int:
+    if not re.fullmatch(r"\s*[0-9]{1,9}\s*", text):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a number of requests per minute. Write 600, or 0 for any."
+        )
+    return int(text)
+
+
 def parse_connections(text: str) -> int:
     """The number of connections to one file, 1 to 16 (aria2 takes no more to one server)."""
     if not text.isdigit() or not 1 <= int(text) <= 16:
@@ -86,8 +122,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the depot's state (default: depot/ under the base directory)")
     add("--depot-connections", type=parse_connections, default=Options.depot_connections, metavar="N",
         help="connections to one file, 1-16 (default: 8)")
-    add("--depot-rate", type=parse_size, default=0, metavar="BYTES",
-        help="limit of all downloads together per second, such as 50M (default: no limit)")
+    add("--depot-rate", type=parse_rate, default=Quota(), metavar="BYTES,HOST=BYTES,...",
+        help="limit of all downloads together per second, and of single hosts, such as 50M,civitai.com=5M; "
+             "*=20M is for each other host (default: no limit)")
+    add("--depot-requests", type=parse_requests, default=Quota(), metavar="N,HOST=N,...",
+        help="limit of requests per minute, in total and to single hosts, such as 600,civitai.com=60 "
+             "(default: no limit)")
     add("--depot-reserve", type=parse_size, default=Options.depot_reserve, metavar="BYTES",
         help="free space to leave on the disk (default: 1G)")
     add("--depot-allow-hosts", type=parse_hosts, default=(), metavar="HOST,...",
@@ -115,7 +155,8 @@ def from_args(args: argparse.Namespace, *, base_directory: Path | None = None) -
         model_manifests=Path(manifests).resolve(),
         depot_dir=Path(getattr(args, "depot_dir", None) or base / "depot").resolve(),
         depot_connections=getattr(args, "depot_connections", Options.depot_connections),
-        depot_rate=getattr(args, "depot_rate", 0),
+        depot_rate=getattr(args, "depot_rate", Options.depot_rate),
+        depot_requests=getattr(args, "depot_requests", Options.depot_requests),
         depot_reserve=getattr(args, "depot_reserve", Options.depot_reserve),
         depot_allow_hosts=tuple(getattr(args, "depot_allow_hosts", ())),
         allow_pickle=bool(getattr(args, "allow_pickle", False)),

@@ -78,6 +78,12 @@ def resolve(
                 )
             current = onward
             continue
+        if answer.status == 403 and current != plain_url(url):
+            raise Busy(
+                f"'{entry.key}': {shown(url)} redirects to {shown(current)}, which answered 403: "
+                f"the signed address has expired already, or: {_credential_advice(entry, missing)}",
+                retry_after=retry_after(answer.headers.get("retry-after")) or 0.2,
+            )
         return _remote(entry, current, headers, answer, missing)
     raise DownloadFailed(
         f"'{entry.key}': {shown(url)} redirects more than {MOST_REDIRECTS} times. "
@@ -242,14 +248,14 @@ def _remote(entry: Entry, url: str, headers: Mapping[str, str], answer: Answer, 
 def _refusal(entry: Entry, url: str, answer: Answer, missing: list[str]) -> DownloadFailed:
     """The error of a status that is no success."""
     where, status = f"'{entry.key}': {shown(url)} answered {answer.status}", answer.status
-    if status in (401, 403):
+    if status in (401, 403) and "retry-after" not in answer.headers:  # with it, it means: too many requests
         return SourceRefused(f"{where} (access refused). {_credential_advice(entry, missing)}")
     if status in (404, 410):
         return DownloadFailed(
             f"{where} (not found). Correct the url in the manifest, "
             f"or put the file into the folder '{entry.folder}' yourself."
         )
-    if status in (408, 425, 429) or status >= 500:
+    if status in (401, 403, 408, 425, 429) or status >= 500:
         return Busy(
             f"{where} (busy or broken). Try again later or add another url to the manifest; "
             "what has arrived is kept.",

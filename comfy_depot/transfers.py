@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from comfy_depot.aria2 import Daemon
-from comfy_depot.download import Download, Patience, Progress
+from comfy_depot.download import Download, Patience, Progress, Services
 from comfy_depot.errors import DepotError, DownloadFailed, TransferCancelled
 from comfy_depot.events import EVENT, SECONDS_BETWEEN, transfer_payload
 from comfy_depot.layout import Layout
+from comfy_depot.leases import FileLeases, Leases
+from comfy_depot.limits import Limits, MemoryLimits
 from comfy_depot.manifest import Entry
 from comfy_depot.options import Options
 from comfy_depot.room import Room
+from comfy_depot.speeds import Speeds
 
 CHECK_SECONDS = 0.2
 REMEMBERED = 100  # finished transfers that `get` still knows
@@ -190,6 +193,7 @@ class Transfers:
     """Starts transfers and joins them.
 
     The first one starts the aria2 daemon, unless a `daemon` is given, which is then left to its owner.
+    `leases` and `limits` may reach over more than this machine.
     """
 
     def __init__(
@@ -199,16 +203,25 @@ class Transfers:
         publish: Callable[[str, dict[str, Any]], None],
         patience: Patience | None = None,
         daemon: Daemon | None = None,
+        leases: Leases | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.options = options
         self.layout = Layout(options.depot_dir)
         self.daemon = daemon or Daemon(
-            options.depot_dir, allow_hosts=options.depot_allow_hosts, rate=options.depot_rate
+            options.depot_dir, allow_hosts=options.depot_allow_hosts, rate=options.depot_rate.total
         )
         self._owns_daemon = daemon is None
         self._publish = publish
-        self._patience = patience or Patience()
-        self._room = Room(options.depot_reserve)
+        self._services = Services(
+            options,
+            self.daemon,
+            Room(options.depot_reserve),
+            leases or FileLeases(),
+            limits or MemoryLimits(options.depot_rate, options.depot_requests),
+            Speeds(options.depot_dir),
+            patience or Patience(),
+        )
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._by_id: dict[str, Transfer] = {}
@@ -226,10 +239,7 @@ class Transfers:
                     return running
             transfer = Transfer(f"t{next(self._numbers)}", entry, file, priority, self._publish)
             self._remember(transfer)
-        work = Download(
-            entry, self.layout.place(file), self.daemon, self.options, transfer._progress, self._room,
-            self._patience,
-        )
+        work = Download(entry, self.layout.place(file), self._services, transfer._progress)
         transfer._thread = threading.Thread(
             target=transfer._run, args=(work,), name=f"transfer-{transfer.id}", daemon=True
         )

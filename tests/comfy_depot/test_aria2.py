@@ -128,6 +128,37 @@ def test_a_download_of_an_aria2c_that_has_died_is_gone_and_does_no_harm_to_the_n
         assert daemon.aria2c_pid == second
 
 
+@pytest.mark.parametrize("who", ["aria2c", "gate"])
+def test_one_that_hangs_is_killed_and_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
+    with running(Daemon(tmp_path)) as daemon:
+        daemon.ensure()
+        monkeypatch.setattr(aria2, "HANG_SECONDS", 0.3)
+        first, gate = daemon.aria2c_pid, daemon._process
+        assert first is not None and gate is not None and daemon._client is not None
+        daemon._client.timeout = 0.3
+        os.kill(first if who == "aria2c" else gate.pid, signal.SIGSTOP)
+        with pytest.raises(DaemonGone):
+            daemon._call("get_version") if who == "aria2c" else daemon.check()
+        assert not Path(f"/proc/{first}").exists() or "Z" in Path(f"/proc/{first}/stat").read_text()
+        daemon.ensure()
+        daemon.check()
+        assert daemon._call("get_version")["version"]
+
+
+def test_an_aria2c_whose_gate_is_killed_ends_with_it(tmp_path: Path) -> None:
+    with running(Daemon(tmp_path)) as daemon:
+        daemon.ensure()
+        assert daemon._process is not None and daemon.folder is not None
+        alive = daemon.folder / "alive"
+        daemon._process.kill()
+        daemon._process.wait()
+        assert aria2.is_alive(alive), "it ended by itself, and the test shows nothing"
+        daemon.ensure()
+        assert not aria2.is_alive(alive)
+
+
 def test_a_closed_daemon_stays_closed_and_leaves_nothing(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path)
     daemon.ensure()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from comfy_depot.limits import Quota
 from comfy_depot.options import Budget, Options, add_arguments, from_args, parse_budget, parse_size
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -31,7 +32,7 @@ def test_defaults_lie_under_the_base_directory(tmp_path: Path) -> None:
     options = from_args(parse(), base_directory=tmp_path)
     assert options.model_manifests == tmp_path.resolve() / "model_manifests"
     assert options.depot_dir == tmp_path.resolve() / "depot"
-    assert (options.depot_connections, options.depot_rate, options.depot_reserve) == (8, 0, 1 << 30)
+    assert (options.depot_connections, options.depot_rate, options.depot_reserve) == (8, Quota(), 1 << 30)
     assert not options.allow_pickle and not options.depot_off
 
 
@@ -49,7 +50,9 @@ def test_given_values_are_taken(tmp_path: Path) -> None:
             "--depot-connections",
             "16",
             "--depot-rate",
-            "5M",
+            "5M,civitai.com=1M,*=2M",
+            "--depot-requests",
+            "600, A.example=60",
             "--depot-reserve",
             "2GiB",
             "--depot-allow-hosts",
@@ -62,7 +65,8 @@ def test_given_values_are_taken(tmp_path: Path) -> None:
         model_manifests=tmp_path / "m",
         depot_dir=tmp_path / "d",
         depot_connections=16,
-        depot_rate=5 << 20,
+        depot_rate=Quota(5 << 20, (("civitai.com", 1 << 20), ("*", 2 << 20))),
+        depot_requests=Quota(600, (("a.example", 60),)),
         depot_reserve=2 << 30,
         depot_allow_hosts=("a.example", "b.example"),
         allow_pickle=True,
@@ -94,6 +98,8 @@ def test_a_budget_is_a_size_or_a_share(text: str, budget: Budget) -> None:
         (("--resident-budget", "much"), "'much' is neither a size nor a share. Write a number and a unit, "),
         (("--resident-budget", "101%"), "'101%' is more than there is. Write 0% to 100%."),
         (("--depot-rate", "fast"), "'fast' is not a size. Write a number and a unit, such as 200G."),
+        (("--depot-rate", "=5M"), "'=5M' names no host. Write 50M,civitai.com=5M,*=20M"),
+        (("--depot-requests", "a.example=many"), "'many' is not a number of requests per minute. Write 600"),
         (("--depot-connections", "17"), "'17' is not a number of connections. Write 1 to 16."),
         (("--depot-connections", "0"), "Write 1 to 16."),
     ],

@@ -21,6 +21,7 @@ from typing import Any
 
 from comfy_depot.aria2 import Daemon, binary
 from comfy_depot.download import Patience
+from comfy_depot.limits import Limits
 from comfy_depot.manifest import Entry
 from comfy_depot.options import Options
 from comfy_depot.transfers import Transfers
@@ -36,6 +37,7 @@ def transfers(
     events: list[dict[str, Any]] | None = None,
     patience: Patience = QUICK,
     daemon: Daemon | None = None,
+    limits: Limits | None = None,
     **options: Any,
 ) -> Iterator[Transfers]:
     """Transfers that may reach loopback, with their state under `folder`; closed at the end.
@@ -49,6 +51,7 @@ def transfers(
         publish=lambda event, data: heard.append(data),
         patience=patience,
         daemon=daemon or shared_daemon(),
+        limits=limits,
     )
     try:
         yield ours
