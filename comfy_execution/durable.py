@@ -185,7 +185,10 @@ class DurableQueue:
         for priority, tenant, turn in self.journal.read(_read_turns):
             found.waiting.note_turn(priority, tenant, turn)
         found.paused = self.journal.read(_read_paused)
-        self.next_sequence = self.journal.read(_read_last_sequence)
+        # The row of the past attempt may be gone (a cleared history): its number must not come again.
+        self.next_sequence = max(self.journal.read(_read_last_sequence), self._past.sequence or 0)
+        if found.was_running is None:
+            self._past.sequence = None
         return found
 
     def _count_death(self, deaths: int) -> int:
@@ -221,6 +224,7 @@ class DurableQueue:
             "outputs": {node: what["output"] for node, what in shown.items()},
             "meta": {node: what["meta"] for node, what in shown.items()},
             "status": {"status_str": "error", "completed": False, "messages": [["execution_error", details]]},
+            "reasons": {},
         }, same_item=True)
 
     def note_told(self, client_id: str, prompt_id: str) -> None:

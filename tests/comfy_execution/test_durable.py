@@ -211,6 +211,7 @@ def test_a_prompt_that_kills_the_server_twice_is_set_aside(born, caplog):
     assert house.queue.get(timeout=0.01) is None
     entry = house.queue.history["bad"]
     ((event, data),) = entry["status"]["messages"]
+    assert entry["reasons"] == {}
     assert event == "execution_error" and data["node_id"] == "1" and data["node_type"] == "Show"
     assert "died twice in a row while it ran this prompt" in data["exception_message"]
     assert "last node was 1 (Show)" in data["exception_message"] and "bad" in caplog.text
@@ -470,6 +471,21 @@ def test_another_prompt_does_not_get_the_numbers(born, saving):
     house.queue.wipe_queue()
     house.put("b", graph={"1": node("Save", value=5)})
     run_next(saving, house)
+    assert files(saving) == {"00001": "1", "00002": "5"}
+
+
+@pytest.mark.parametrize("lives_before_it_runs", [1, 2])
+def test_a_new_prompt_takes_nothing_from_one_that_was_forgotten(born, saving, lives_before_it_runs):
+    house = born()
+    house.put("a", graph={"1": node("Save", value=1)})
+    run_next(saving, house)
+    house.queue.wipe_history()
+    born().put("b", graph={"1": node("Save", value=5)})
+    for _ in range(lives_before_it_runs - 1):
+        house = born()
+    assert house.found.was_running is None
+    entry = run_next(saving, born())
+    assert saving.calls == [("Save", 5)] and entry["outputs"] == {"1": {"files": [2]}}
     assert files(saving) == {"00001": "1", "00002": "5"}
 
 
