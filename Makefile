@@ -39,7 +39,7 @@ $(VENV)/.installed: requirements.txt scripts/check_python.py
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-s3.txt
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	touch $@
 

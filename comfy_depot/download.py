@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from comfy_depot import hashing, journal, sources
+from comfy_depot import hashing, journal, library, schemes, sources
 from comfy_depot.aria2 import PIECE_BYTES, Daemon, DaemonGone, is_alive
 from comfy_depot.digests import Digests
 from comfy_depot.errors import DepotError, DiskFull, DownloadFailed, TransferCancelled, WrongContent
@@ -170,6 +170,9 @@ class Download:
 
     def _from(self, url: str) -> None:
         """One source until the file stands, with retries where they can help."""
+        if (file := schemes.local_file(url)) is not None:
+            self._from_library(file, url)
+            return
         fruitless = restarts = 0
         while True:
             done_before = self.progress.bytes_done
@@ -194,6 +197,25 @@ class Download:
                 self.progress.tell(state="resolving", bytes_per_second=0)
                 self.progress.pause(pause)
 
+    def _from_library(self, file: Path, url: str) -> None:
+        """A file of this machine: linked or copied, never through aria2, and verified like any other."""
+        self.progress.tell(state="resolving", source="library")
+        if file.exists():  # else a partial of another source would be lost for nothing
+            self._discard_partial()
+
+        def tell(done: int, total: int) -> None:
+            self.progress.check()
+            self.progress.tell(state="downloading", bytes_done=done, bytes_total=total)
+
+        how = library.bring(self.entry.key, file, self.place.partial, promise=self._promise_room, tell=tell)
+        log.info("%s comes from the library by %s.", self.entry.key, how)
+        try:
+            self._verify(url)
+        except WrongContent:
+            self._quarantine()
+            raise
+        self._publish()
+
     def _attempt(self, url: str) -> None:
         """One try. An aria2c that dies is started by the next one."""
         try:
@@ -203,7 +225,7 @@ class Download:
 
     def _bring(self, url: str) -> None:
         self.progress.check()
-        self.progress.tell(state="resolving", source=_host(url))
+        self.progress.tell(state="resolving", source=schemes.host_of(url))
         remote = self._resolve(url)
         self._promise_room(remote.validator.size)  # first: what a source says of its size may be absurd
         record, kept = self._prepare(url, remote.validator, remote.ranges)
@@ -223,7 +245,10 @@ class Download:
 
     def _resolve(self, url: str) -> Remote:
         self._await_turn(_host(url), 1)
-        return sources.resolve(self.entry, url, allow_hosts=self.services.options.depot_allow_hosts)
+        options = self.services.options
+        return sources.resolve(
+            self.entry, url, allow_hosts=options.depot_allow_hosts, tokens=options.tokens
+        )
 
     def _await_turn(self, host: str, requests: int) -> None:
         """Wait until the limits allow so many requests to a host."""
@@ -237,7 +262,7 @@ class Download:
 
     def _prepare(self, url: str, validator: Validator, ranges: bool) -> tuple[Record, int]:
         """Make the partial ready for aria2; returns its record and the bytes that are there already."""
-        place, source = self.place, hashing.digest_of(sources.plain_url(url))
+        place, source = self.place, hashing.digest_of(schemes.plain_url(url))
         record = journal.read_record(place.record)
         self._await_writer(record)
         known = record is not None and place.partial.exists() and ranges and validator.size is not None
@@ -450,7 +475,7 @@ class Changed(Exception):
 
 
 def _host(url: str) -> str:
-    return sources.origin_of(sources.plain_url(url))[1]
+    return schemes.host_of(url)
 
 
 def _size_of(path: Path) -> int:

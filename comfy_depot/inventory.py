@@ -8,10 +8,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import folder_paths
-from comfy_depot import access, layout, places
+from comfy_depot import access, layout, places, schemes
 from comfy_depot.manifest import Entry
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def _models_of(kind: str, entries: Iterable[Entry], coming: set[tuple[str, str]]
         if entry is None:
             found.append(Model(kind, name, tier, sizes[name]))
         else:
-            size, source = sizes.get(name, entry.size), urlsplit(entry.urls[0]).hostname
+            size, source = sizes.get(name, entry.size), schemes.host_of(entry.urls[0])
             found.append(Model(
                 kind, name, tier, size, True, source, entry.group, entry.license, entry.gated
             ))

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -25,6 +24,7 @@ from pydantic_core import ErrorDetails
 from comfy_depot.errors import UnsafeName
 from comfy_depot.json_lines import key_lines
 from comfy_depot.layout import safe_name
+from comfy_depot.schemes import check_url, local_file
 
 LARGEST_MANIFEST = 64 << 20
 """Bytes. A list of 100,000 models with hashes is a quarter of this."""
@@ -32,16 +32,7 @@ LARGEST_MANIFEST = 64 << 20
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _FORM = 'The form is {"checkpoints": {"name.safetensors": "https://..."}}.'
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.-]+(?::[1-9][0-9]{0,3})?/[!-~]*")
 _SECRET_HEADERS = {"authorization", "cookie", "proxy-authorization", "x-api-key", "private-token"}
-_LATER_SCHEMES = {
-    "hf": "https://huggingface.co/REPOSITORY/resolve/REVISION/FILE",
-    "civitai": "https://civitai.com/api/download/models/VERSION",
-    "modelscope": "https://modelscope.cn/models/REPOSITORY/resolve/REVISION/FILE",
-    "s3": "a presigned https:// address",
-    "file": "an address that 'python -m comfy_depot serve FOLDER' serves",
-}
-
 
 Mistake = tuple[tuple[str, ...], str]
 """(path of keys in the file, what is wrong)"""
@@ -64,6 +55,10 @@ class Entry:
     group: str | None = None
     license: str | None = None
     gated: bool = False
+    bundle: Mapping[str, Any] | None = field(default=None, hash=False)
+    """Where the file is inside the archive that the urls name; `size` and `sha256` are the file's own."""
+    is_anonymous: bool = False
+    """Whether none of this server's tokens are sent for it: somebody else than its owner has named it."""
 
     @property
     def key(self) -> str:
@@ -93,29 +88,6 @@ class Reading:
     is_readable: bool = True
 
 
-def check_url(url: str) -> str:
-    """The url itself when it can be fetched, else ValueError that says what to write."""
-    if _PLAIN_URL.fullmatch(url):  # nearly all of them: a list of 100,000 must not cost seconds
-        return url
-    if re.search(r"[\x00-\x20\x7f]", url):
-        raise ValueError(f"the url {url!r} holds a space or a control character. Write %20 for a space")
-    try:
-        parts = urlsplit(url)
-        has_host = bool(parts.hostname) and parts.port != 0
-    except ValueError as error:
-        raise ValueError(f"the url '{url}' is malformed ({error}). Write https://host/path") from None
-    scheme = parts.scheme.lower()
-    if scheme in _LATER_SCHEMES:
-        instead = _LATER_SCHEMES[scheme]
-        raise ValueError(f"urls of scheme '{scheme}://' are not supported yet. Write {instead}")
-    if scheme not in ("http", "https") or not has_host:
-        raise ValueError(f"'{url}' is not the url of a file. Write https://host/path")
-    if "@" in parts.netloc:
-        raise ValueError("the url holds a user name or password. Write it as a header, from the environment: "
-                         '"headers": {"Authorization": "Bearer $NAME"}')
-    return url
-
-
 def _check_sha256(text: str) -> str:
     if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
         raise ValueError(f"'{text}' is not a sha256. Write its 64 hexadecimal digits, or leave the field out")
@@ -140,7 +112,9 @@ class EntryForm(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, title="Model")
 
-    url: Url | None = Field(None, description="Where the file is: https://host/path")
+    url: Url | None = Field(None, description=(
+        "Where the file is: https://host/path, hf://ORG/REPO/PATH@REVISION, civitai://VERSION, "
+        "modelscope://ORG/REPO/PATH@REVISION, s3://BUCKET/KEY, or /path of a mounted library."))
     urls: Annotated[list[Url], Field(min_length=1)] | None = Field(
         None, description="The same file in many places.")
     size: Annotated[int, Field(gt=0)] | None = Field(None, description="Bytes.")
@@ -151,6 +125,8 @@ class EntryForm(BaseModel):
     group: str | None = Field(None, description="A word of your own to sort by.")
     license: str | None = Field(None, description="For people to read.")
     gated: bool = Field(False, description="The source wants a token or an accepted licence.")
+    bundle: Annotated[dict[str, Any], Field(min_length=1)] | None = Field(
+        None, description="Where the file is inside the archive that the url names.")
 
 
 class ManifestForm(BaseModel):
@@ -247,11 +223,9 @@ def read_entry(folder: str, name: str, value: Any) -> Entry:
     """One entry of a manifest; ValueError says what is wrong and what to write instead."""
     check_name(name)
     if isinstance(value, str):
-        return Entry(folder, name, (check_url(value),))
+        return Entry(folder, name, (_check_kind(name, check_url(value)),))
     if not isinstance(value, dict):
         raise ValueError('the value is no url and no object. Write "https://..." or {"url": "https://..."}')
-    if "bundle" in value:
-        raise ValueError("bundles are not supported yet. Give the file a url of its own")
     try:
         form = EntryForm.model_validate(value)
     except ValidationError as error:
@@ -259,8 +233,20 @@ def read_entry(folder: str, name: str, value: Any) -> Entry:
     if (form.url is None) == (form.urls is None):
         raise ValueError('one of "url" and "urls" must be there, not both. Write "url": "https://..."')
     urls = (form.url,) if form.url is not None else tuple(form.urls or ())
+    if form.bundle is None:
+        for url in urls:
+            _check_kind(name, url)
     return Entry(folder, name, urls, form.size, form.sha256, MappingProxyType(form.headers), form.group,
-                 form.license, form.gated)
+                 form.license, form.gated, form.bundle)
+
+
+def _check_kind(name: str, url: str) -> str:
+    """The url; ValueError where it is a file of this machine and of another kind than the name says."""
+    file = None if url.startswith("http") else local_file(url)
+    if file is not None and extension_of(file.name) != extension_of(name):
+        raise ValueError(f"'{url}' is no '{extension_of(name)}' file. "
+                         "Name a file with the extension of the model, or give the model that of the file")
+    return url
 
 
 def extension_of(name: str) -> str:
@@ -290,5 +276,6 @@ def _explain(details: ErrorDetails) -> str:
     if details["type"] == "value_error":
         return str(details["msg"]).removeprefix("Value error, ")
     wanted = {"size": "a whole number of bytes above 0", "urls": "a list of urls", "gated": "true or false",
-              "headers": 'an object such as {"Authorization": "Bearer $NAME"}'}.get(where, "text in quotes")
+              "headers": 'an object such as {"Authorization": "Bearer $NAME"}',
+              "bundle": 'an object such as {"member": "a/b.safetensors"}'}.get(where, "text in quotes")
     return f"'{where}' must be {wanted}"

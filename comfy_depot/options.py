@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from comfy_depot.limits import Quota
+from comfy_depot.schemes import TOKENS
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -39,9 +40,15 @@ class Options:
     depot_requests: Quota = Quota()
     depot_reserve: int = 1 << 30
     depot_allow_hosts: tuple[str, ...] = ()
+    depot_tokens: tuple[tuple[str, str], ...] = ()
     allow_pickle: bool = False
     resident_budget: Budget = Budget()
     depot_off: bool = False
+
+    @property
+    def tokens(self) -> Mapping[str, str]:
+        """Host -> environment variable with the token that is sent to it, the well-known ones included."""
+        return {**TOKENS, **dict(self.depot_tokens)}
 
 
 def parse_size(text: str) -> int:
@@ -112,6 +119,20 @@ def parse_hosts(text: str) -> tuple[str, ...]:
     return tuple(host.strip().lower() for host in text.split(",") if host.strip())
 
 
+def parse_tokens(text: str) -> tuple[tuple[str, str], ...]:
+    """(host, name of an environment variable) pairs from "a.example=A_TOKEN,b.example:8080=B_TOKEN"."""
+    tokens = []
+    for pair in filter(None, (part.strip() for part in text.split(","))):
+        found = re.fullmatch(r"([A-Za-z0-9.-]+(?::[0-9]{1,5})?)=([A-Za-z_][A-Za-z0-9_]*)", pair)
+        if found is None:
+            raise argparse.ArgumentTypeError(
+                f"'{pair.partition('=')[0]}' is not followed by =NAME. Write HOST=NAME, where NAME is the "
+                "environment variable that holds the token, and never the token itself."
+            )
+        tokens.append((found[1].lower(), found[2]))
+    return tuple(tokens)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the depot's options, as a group of their own, to `parser`."""
     group = parser.add_argument_group("depot", "models that are fetched when a workflow needs them")
@@ -132,6 +153,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="free space to leave on the disk (default: 1G)")
     add("--depot-allow-hosts", type=parse_hosts, default=(), metavar="HOST,...",
         help="hosts that may be reached although their address is private or loopback: a mirror of your own")
+    add("--depot-tokens", type=parse_tokens, default=(), metavar="HOST=NAME,...",
+        help="environment variables whose tokens are sent to hosts of your own over https (known already: "
+             "huggingface.co=HF_TOKEN, civitai.com=CIVITAI_TOKEN, modelscope.cn=MODELSCOPE_API_TOKEN)")
     add("--allow-pickle", action="store_true", help="also fetch formats that can hold code, as .ckpt")
     add("--resident-budget", type=parse_budget, default=Options.resident_budget, metavar="SIZE|PERCENT",
         help="memory in which loaded models stay, so that no loader reads a file twice, such as 20G or 40%%; "
@@ -159,6 +183,7 @@ def from_args(args: argparse.Namespace, *, base_directory: Path | None = None) -
         depot_requests=getattr(args, "depot_requests", Options.depot_requests),
         depot_reserve=getattr(args, "depot_reserve", Options.depot_reserve),
         depot_allow_hosts=tuple(getattr(args, "depot_allow_hosts", ())),
+        depot_tokens=tuple(getattr(args, "depot_tokens", ())),
         allow_pickle=bool(getattr(args, "allow_pickle", False)),
         resident_budget=getattr(args, "resident_budget", Options.resident_budget),
         depot_off=bool(getattr(args, "depot_off", False)),

@@ -2,8 +2,8 @@
 
 Redirects are followed here and not by aria2, because aria2 would send the manifest's headers to whatever
 host a redirect names. The headers of an entry are credentials: they go to the scheme, host and port of
-its first URL and to nothing else. No message holds a query string, since signed URLs carry their secret
-there.
+its first URL and to nothing else; a token of the environment goes to the host it belongs to. No message
+holds a query string, since signed URLs carry their secret there.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, urljoin, urlsplit
 
-from comfy_depot import gate
+from comfy_depot import gate, schemes
 from comfy_depot.aria2 import AGENT
 from comfy_depot.errors import DownloadFailed, SourceRefused, WrongContent
 from comfy_depot.journal import Validator
 from comfy_depot.manifest import Entry
+from comfy_depot.schemes import plain_url
 
 MOST_REDIRECTS = 10
 ANSWER_SECONDS = 20.0
@@ -60,15 +61,18 @@ class Answer:
 
 
 def resolve(
-    entry: Entry, url: str, *, allow_hosts: Iterable[str] = (), seconds: float = ANSWER_SECONDS
+    entry: Entry, url: str, *, allow_hosts: Iterable[str] = (), seconds: float = ANSWER_SECONDS,
+    tokens: Mapping[str, str] = schemes.TOKENS,
 ) -> Remote:
-    """Follow `url` to where its bytes are; raises SourceRefused, WrongContent, Busy or DownloadFailed."""
-    credentials, missing = expand_headers(entry.headers)
-    owner = origin_of(plain_url(entry.urls[0]))
-    current = plain_url(url)
+    """Follow `url` to where its bytes are; raises SourceRefused, WrongContent, Busy or DownloadFailed.
+
+    `tokens` maps a host to the environment variable whose token belongs to it.
+    """
+    current, hosts = schemes.request_url(url), tuple(allow_hosts)
+    credentials, missing = _credentials(entry, current, hosts, tokens)
     for _ in range(MOST_REDIRECTS):
-        headers = credentials if origin_of(current) == owner else {}
-        answer = ask(entry, current, headers, tuple(allow_hosts), seconds)
+        headers = credentials.get(origin_of(current), {})
+        answer = ask(entry, current, headers, hosts, seconds)
         if answer.status in (301, 302, 303, 307, 308) and "location" in answer.headers:
             onward = _onward(entry, current, answer.headers["location"])
             if current.startswith("https:") and not onward.startswith("https:"):
@@ -91,6 +95,39 @@ def resolve(
     )
 
 
+def _credentials(
+    entry: Entry, start: str, allow_hosts: tuple[str, ...], tokens: Mapping[str, str]
+) -> tuple[dict[tuple[str, str, int], dict[str, str]], list[str]]:
+    """Headers by the scheme, host and port that may get them, and the variables that are not set."""
+    owner = origin_of(plain_url(entry.urls[0]))
+    _refuse_foreign_tokens(entry, owner[1], allow_hosts, tokens)
+    own, missing = expand_headers(entry.headers)
+    credentials = {owner: own}
+    name = None if entry.is_anonymous else schemes.token_name(start, tokens)
+    if name is not None and not any(header.lower() == "authorization" for header in own):
+        with_token, unset = expand_headers({"Authorization": f"Bearer ${name}"})
+        credentials[origin_of(start)] = {**credentials.get(origin_of(start), {}), **with_token}
+        missing += unset
+    return credentials, missing
+
+
+def _refuse_foreign_tokens(
+    entry: Entry, host: str, allow_hosts: tuple[str, ...], tokens: Mapping[str, str]
+) -> None:
+    """SourceRefused where a manifest would send a well-known token to a host that it does not belong to."""
+    named = {a or b for value in entry.headers.values() for a, b in _VARIABLE.findall(value)}
+    homes = {variable: home for home, variable in schemes.TOKENS.items()}
+    for name in sorted(named):
+        home = homes.get(name, "a store of your own" if name.upper().startswith("AWS_") else None)
+        is_allowed = any(key.partition(":")[0] == host and value == name for key, value in tokens.items())
+        if home in (None, host) or is_allowed or host in {one.partition(":")[0] for one in allow_hosts}:
+            continue
+        raise SourceRefused(
+            f"'{entry.key}': its headers would send ${name} to {host}, but that secret belongs to {home}. "
+            f"Use another variable, or allow it: --depot-tokens {host}={name}"
+        )
+
+
 def _onward(entry: Entry, current: str, location: str) -> str:
     """Where a redirect leads; its bytes may be anything."""
     try:
@@ -102,26 +139,6 @@ def _onward(entry: Entry, current: str, location: str) -> str:
             "Correct the url in the manifest."
         ) from None
     return onward
-
-
-def plain_url(url: str) -> str:
-    """The https form of hf://, civitai:// and modelscope://; other URLs as they are."""
-    scheme, _, rest = url.partition("://")
-    if scheme == "hf":
-        parts = rest.split("/", 2)
-        if len(parts) == 3:
-            path, _, revision = parts[2].partition("@")
-            where = f"https://huggingface.co/{parts[0]}/{parts[1]}/resolve"
-            return f"{where}/{quote(revision or 'main', safe='')}/{path}"
-    if scheme == "civitai":
-        return f"https://civitai.com/api/download/models/{rest}"
-    if scheme == "modelscope":
-        parts = rest.split("/", 2)
-        if len(parts) == 3:
-            path, _, revision = parts[2].partition("@")
-            where = f"https://modelscope.cn/models/{parts[0]}/{parts[1]}/resolve"
-            return f"{where}/{quote(revision or 'master', safe='')}/{path}"
-    return url
 
 
 def origin_of(url: str) -> tuple[str, str, int]:
@@ -136,6 +153,8 @@ def origin_of(url: str) -> tuple[str, str, int]:
 
 def shown(url: str) -> str:
     """A URL that may be shown: without query, fragment and user name."""
+    if (file := schemes.local_file(url)) is not None:
+        return str(file)
     scheme, host, port = origin_of(plain_url(url))
     usual = port == (443 if scheme == "https" else 80)
     return f"{scheme}://{host}{'' if usual else f':{port}'}{urlsplit(plain_url(url)).path}"
@@ -267,7 +286,14 @@ def _refusal(entry: Entry, url: str, answer: Answer, missing: list[str]) -> Down
 def _credential_advice(entry: Entry, missing: list[str]) -> str:
     if missing:
         names = " and ".join(f"${name}" for name in missing)
-        return f"Set the environment variable {names}, which the manifest's 'headers' name, and start again."
+        which = "which the manifest's 'headers' name" if entry.headers else "whose token belongs to that host"
+        return (f"Set the environment variable {names}, {which}, start again, "
+                "and accept the model's licence on its page if there is one.")
+    if entry.is_anonymous:
+        return (
+            "A workflow has named this model, and no token of this server is sent for it. To allow that: "
+            f"python -m comfy_depot offers --accept {entry.key}"
+        )
     if entry.headers:
         return (
             "The token in the manifest's 'headers' is not accepted: renew it, "

