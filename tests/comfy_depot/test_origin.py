@@ -10,7 +10,7 @@ import urllib.request
 import pytest
 
 from comfy_depot.hashing import check_safetensors
-from tests.fakes.origin import Origin, Throttle, safetensors, weights
+from tests.fakes.origin import Fault, Origin, Throttle, safetensors, weights
 
 MIB = 1 << 20
 
@@ -81,6 +81,30 @@ def test_a_body_can_break_off(fault: str) -> None:
         with pytest.raises((http.client.IncompleteRead, ConnectionError)):
             get(url)
         assert len(get(url)[2]) == MIB
+
+
+def test_an_answer_can_fail_in_a_way_of_its_own() -> None:
+    faults = iter([Fault(status=429, retry_after="7"), Fault(ignores_range=True), None])
+    with Origin() as origin:
+        url = origin.put("/a", weights(1000), fault_for=lambda hit: next(faults))
+        status, headers, _ = get(url, Range="bytes=0-9")
+        assert (status, headers["Retry-After"]) == (429, "7")
+        assert get(url, Range="bytes=0-9")[::2] == (200, weights(1000))
+        assert get(url, Range="bytes=0-9")[::2] == (206, weights(10))
+
+
+def test_a_body_can_stall_with_its_connection_open() -> None:
+    with Origin() as origin:
+        url = origin.put("/a", weights(MIB), fault_for=lambda hit: Fault(stall_at=1 << 16))
+        with urllib.request.urlopen(url, timeout=0.2) as answer, pytest.raises(TimeoutError):
+            assert len(answer.read(1 << 16)) == 1 << 16
+            answer.read(1)
+
+
+def test_a_file_can_become_another_one_after_so_many_bytes() -> None:
+    with Origin() as origin:
+        url = origin.put("/a", weights(1 << 16), swap_after=1 << 16, swap_to=weights(9, 1))
+        assert [get(url)[2], get(url)[2]] == [weights(1 << 16), weights(9, 1)]
 
 
 def test_the_throttles_hold_the_rate() -> None:

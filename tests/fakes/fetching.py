@@ -3,13 +3,14 @@
     with transfers(tmp_path) as ours:
         file = ours.fetch(entry(url), tmp_path / "models" / "a.safetensors").wait()
 
-Run as a program it fetches one file: python -m tests.fakes.fetching STATE_DIR DESTINATION URL [SHA256]
+Run as a program it fetches one file: python -m tests.fakes.fetching STATE_DIR DESTINATION URL SHA256 HEADER
 """
 
 from __future__ import annotations
 
 import atexit
 import functools
+import logging
 import subprocess
 import sys
 import tempfile
@@ -74,10 +75,12 @@ def entry(*urls: str, name: str = "a.safetensors", **fields: Any) -> Entry:
     return Entry("checkpoints", name, tuple(urls), **fields)
 
 
-def fetcher(folder: Path, destination: Path, url: str, sha256: str = "") -> subprocess.Popen[bytes]:
-    """A process of its own that fetches `url` and ends."""
-    command = [sys.executable, "-m", "tests.fakes.fetching", str(folder), str(destination), url, sha256]
-    return subprocess.Popen(command, cwd=ROOT)
+def fetcher(
+    folder: Path, destination: Path, url: str, sha256: str = "", *, header: str = "", stderr: Any = None
+) -> subprocess.Popen[bytes]:
+    """A process of its own that fetches `url` and ends; `header` is a value for Authorization."""
+    given = [str(folder), str(destination), url, sha256, header]
+    return subprocess.Popen([sys.executable, "-m", "tests.fakes.fetching", *given], cwd=ROOT, stderr=stderr)
 
 
 def plain_aria2(url: str, file: Path, *options: str) -> subprocess.Popen[bytes]:
@@ -95,7 +98,9 @@ def until(is_true: Callable[[], Any], seconds: float = 10.0) -> None:
 
 
 if __name__ == "__main__":
-    state, target, where, digest = sys.argv[1:5]
+    state, target, where, digest, secret = sys.argv[1:6]
+    logging.basicConfig(level=logging.DEBUG)
+    names = {"Authorization": secret} if secret else {}
     mine = Daemon(Path(state), allow_hosts=("127.0.0.1", "localhost"))
     with transfers(Path(state), daemon=mine) as own:
-        own.fetch(entry(where, sha256=digest or None), Path(target)).wait()
+        own.fetch(entry(where, sha256=digest or None, headers=names), Path(target)).wait()

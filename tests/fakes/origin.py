@@ -17,6 +17,7 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from urllib.parse import urlsplit
@@ -47,6 +48,18 @@ def sha256(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong with one answer; see `Asset.fault_for`."""
+
+    status: int | None = None  # this status instead of the file
+    retry_after: str | None = None
+    truncate_at: int | None = None  # the connection ends after so many bytes of a body, cleanly
+    reset_at: int | None = None  # the connection is reset after so many bytes of a body
+    stall_at: int | None = None  # nothing more comes after so many bytes, and the connection stays open
+    ignores_range: bool = False  # the whole file with 200
+
+
 @dataclass
 class Asset:
     """What stands at a path, and how it misbehaves. Change the fields while the origin runs."""
@@ -68,8 +81,20 @@ class Asset:
     signed_ttl: float | None = None  # 302 to a signed path that is valid so many seconds
     signed_host: str | None = None
     delay: float = 0.0  # seconds before the answer
+    rate: float | None = None  # bytes per second, over all connections to this asset
+    fault_for: Callable[[Hit], Fault | None] | None = None  # asked for each answer that would hold the file
+    swap_after: int | None = None  # so many bytes of bodies later the asset is `swap_to`
+    swap_to: bytes = b""
 
+    _throttle: Throttle | None = None
     _digested: tuple[bytes, str] | None = None
+
+    def swap(self, sent: int) -> None:
+        """Count bytes that have left, and become another file in time."""
+        if self.swap_after is not None:
+            self.swap_after -= sent
+            if self.swap_after <= 0:
+                self.body, self.swap_after = self.swap_to, None
 
     def validator(self) -> str | None:
         """The ETag with its quotes; the digest of a body is made once."""
@@ -207,7 +232,7 @@ class Origin:
         if refusal is None and asset is not None:
             if asset.delay:
                 await asyncio.sleep(asset.delay)
-            response = self._redirect(asset, request, path) or await self._send(request, asset, hit)
+            response = self._redirect(asset, request, path) or await self._answer_with(request, asset, hit)
         else:
             response = refusal or web.Response(status=404, text="no such file here")
         hit.status = response.status
@@ -245,11 +270,20 @@ class Origin:
             return web.Response(status=302, headers={"Location": where})
         return None
 
-    async def _send(self, request: web.Request, asset: Asset, hit: Hit) -> web.StreamResponse:
+    async def _answer_with(self, request: web.Request, asset: Asset, hit: Hit) -> web.StreamResponse:
+        fault = (asset.fault_for(hit) if asset.fault_for else None) or Fault(
+            truncate_at=asset.truncate_at, reset_at=asset.reset_at
+        )
+        if fault.status is not None:
+            headers = {"Retry-After": fault.retry_after} if fault.retry_after else {}
+            return web.Response(status=fault.status, headers=headers, text=f"status {fault.status}")
+        return await self._send(request, asset, hit, fault)
+
+    async def _send(self, request: web.Request, asset: Asset, hit: Hit, fault: Fault) -> web.StreamResponse:
         body, validator = asset.body, asset.validator()
         start, end, status = 0, len(body), 200
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("Range", ""))
-        if wanted and asset.ranges and self._fresh(request, asset):
+        if wanted and asset.ranges and not fault.ignores_range and self._fresh(request, asset):
             start = int(wanted[1])
             end = min(int(wanted[2]) + 1 if wanted[2] else len(body), len(body))
             status = 206
@@ -269,7 +303,7 @@ class Origin:
         hit.status = status
         await response.prepare(request)
         if request.method != "HEAD":
-            await self._pour(request, response, asset, hit, memoryview(body)[start:end])
+            await self._pour(request, response, (asset, fault, hit), memoryview(body)[start:end])
         return response
 
     def _fresh(self, request: web.Request, asset: Asset) -> bool:
@@ -281,19 +315,28 @@ class Origin:
         return wanted in (asset.validator(), dated)
 
     async def _pour(
-        self, request: web.Request, response: web.StreamResponse, asset: Asset, hit: Hit, view: memoryview
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        what: tuple[Asset, Fault, Hit],
+        view: memoryview,
     ) -> None:
-        """Write the body at the pace of the throttles, with the faults of the asset."""
+        """Write the body at the pace of the throttles, with the fault of this answer."""
+        asset, fault, hit = what
         own = self._throttles.setdefault(request.transport, Throttle(None))
-        stop_at = min((n for n in (asset.truncate_at, asset.reset_at) if n is not None), default=None)
+        if asset._throttle is None:
+            asset._throttle = Throttle(asset.rate)
+        ends = (fault.truncate_at, fault.reset_at, fault.stall_at)
+        stop_at = min((n for n in ends if n is not None), default=None)
         for offset in range(0, len(view), CHUNK):
             piece = view[offset : offset + CHUNK]
             if stop_at is not None and hit.sent + len(piece) > stop_at and asset.resets_left > 0:
                 asset.resets_left -= 1
-                await self._break(request, asset)
+                await self._break(request, fault)
                 return
             own.rate = self.rate_per_connection
-            pause = max(own.delay(len(piece)), self.total.delay(len(piece)))
+            throttles = (own, self.total, asset._throttle)
+            pause = max(throttle.delay(len(piece)) for throttle in throttles)
             if pause > 0.002:
                 await asyncio.sleep(pause)
             try:
@@ -301,13 +344,17 @@ class Origin:
             except ConnectionError:
                 return
             hit.sent += len(piece)
+            asset.swap(len(piece))
 
-    async def _break(self, request: web.Request, asset: Asset) -> None:
+    async def _break(self, request: web.Request, fault: Fault) -> None:
         transport = request.transport
         if transport is None:
             return
         await asyncio.sleep(0.01)  # what was written before may still leave
-        if asset.reset_at is not None:
+        if fault.stall_at is not None:
+            while not transport.is_closing() and not self._stop.is_set():
+                await asyncio.sleep(0.05)
+        elif fault.reset_at is not None:
             transport.abort()
         else:
             transport.close()
