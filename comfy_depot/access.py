@@ -56,6 +56,8 @@ _LAST_USES = "SELECT folder, name, MAX(time) FROM access GROUP BY folder, name"
 _LAST_FETCHES = """
 SELECT folder, name, bytes, MAX(time) FROM access WHERE outcome = 'fetched' GROUP BY folder, name
 """
+_SELECT_SINCE = (f"SELECT rowid, {', '.join(COLUMNS)} FROM access WHERE rowid > ? "
+                 "ORDER BY rowid DESC LIMIT ?")
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,19 @@ def read(state_directory: Path, *, limit: int = -1) -> Iterator[Access]:
     with closing(_open(file)) as connection:
         for row in connection.execute(_SELECT, (limit,)):
             yield Access(*row)
+
+
+def read_since(state_directory: Path, row: int, *, limit: int) -> tuple[int, list[Access]]:
+    """The accesses written after a row, oldest first, and the newest row: the place to go on from. Of more
+    than `limit` the newest. A log that was begun anew is read from its start.
+    """
+    file = state_directory / FILE_NAME
+    if not file.exists():
+        return row, []
+    with closing(_open(file)) as connection:
+        newest = int(connection.execute("SELECT COALESCE(MAX(rowid), 0) FROM access").fetchone()[0])
+        found = connection.execute(_SELECT_SINCE, (row if row <= newest else 0, limit)).fetchall()
+    return newest, [Access(*values) for _, *values in reversed(found)]
 
 
 def count(state_directory: Path) -> int:

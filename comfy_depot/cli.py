@@ -5,6 +5,9 @@
     verify    every mistake in the manifests; also whether files on the disk are what the manifests say
     clean     evict what was not used for long, or what is too much for a size
     evict     evict models by name
+    pin       keep models on the disk; without a name: show which are kept
+    unpin     let pinned models go again when room is needed
+    replay    what each eviction policy would have fetched, from a trace of uses
     log       which model was used when
     serve     offer a folder of models over HTTP
 
@@ -16,6 +19,7 @@ Tables are for terminals; into a pipe go plain lines with tabs, and `--json` pri
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
 import logging
@@ -23,7 +27,7 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, astuple
 from pathlib import Path
@@ -35,10 +39,12 @@ from rich.table import Table
 import comfy_depot
 import folder_paths
 from comfy.cli_args import args as program_arguments
-from comfy_depot import access, hashing, inventory, manifest, options
+from comfy_depot import access, hashing, inventory, manifest, options, replay
 from comfy_depot.depot import Depot
-from comfy_depot.errors import DepotError
+from comfy_depot.errors import DepotError, ModelUnavailable
 from comfy_depot.eviction import Limits, Plan, Stamp
+from comfy_depot.policies import POLICIES
+from comfy_depot.replay import OFFLINE
 from utils import extra_config
 
 
@@ -108,6 +114,19 @@ def _command_parser(common: argparse.ArgumentParser) -> argparse.ArgumentParser:
     command = add("evict", _evict, "evict models that a manifest can bring back, by name")
     command.add_argument("models", nargs="+", metavar="FOLDER/NAME", help="such as checkpoints/x.safetensors")
     command.add_argument("--dry-run", action="store_true", help="only show what would go")
+    for name, run, summary in (("pin", _pin, "keep models on the disk, or show which are kept"),
+                               ("unpin", _unpin, "let pinned models go again when room is needed")):
+        command = add(name, run, summary)
+        command.add_argument("models", nargs="*" if name == "pin" else "+", metavar="FOLDER/NAME",
+                             help="such as checkpoints/x.safetensors")
+    command = add("replay", _replay, "what each eviction policy would have fetched, from a trace of uses")
+    command.add_argument("trace", nargs="?", metavar="TRACE.csv",
+                         help="columns time,key,size, or the output of `log --csv`; - reads standard input "
+                              "(default: the own access log)")
+    command.add_argument("--size", type=options.parse_budget, action="append", required=True,
+                         metavar="SIZE|PERCENT", help="of the disk, such as 50G, or 10%% of all models")
+    command.add_argument("--policy", action="append", choices=[*POLICIES, *OFFLINE],
+                         help="default: all. belady and bound know the future and are there to compare")
     command = add("log", _log, "which model was used when, newest first")
     command.add_argument("--csv", action="store_true", help="print comma-separated values")
     command.add_argument("--limit", type=int, default=-1, metavar="N", help="the newest N only")
@@ -211,6 +230,51 @@ def _carry_out(arguments: argparse.Namespace, limits: Limits) -> int:
               "what takes it must stay.", file=sys.stderr)
     has_refused = len(plan.going) < len(planned.going) or limits.names is not None and plan.staying
     return 1 if plan.bytes_over or has_refused else 0
+
+
+def _pin(arguments: argparse.Namespace) -> int:
+    return _change_pins(arguments, Depot.pin)
+
+
+def _unpin(arguments: argparse.Namespace) -> int:
+    return _change_pins(arguments, Depot.unpin)
+
+
+def _change_pins(arguments: argparse.Namespace, change: Callable[[Depot, str, str], object]) -> int:
+    """Pin or unpin; then show all that is pinned."""
+    errors = []
+    with _depot(arguments) as depot:
+        for folder, name in map(_folder_and_name, arguments.models):
+            try:
+                change(depot, folder, name)
+            except ModelUnavailable as error:
+                errors.append(str(error))
+        pinned = [{"folder": folder, "name": name, "on_disk": depot.local_path(folder, name) is not None}
+                  for folder, name in sorted(depot.pins.all())]
+    if arguments.json:
+        _print_json({"pinned": pinned, "errors": errors})
+    else:
+        _print_table(("pinned", "tier"), [(f"{one['folder']}/{one['name']}",
+                                           "disk" if one["on_disk"] else "cloud") for one in pinned])
+    for message in errors:
+        print(f"Error: {message}", file=sys.stderr)
+    return 1 if errors else 0
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    if arguments.trace is None:
+        trace = replay.of_log(access.read(_options(arguments).depot_dir))
+    else:
+        with (contextlib.nullcontext(sys.stdin) if arguments.trace == "-"
+              else open(arguments.trace, encoding="utf-8", newline="")) as lines:
+            trace = replay.read_csv(lines, shown_as=arguments.trace)
+    results = [replay.replay(trace, replay.disk_bytes(trace, size), policy)
+               for size in arguments.size for policy in arguments.policy or [*POLICIES, *OFFLINE]]
+    if arguments.json:
+        _print_json([result.as_json() for result in results])
+    else:
+        _print_table(replay.COLUMNS, replay.rows(results))
+    return 0
 
 
 def _eviction_rows(plan: Plan, goes: str, stays: str) -> Iterator[tuple[str, ...]]:

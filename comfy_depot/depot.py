@@ -26,9 +26,12 @@ from comfy_depot.catalog import Catalogue
 from comfy_depot.digests import Digests
 from comfy_depot.errors import DepotError, ModelUnavailable
 from comfy_depot.eviction import Limits, Plan, plan_eviction
+from comfy_depot.history import History
 from comfy_depot.host import Executing, Host
 from comfy_depot.manifest import Entry
 from comfy_depot.options import Options, from_args
+from comfy_depot.pins import Pins
+from comfy_depot.policies import Key
 from comfy_depot.residency import Residents
 
 if TYPE_CHECKING:
@@ -51,6 +54,8 @@ class Depot:
         self.catalogue = Catalogue(options.model_manifests, allow_pickle=options.allow_pickle)
         self.access = AccessLog(options.depot_dir)
         self.digests = Digests(options.depot_dir)
+        self.history = History(options.depot_dir, options.depot_policy)
+        self.pins = Pins(options.depot_dir)
         self.residents = Residents(
             options.resident_budget, host=host, digests=self.digests, local_path=self.local_path
         )
@@ -181,7 +186,24 @@ class Depot:
             if self.catalogue.find(folder, name) is None:
                 raise ModelUnavailable(self.explain_missing(folder, name))
             raise ModelUnavailable(f"'{folder}/{name}' is not on this disk, so there is nothing to evict.")
-        return plan_eviction(models, limits, now=time.time(), recheck=survey.recheck(self))
+        order = None if limits.max_size is None else self.history.order(models, size=limits.max_size)
+        return plan_eviction(models, limits, now=time.time(), order=order, recheck=survey.recheck(self))
+
+    def pin(self, folder: str, name: str) -> Key:
+        """Keep a model on the disk, now or once it is there; ModelUnavailable when nobody knows the name."""
+        if self.local_path(folder, name) is None:
+            self.entry(folder, name)
+        key = (folder_paths.map_legacy(folder), name.replace(os.sep, "/"))
+        self.pins.change(add=[key])
+        return key
+
+    def unpin(self, folder: str, name: str) -> Key:
+        """Let a model go again when room is needed; ModelUnavailable when it is not pinned."""
+        key = (folder_paths.map_legacy(folder), name.replace(os.sep, "/"))
+        if key not in self.pins.all():
+            raise ModelUnavailable(f"'{key[0]}/{key[1]}' is not pinned. What is: python -m comfy_depot pin")
+        self.pins.change(remove=[key])
+        return key
 
     def entry(self, folder: str, name: str) -> Entry:
         """The manifest's entry of a model; ModelUnavailable says what there is instead."""

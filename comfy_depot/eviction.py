@@ -1,10 +1,8 @@
 """Which models leave the disk: a plan that can be read first, then carried out.
 
 `plan_eviction` is pure: files in, a `Plan` out, nothing is touched. `Plan.execute()` is the only code that
-deletes a model. What must never go (see `survey.py`) comes in as `LocalModel.kept`, with its reason.
-
-A policy is fed with (time, key, size), so that a trace can be replayed through the class that production
-uses.
+deletes a model. What must never go (see `survey.py`) comes in as `LocalModel.kept`, with its reason; in which
+order the others go is up to a policy (see `policies.py` and `history.py`).
 """
 
 from __future__ import annotations
@@ -12,17 +10,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
+
+from comfy_depot.policies import Key
 
 log = logging.getLogger(__name__)
 
 SECONDS_PER_DAY = 86_400
-
-Key = tuple[str, str]
-"""(folder type, name with "/")"""
 
 
 @dataclass(frozen=True)
@@ -94,32 +90,6 @@ class Limits:
             raise ValueError(f"keep_days is {self.keep_days}. Give 0 or more days.")
 
 
-class Policy(Protocol):
-    """Decides in which order models go."""
-
-    def use(self, time: float, key: Key, size: int) -> None:
-        """A model was used. Times never go back."""
-
-    def first_to_go(self) -> Iterator[Key]:
-        """The keys, in the order in which they should go."""
-
-
-class LRU:
-    """The least recently used one goes first."""
-
-    def __init__(self) -> None:
-        self._by_last_use: OrderedDict[Key, None] = OrderedDict()
-
-    def use(self, time: float, key: Key, size: int) -> None:
-        """A model was used."""
-        self._by_last_use[key] = None
-        self._by_last_use.move_to_end(key)
-
-    def first_to_go(self) -> Iterator[Key]:
-        """The keys, longest unused first."""
-        return iter(tuple(self._by_last_use))
-
-
 @dataclass(frozen=True)
 class Verdict:
     """One file with the reason why it goes or stays."""
@@ -185,10 +155,12 @@ class Plan:
 
 
 def plan_eviction(
-    models: Iterable[LocalModel], limits: Limits, *, now: float, policy: Policy | None = None,
+    models: Iterable[LocalModel], limits: Limits, *, now: float, order: Iterable[Key] | None = None,
     recheck: Callable[[LocalModel], str | None] = _nothing_new,
 ) -> Plan:
-    """What to evict so that the limits hold. A `policy` may have been fed with older uses before."""
+    """What to evict so that the limits hold. Models that `order` leaves out go first, the longest unused one
+    before the others; without any order that is all of them.
+    """
     considered = [model for model in models if _is_asked_for(model, limits)]
     may_go = {model.key: model for model in considered if model.kept is None}
     reasons: dict[Key, str] = {}
@@ -201,7 +173,7 @@ def plan_eviction(
     own_bytes = sum(model.size for model in considered if model.is_own)
     if limits.max_size is not None:
         over = own_bytes - limits.max_size - sum(may_go[key].size for key in reasons)
-        for key in _order(may_go, policy or LRU()):
+        for key in _order(may_go, order or ()):
             if over > 0 and key not in reasons:
                 reasons[key] = "over the size limit"
                 over -= may_go[key].size
@@ -219,11 +191,10 @@ def _is_asked_for(model: LocalModel, limits: Limits) -> bool:
     return model.key in limits.names or not model.aliases.isdisjoint(limits.names)
 
 
-def _order(models: dict[Key, LocalModel], policy: Policy) -> Iterator[Key]:
-    """The keys of `models` in the order in which the policy lets them go."""
-    for model in sorted(models.values(), key=lambda model: (model.last_used, model.key)):
-        policy.use(model.last_used, model.key, model.size)
-    return (key for key in policy.first_to_go() if key in models)
+def _order(models: dict[Key, LocalModel], order: Iterable[Key]) -> list[Key]:
+    """The keys of `models` in the order in which they go."""
+    places = {key: place for place, key in enumerate(order)}
+    return sorted(models, key=lambda key: (places.get(key, -1), models[key].last_used, key))
 
 
 def _delete(model: LocalModel) -> str | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from comfy_depot.limits import Quota
+from comfy_depot.policies import SERVING
 from comfy_depot.schemes import TOKENS
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -39,6 +40,9 @@ class Options:
     depot_rate: Quota = Quota()
     depot_requests: Quota = Quota()
     depot_reserve: int = 1 << 30
+    depot_max_size: int | None = None
+    depot_keep_days: float | None = None
+    depot_policy: str = "lru"
     depot_allow_hosts: tuple[str, ...] = ()
     depot_tokens: tuple[tuple[str, str], ...] = ()
     allow_pickle: bool = False
@@ -107,6 +111,13 @@ def _parse_count(text: str) -> int:
     return int(text)
 
 
+def parse_days(text: str) -> float:
+    """A number of days, 0 or more."""
+    if not re.fullmatch(r"\d+(?:\.\d+)?", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of days. Write 0 or more, such as 7.")
+    return float(text)
+
+
 def parse_connections(text: str) -> int:
     """The number of connections to one file, 1 to 16 (aria2 takes no more to one server)."""
     if not text.isdigit() or not 1 <= int(text) <= 16:
@@ -151,6 +162,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
              "(default: no limit)")
     add("--depot-reserve", type=parse_size, default=Options.depot_reserve, metavar="BYTES",
         help="free space to leave on the disk (default: 1G)")
+    add("--depot-max-size", type=parse_size, metavar="BYTES",
+        help="what the depot's own models may take, such as 200G; others are evicted for a new one "
+             "(default: the disk, less the reserve)")
+    add("--depot-keep-days", type=parse_days, metavar="DAYS",
+        help="evict models that were not used for so long (default: never)")
+    add("--depot-policy", choices=SERVING, default=Options.depot_policy,
+        help="which models are evicted first (default: lru, the least recently used)")
     add("--depot-allow-hosts", type=parse_hosts, default=(), metavar="HOST,...",
         help="hosts that may be reached although their address is private or loopback: a mirror of your own")
     add("--depot-tokens", type=parse_tokens, default=(), metavar="HOST=NAME,...",
@@ -182,6 +200,9 @@ def from_args(args: argparse.Namespace, *, base_directory: Path | None = None) -
         depot_rate=getattr(args, "depot_rate", Options.depot_rate),
         depot_requests=getattr(args, "depot_requests", Options.depot_requests),
         depot_reserve=getattr(args, "depot_reserve", Options.depot_reserve),
+        depot_max_size=getattr(args, "depot_max_size", None),
+        depot_keep_days=getattr(args, "depot_keep_days", None),
+        depot_policy=getattr(args, "depot_policy", Options.depot_policy),
         depot_allow_hosts=tuple(getattr(args, "depot_allow_hosts", ())),
         depot_tokens=tuple(getattr(args, "depot_tokens", ())),
         allow_pickle=bool(getattr(args, "allow_pickle", False)),

@@ -5,6 +5,7 @@
     POST   /depot/fetch {folder, name}   202 {transfer: {...}}, or 200 {folder, name, tier: "disk"}
     POST   /depot/evict {folder, name}   {dry_run, bytes_freed, bytes_over, evicted: [...], kept: [...]}
     POST   /depot/evict {max_size, keep_days}       the same; `dry_run` in both
+    POST   /depot/pin|unpin {folder, name}          {pinned: [{folder, name}]}
     GET    /depot/transfers              {transfers: [...]}
     DELETE /depot/transfers/{id}         {cancelled: id}
     GET    /depot/stats                  {tiers, transfers, accesses, problems, bytes_free, resident}
@@ -18,8 +19,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -29,6 +31,7 @@ from comfy_depot import inventory, options
 from comfy_depot.errors import DepotError, DiskFull, ModelUnavailable
 from comfy_depot.eviction import Limits
 from comfy_depot.manifest import Problem
+from comfy_depot.pins import PinsUnreadable
 
 if TYPE_CHECKING:
     from comfy_depot.depot import Depot
@@ -45,6 +48,8 @@ def add_routes(routes: web.RouteTableDef, depot: Depot) -> None:
     routes.get("/depot/models")(handlers.list_models)
     routes.post("/depot/fetch")(handlers.fetch)
     routes.post("/depot/evict")(handlers.evict)
+    routes.post("/depot/pin")(handlers.pin)
+    routes.post("/depot/unpin")(handlers.unpin)
     routes.get("/depot/transfers")(handlers.list_transfers)
     routes.delete("/depot/transfers/{id}")(handlers.cancel)
     routes.get("/depot/stats")(handlers.stats)
@@ -65,6 +70,7 @@ class _Handlers:
         problems = self.depot.catalogue.snapshot().problems
         return web.json_response({
             "models": [inventory.as_json(model) for model in found], "problems": _problems(problems),
+            "pinned": await asyncio.to_thread(self._pinned),
             "resident": self.depot.residents.models(), "dropped": self.depot.residents.drops(),
         })
 
@@ -84,11 +90,42 @@ class _Handlers:
             return _error(400, error.kind, str(error))
         return await asyncio.to_thread(self._evict, limits, is_dry_run)
 
+    def _pinned(self) -> list[dict[str, str]]:
+        with contextlib.suppress(PinsUnreadable):
+            return [{"folder": folder, "name": name} for folder, name in sorted(self.depot.pins.all())]
+        return []
+
+    async def pin(self, request: web.Request) -> web.Response:
+        """Keep a model on the disk."""
+        return await self._change_pins(request, self.depot.pin)
+
+    async def unpin(self, request: web.Request) -> web.Response:
+        """Let a pinned model go again when room is needed."""
+        return await self._change_pins(request, self.depot.unpin)
+
+    async def _change_pins(self, request: web.Request, change: Callable[[str, str], object]) -> web.Response:
+        def carry_out() -> web.Response:
+            try:
+                change(folder, name)
+            except ModelUnavailable as error:
+                return _error(404, "model_unavailable", str(error))
+            except DepotError as error:
+                return _error(409, "pins_unreadable", str(error))
+            return web.json_response({"pinned": self._pinned()})
+
+        try:
+            folder, name = _folder_and_name(await _body_of(request, _FETCH_BODY), _FETCH_BODY)
+        except _BadBody as error:
+            return _error(400, error.kind, str(error))
+        return await asyncio.to_thread(carry_out)
+
     def _evict(self, limits: Limits, is_dry_run: bool) -> web.Response:
         try:
             plan = self.depot.plan_eviction(limits)
         except ModelUnavailable as error:
             return _error(404, "model_unavailable", str(error))
+        except PinsUnreadable as error:
+            return _error(409, "pins_unreadable", str(error))
         if not is_dry_run:
             plan = plan.execute()
         if limits.names is not None and not plan.going:

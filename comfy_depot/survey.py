@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 from comfy_depot import access, inventory, layout, open_files, places
 from comfy_depot.access import LastUse
 from comfy_depot.errors import UnsafeName
-from comfy_depot.eviction import Key, LocalModel, Stamp
+from comfy_depot.eviction import LocalModel, Stamp
 from comfy_depot.manifest import Entry
+from comfy_depot.policies import Key
 
 if TYPE_CHECKING:
     from comfy_depot.depot import Depot
@@ -51,6 +52,7 @@ class Busy:
         self._depot = depot
         self._coming = {os.path.realpath(transfer.destination) for transfer in depot.active_transfers()}
         self._named = depot.host.models_in_use()
+        self._pinned = depot.pins.all()
         self._open = open_files.look()
 
     def reason(self, model: LocalModel) -> str | None:
@@ -59,6 +61,8 @@ class Busy:
         lock = layout.Layout(self._depot.options.depot_dir).place(file).lock
         if os.path.realpath(file) in self._coming or self._open.holder(lock) is not None:
             return "it is being downloaded"
+        if not self._pinned.isdisjoint({model.key, *model.aliases}):
+            return "it is pinned"
         if not self._named.isdisjoint({model.key, *model.aliases}):
             return "a running or queued prompt names it"
         if self._depot.residents.is_resident(model.stamp):

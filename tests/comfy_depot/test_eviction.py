@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from comfy_depot.eviction import LRU, Key, Limits, LocalModel, Plan, Policy, Stamp, plan_eviction
+from comfy_depot.eviction import Limits, LocalModel, Plan, Stamp, plan_eviction
 
 DAY = 86_400.0
 NOW = 100 * DAY
@@ -98,27 +97,12 @@ def test_limits_that_cannot_be_meant_are_refused(limits: dict[str, object], word
         Limits(**limits)  # type: ignore[arg-type]
 
 
-def test_lru_replays_a_trace() -> None:
-    policy: Policy = LRU()
-    for time, name in enumerate("abcab"):
-        policy.use(float(time), ("loras", name), 1)
-    assert [name for _, name in policy.first_to_go()] == ["c", "a", "b"]
-
-
-def test_another_policy_decides_the_order() -> None:
-    class LargestFirst:
-        def __init__(self) -> None:
-            self.sizes: dict[Key, int] = {("loras", "evicted long ago"): 999}
-
-        def use(self, time: float, key: Key, size: int) -> None:
-            self.sizes[key] = size
-
-        def first_to_go(self) -> Iterator[Key]:
-            return iter(sorted(self.sizes, key=lambda key: -self.sizes[key]))
-
-    models = [a_model("small", days=9, size=5), a_model("large", days=1, size=50)]
-    plan = plan_eviction(models, Limits(max_size=20), now=NOW, policy=LargestFirst())
-    assert [name for name, _ in gone(plan)] == ["large"]
+def test_a_policy_decides_the_order_and_what_it_does_not_know_goes_before() -> None:
+    names = ("first", "last", "unknown", "older")
+    models = [a_model(name, days=days) for name, days in zip(names, (1, 9, 2, 3), strict=True)]
+    order = [("loras", "first"), ("loras", "evicted long ago"), ("loras", "last")]
+    plan = plan_eviction(models, Limits(max_size=0), now=NOW, order=order)
+    assert [name for name, _ in gone(plan)] == ["older", "unknown", "first", "last"]
 
 
 def test_a_plan_can_be_printed() -> None:
