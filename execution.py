@@ -282,6 +282,7 @@ class PromptExecutor:
         self.force = force
         self.attempt: Attempt | None = None
         self.overdue: str | None = None
+        self._loop = prompt_loop.PromptLoop()
         self.reset()
 
     def reset(self) -> None:
@@ -324,7 +325,7 @@ class PromptExecutor:
         self, prompt: Prompt, prompt_id: str, extra_data: dict | None = None, execute_outputs: Any = ()
     ) -> None:
         """Run a prompt to its end. Errors of nodes do not raise: they are in the messages."""
-        prompt_loop.run(self.execute_async(prompt, prompt_id, extra_data, execute_outputs))
+        self._loop.run(self.execute_async(prompt, prompt_id, extra_data, execute_outputs))
 
     async def execute_async(
         self, prompt: Prompt, prompt_id: str, extra_data: dict | None = None, execute_outputs: Any = ()

@@ -1,43 +1,94 @@
-"""Runs a coroutine in an event loop of its own, as `asyncio.run` does, in a third of the time.
+"""Runs one coroutine after the other, each as if it had an event loop of its own.
 
-Every prompt has its own loop, so that nothing a node leaves behind (a task, a timer) reaches the next one. A
-tiny prompt takes less time than `asyncio.run` takes to start and end.
+Nothing that a node leaves behind (a task, a timer, a thread) reaches the next prompt: tasks are cancelled and
+waited for, and a loop that has anything else left is closed. A loop with nothing left is used again, because
+to make one and close it takes longer than a tiny prompt.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+import weakref
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The coroutine's result. Tasks that it leaves are cancelled, and waited for, before the loop closes."""
-    loop = asyncio.new_event_loop()
-    whole = loop.create_task(_run_and_tidy(coroutine))
-    try:
-        return loop.run_until_complete(whole)
-    finally:
-        if not whole.done():  # another task has ended the loop with SystemExit or KeyboardInterrupt
-            whole.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                loop.run_until_complete(whole)
-        loop.close()
+MARKS_OF_USE = ("_ready", "_scheduled", "_asyncgens", "_asyncgens_shutdown_called", "_default_executor")
+"""Attributes of asyncio's loops that are empty or false until somebody leaves something."""
 
 
-async def _run_and_tidy(coroutine: Coroutine[Any, Any, T]) -> T:
-    loop = asyncio.get_running_loop()
-    try:
-        return await coroutine
-    finally:
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        if left:
-            await _cancelled(left)
-        await loop.shutdown_asyncgens()
-        await loop.shutdown_default_executor()
+class PromptLoop:
+    """An event loop for one prompt at a time. It is closed with this object."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        self._make_task = _task_factory(self._tasks)
+        self._closes: weakref.finalize[Any, Any] | None = None
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The coroutine's result. Tasks that it leaves are cancelled, and waited for."""
+        loop = self._loop or self._new_loop()
+        self._loop = None  # whatever happens now, it is used again only if it ends clean
+        whole = loop.create_task(self._run_and_tidy(coroutine))
+        try:
+            result = loop.run_until_complete(whole)
+            if self._is_clean(loop):
+                self._loop = loop
+            return result
+        finally:
+            if not whole.done():  # another task has ended the loop with SystemExit or KeyboardInterrupt
+                whole.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    loop.run_until_complete(whole)
+            if self._loop is None:
+                self.close()
+
+    def close(self) -> None:
+        """Let the loop go. The next prompt gets another."""
+        self._loop = None
+        if self._closes is not None:
+            self._closes()
+
+    def _new_loop(self) -> asyncio.AbstractEventLoop:
+        loop = asyncio.new_event_loop()
+        loop.set_task_factory(self._make_task)
+        self._closes = weakref.finalize(self, loop.close)
+        return loop
+
+    def _is_clean(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Is it as it was in the beginning? Only asyncio's own loops can be looked into."""
+        left = (getattr(loop, name, True) for name in MARKS_OF_USE)
+        return not any(left) and loop.get_task_factory() is self._make_task and not loop.is_closed()
+
+    async def _run_and_tidy(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        loop, current = asyncio.get_running_loop(), asyncio.current_task()
+        try:
+            return await coroutine
+        finally:
+            is_known = loop.get_task_factory() is self._make_task
+            tasks = list(self._tasks) if is_known else asyncio.all_tasks()
+            left = {task for task in tasks if task is not current and not task.done()}
+            if left:
+                await _cancelled(left)
+            self._tasks.clear()
+            if getattr(loop, "_asyncgens", True):
+                await loop.shutdown_asyncgens()
+            if getattr(loop, "_default_executor", True):
+                await loop.shutdown_default_executor()
+
+
+def _task_factory(tasks: weakref.WeakSet[asyncio.Task[Any]]) -> Callable[..., asyncio.Task[Any]]:
+    """Tasks as always, but noted in `tasks`: to ask asyncio means to look through those of all loops."""
+
+    def make(loop: asyncio.AbstractEventLoop, coroutine: Any, **settings: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **settings)
+        tasks.add(task)
+        return task
+
+    return make
 
 
 async def _cancelled(tasks: set[asyncio.Task[Any]]) -> None:

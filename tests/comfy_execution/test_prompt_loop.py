@@ -4,7 +4,14 @@ import asyncio
 
 import pytest
 
-from comfy_execution import prompt_loop
+from comfy_execution.prompt_loop import PromptLoop
+
+
+@pytest.fixture
+def prompt_loop():
+    made = PromptLoop()
+    yield made
+    made.close()
 
 
 async def value(given):
@@ -12,11 +19,11 @@ async def value(given):
     return given
 
 
-def test_the_result_comes_back():
+def test_the_result_comes_back(prompt_loop):
     assert prompt_loop.run(value(7)) == 7
 
 
-def test_an_error_comes_out_and_the_loop_is_closed():
+def test_an_error_comes_out_and_the_loop_is_closed(prompt_loop):
     loops = []
 
     async def fail():
@@ -28,15 +35,51 @@ def test_an_error_comes_out_and_the_loop_is_closed():
     assert loops[0].is_closed()
 
 
-def test_each_run_has_a_loop_of_its_own():
-    async def loop():
+async def current_loop():
+    return asyncio.get_running_loop()
+
+
+def test_a_loop_with_nothing_left_is_used_again(prompt_loop):
+    assert prompt_loop.run(current_loop()) is prompt_loop.run(current_loop())
+
+
+def leave_a_timer(loop):
+    loop.call_later(3600, print)
+
+
+def leave_a_callback(loop):
+    loop.call_soon(lambda: loop.call_soon(lambda: loop.call_soon(print)))
+
+
+def leave_a_thread(loop):
+    loop.run_in_executor(None, int)
+
+
+def leave_a_task_factory(loop):
+    loop.set_task_factory(None)
+
+
+@pytest.mark.parametrize("leave", [leave_a_timer, leave_a_callback, leave_a_thread, leave_a_task_factory])
+def test_a_loop_with_something_left_is_closed_and_the_next_prompt_gets_another(prompt_loop, leave):
+    async def leaves_it():
+        leave(asyncio.get_running_loop())
         return asyncio.get_running_loop()
 
-    assert prompt_loop.run(loop()) is not prompt_loop.run(loop())
+    left = prompt_loop.run(leaves_it())
+    assert left.is_closed()
+    assert prompt_loop.run(current_loop()) is not left
+
+
+def test_a_loop_is_closed_with_its_owner():
+    owner = PromptLoop()
+    loop = owner.run(current_loop())
+    assert not loop.is_closed()
+    del owner
+    assert loop.is_closed()
 
 
 @pytest.mark.parametrize("ends_with", [None, ValueError("no")])
-def test_tasks_that_are_left_are_cancelled_and_waited_for(ends_with):
+def test_tasks_that_are_left_are_cancelled_and_waited_for(prompt_loop, ends_with):
     seen = []
 
     async def left():
@@ -61,7 +104,7 @@ def test_tasks_that_are_left_are_cancelled_and_waited_for(ends_with):
     assert tasks[0].cancelled()
 
 
-def test_a_task_that_fails_when_it_is_cancelled_is_said_in_the_log(caplog):
+def test_a_task_that_fails_when_it_is_cancelled_is_said_in_the_log(prompt_loop, caplog):
     async def left():
         try:
             await asyncio.sleep(3600)
@@ -77,7 +120,7 @@ def test_a_task_that_fails_when_it_is_cancelled_is_said_in_the_log(caplog):
     assert "cannot tidy up" in caplog.text
 
 
-def test_generators_and_threads_of_the_loop_end_with_it():
+def test_generators_and_threads_of_the_loop_end_with_it(prompt_loop):
     seen = []
 
     async def numbers():
@@ -97,7 +140,7 @@ def test_generators_and_threads_of_the_loop_end_with_it():
     assert seen == ["closed"]
 
 
-def test_an_exit_out_of_another_task_comes_out_too_and_leaves_no_task():
+def test_an_exit_out_of_another_task_comes_out_too_and_leaves_no_task(prompt_loop):
     async def left():
         await asyncio.sleep(3600)
 
