@@ -248,12 +248,24 @@ class WebUIProgressHandler(ProgressHandler):
 
     def _tell(self) -> None:
         """Send now, or in a while together with what comes until then."""
-        if self._budget.take():
+        if not self._is_heard():
+            self._changed.clear()
+        elif self._budget.take():
             self._send()
         else:
             self._timer = threading.Timer(1 / MESSAGES_PER_SECOND, self._send_later)
             self._timer.daemon = True
             self._timer.start()
+
+    def _is_heard(self) -> bool:
+        """Is there anybody to send it to? Who comes later hears what changes then. Hosts without a list of
+        clients always listen.
+        """
+        sockets = getattr(self.server_instance, "sockets", None)
+        if sockets is None:
+            return True
+        client = self.server_instance.client_id
+        return bool(sockets) if client is None else client in sockets
 
     def _send_later(self) -> None:
         with self._lock:
