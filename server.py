@@ -229,7 +229,8 @@ class PromptServer:
 
         A named event carries JSON, a number carries bytes.
         """
-        if (sid is None and not self.sockets) or self.loop.is_closed():
+        is_heard = self.sockets if sid is None else sid in self.sockets or self.missed.awaits(sid)
+        if not is_heard or self.loop.is_closed():
             return
         self._outbox.append((event, data, sid))
         if not self._outbox_is_noticed:  # one wake-up of the loop for all messages that come meanwhile

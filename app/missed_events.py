@@ -28,7 +28,7 @@ Message = tuple[str, Any]
 
 
 class MissedEvents:
-    """Messages by client. Used in the server's loop only."""
+    """Messages by client. Used in the server's loop only, but for `awaits`."""
 
     def __init__(self) -> None:
         self._away: OrderedDict[str, tuple[float, deque[Message]]] = OrderedDict()
@@ -50,6 +50,10 @@ class MissedEvents:
         self._away.move_to_end(sid)
         while len(self._away) > CLIENTS:
             self._away.popitem(last=False)
+
+    def awaits(self, sid: str) -> bool:
+        """Is this a client that may come back? May be asked from any thread."""
+        return sid in self._away
 
     def keep(self, event: Any, data: Any, sid: str) -> None:
         """A message to a client that has no line."""

@@ -68,9 +68,9 @@ async def get_websocket(server: Any, request: web.Request) -> web.WebSocketRespo
         unsent = server.lines.pop(socket).close()
         # A client that reconnects opens the new line before the old one ends: the new registration must stay.
         if server.sockets.get(sid) is socket:
+            server.missed.gone(sid, unsent)  # first: the worker asks at any moment who hears it
             del server.sockets[sid]
             server.sockets_metadata.pop(sid, None)
-            server.missed.gone(sid, unsent)
     return socket
 
 
