@@ -33,12 +33,16 @@ class BinaryEventTypes:
     PREVIEW_IMAGE_WITH_METADATA = 4
 
 
+# `json.dumps` makes an encoder for each call unless all its settings are the usual ones.
+_strict = json.JSONEncoder(allow_nan=False).encode
+
+
 def to_json(value: Any) -> str:
     """JSON that every client can read, of any value: nodes and packs show what they like, and one bad element
     must not make a whole history unreadable.
     """
     try:
-        return json.dumps(value, allow_nan=False)
+        return _strict(value)
     except (TypeError, ValueError, RecursionError):
         return json.dumps(plain(value))
 

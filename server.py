@@ -72,6 +72,9 @@ TOPICS = (
     assets,
 )
 
+SECONDS_BETWEEN_STATUS = 0.05
+"""A queue may change a thousand times per second, and everybody is told."""
+
 PromptHandler = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -105,6 +108,8 @@ class PromptServer:
         self.messages: asyncio.Queue[tuple[Any, Any, str | None]] = asyncio.Queue()
         self._outbox: deque[tuple[Any, Any, str | None]] = deque()
         self._outbox_is_noticed = False
+        self._status_is_due = False
+        self._next_status_at = 0.0
         self.supports = ["custom_nodes_from_web"]
         self.number = 0
         self.client_id: str | None = None
@@ -206,8 +211,21 @@ class PromptServer:
         return {"exec_info": {"queue_remaining": queue.get_tasks_remaining(), "paused": queue.paused}}
 
     def queue_updated(self) -> None:
-        """Tell every client how long the queue is."""
-        self.send_sync("status", {"status": self.get_queue_info()})
+        """Tell every client how long the queue is: now, or soon if they were told just before."""
+        if self.sockets and not self._status_is_due and not self.loop.is_closed():
+            self._status_is_due = True
+            self.loop.call_soon_threadsafe(self._plan_status)
+
+    def _plan_status(self) -> None:
+        if (wait := self._next_status_at - self.loop.time()) > 0:
+            self.loop.call_later(wait, self._send_status)
+        else:
+            self._send_status()
+
+    def _send_status(self) -> None:
+        self._status_is_due = False
+        self._next_status_at = self.loop.time() + SECONDS_BETWEEN_STATUS
+        self.messages.put_nowait(("status", {"status": self.get_queue_info()}, None))
 
     def add_on_prompt_handler(self, handler: PromptHandler) -> None:
         """Let `handler` see, and change, the body of every POST /prompt."""

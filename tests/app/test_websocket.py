@@ -231,3 +231,17 @@ async def test_ten_thousand_messages_are_sent_within_seconds(client):
         while (await socket.receive_json(timeout=20))["type"] != "end":
             pass
         assert asyncio.get_running_loop().time() - started < 5
+
+
+async def test_a_queue_that_changes_a_thousand_times_is_told_now_and_then_and_its_last_length_always(client):
+    queue = client.prompt_server.prompt_queue
+    async with client.ws_connect("/ws?clientId=me") as socket:
+        await greeted(socket)
+        lengths = []
+        for number in range(1000):
+            queue.put((number, str(number), {}, {}, [], {}))
+        while not lengths or lengths[-1] != 1000:
+            message = await socket.receive_json(timeout=5)
+            lengths.append(message["data"]["status"]["exec_info"]["queue_remaining"])
+        assert len(lengths) < 100
+        assert lengths == sorted(lengths)
