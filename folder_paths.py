@@ -150,6 +150,10 @@ def _place_models() -> None:
         paths = [os.path.join(models_dir, subfolder) for subfolder in subfolders]
         folder_names_and_paths[folder_name] = (paths, supported_pt_extensions)
     folder_names_and_paths["configs"] = ([os.path.join(models_dir, "configs")], {".yaml"})
+    # Vocabularies of text encoders, which upstream carries in its own tree.
+    folder_names_and_paths["tokenizers"] = (
+        [os.path.join(models_dir, "tokenizers")], {".json", ".model", ".txt"}
+    )
     folder_names_and_paths["diffusers"] = ([os.path.join(models_dir, "diffusers")], {"folder"})
     folder_names_and_paths["classifiers"] = ([os.path.join(models_dir, "classifiers")], {""})
     folder_names_and_paths["custom_nodes"] = ([os.path.join(base_path, "custom_nodes")], set())

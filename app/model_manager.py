@@ -15,7 +15,7 @@ import folder_paths
 from app.safe_paths import inside
 from app.safetensors_header import read_header
 
-HIDDEN_FOLDERS = frozenset({"configs", "custom_nodes"})
+HIDDEN_FOLDERS = frozenset({"configs", "custom_nodes", "tokenizers"})
 COVER_HEADER_BYTES = 8 * 1024 * 1024
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import folder_paths
 from comfy_depot import places
@@ -27,6 +28,7 @@ SECONDS_TO_SETTLE = 2.0
 MOST_LOGGED = 20
 
 _Stamp = tuple[int, int, int, int]
+_NO_GUESTS: Mapping[Path, bool] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,16 @@ class Snapshot:
 class Catalogue:
     """Manifests of one folder, kept current. Every method may be called from any thread."""
 
-    def __init__(self, directory: Path, *, allow_pickle: bool = False) -> None:
+    def __init__(
+        self, directory: Path, *, allow_pickle: bool = False, guests: Mapping[Path, bool] = _NO_GUESTS
+    ) -> None:
+        """`guests` are manifests of models that workflows have named, and whether these get no token.
+
+        They count after all others, in this order, and are silent where a model has a manifest already.
+        """
         self.directory = directory
+        self._guests = dict(guests)
+        self._reported: tuple[Problem, ...] = ()
         self.allow_pickle = allow_pickle
         self.changed_at = time.perf_counter()
         """When the answer of some list last became another one (`time.perf_counter()`)."""
@@ -74,9 +84,17 @@ class Catalogue:
                 del self._readings[file]
             for file in changed:
                 self._readings[file] = (stamps[file], self._read(file))
+            self._readings = {file: self._readings[file] for file in stamps}
             if changed or gone or self._table_seen != _table_fingerprint():
                 self._assemble()
             return self._snapshot
+
+    def report(self, problems: tuple[Problem, ...]) -> None:
+        """Show these mistakes beside those of the manifests, in place of the ones reported before."""
+        with self._lock:
+            if problems != self._reported:
+                self._reported = problems
+                self._assemble()
 
     def find(self, folder: str, name: str) -> Entry | None:
         """The entry of a model; a name may be written with this system's separator or with "/"."""
@@ -114,8 +132,13 @@ class Catalogue:
         except OSError as error:
             log.warning("The manifests in %s cannot be looked at now (%s); those read before go on counting.",
                         self.directory, error)
-            return {file: stamp for file, (stamp, _) in self._readings.items()}
-        return dict(sorted(stamps.items()))
+            stamps = {file: stamp for file, (stamp, _) in self._readings.items()}
+        ordered = dict(sorted(stamps.items()))
+        for guest in self._guests:
+            ordered.pop(guest, None)
+            with contextlib.suppress(OSError):
+                ordered[guest] = _stamp_of(guest.stat())
+        return ordered
 
     def _stamp_read(self, file: Path) -> _Stamp | None:
         return self._readings[file][0] if file in self._readings else None
@@ -132,13 +155,17 @@ class Catalogue:
         entries: dict[str, dict[str, Entry]] = {}
         problems: list[Problem] = []
         sources: dict[tuple[str, str], str] = {}
-        for file, (_, reading) in sorted(self._readings.items()):
+        for file, (_, reading) in self._readings.items():
             mistakes: list[Mistake] = []
+            is_guest, is_anonymous = file in self._guests, self._guests.get(file, False)
             for written in reading.entries:
-                entry = _canonical(written)
+                entry = _canonical(written, is_anonymous=is_anonymous)
                 first = sources.setdefault((entry.folder, entry.name), file.name)
+                known = entries.get(entry.folder, {}).get(entry.name)
+                if known is not None and (is_guest or set(known.urls) & set(entry.urls)):
+                    continue  # two lists may agree
                 reason = places.why_refused(entry, allow_pickle=self.allow_pickle)
-                if reason is None and entry.name in entries.get(entry.folder, {}):
+                if reason is None and known is not None:
                     reason = f"{first} names it already, and the first one counts. Take one of the two out"
                 if reason is None:
                     entries.setdefault(entry.folder, {})[entry.name] = entry
@@ -146,7 +173,7 @@ class Catalogue:
                     path = (written.folder, written.name)
                     mistakes.append((path, f"'{written.name}' in '{written.folder}': {reason}."))
             problems.extend((*reading.problems, *_located(file, mistakes)))
-        self._publish(Snapshot(entries, _names_by_directory(entries), tuple(problems)))
+        self._publish(Snapshot(entries, _names_by_directory(entries), (*problems, *self._reported)))
 
     def _publish(self, snapshot: Snapshot) -> None:
         known = set(self._snapshot.problems)
@@ -165,8 +192,11 @@ def _stamp(file: os.DirEntry[str]) -> dict[Path, _Stamp]:
     """What tells that a file changed; its rights count, since they may be why it could not be read."""
     if not file.is_file():
         return {}
-    status = file.stat()
-    return {Path(file.path): (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)}
+    return {Path(file.path): _stamp_of(file.stat())}
+
+
+def _stamp_of(status: os.stat_result) -> _Stamp:
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
 def _table_fingerprint() -> object:
@@ -188,9 +218,11 @@ def _names_by_directory(entries: Mapping[str, Mapping[str, Entry]]) -> dict[str,
     }
 
 
-def _canonical(entry: Entry) -> Entry:
+def _canonical(entry: Entry, *, is_anonymous: bool) -> Entry:
     folder = folder_paths.map_legacy(entry.folder)
-    return entry if folder == entry.folder else replace(entry, folder=folder)
+    if folder == entry.folder and not is_anonymous:
+        return entry
+    return replace(entry, folder=folder, is_anonymous=is_anonymous)
 
 
 def _located(file: Path, mistakes: list[Mistake]) -> list[Problem]:

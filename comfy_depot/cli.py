@@ -3,6 +3,8 @@
     list      every known model and its tier
     fetch     download models now
     verify    every mistake in the manifests; also whether files on the disk are what the manifests say
+    refresh   fetch the lists of models that are kept elsewhere
+    import-templates  write the manifest of the models that the official templates name
     clean     evict what was not used for long, or what is too much for a size
     evict     evict models by name
     pin       keep models on the disk; without a name: show which are kept
@@ -106,6 +108,11 @@ def _command_parser(common: argparse.ArgumentParser) -> argparse.ArgumentParser:
     command = add("verify", _verify, "list mistakes in the manifests, and files that are not what they say")
     command.add_argument("--hash", action="store_true", help="also read the files and compare their sha256")
     command.add_argument("--write-schema", action="store_true", help="write the manifests' schema.json anew")
+    add("refresh", _refresh, "fetch the lists that model_versions.json names, where their digests differ")
+    command = add("import-templates", _import_templates, "write the manifest of the official templates")
+    command.add_argument("--check", action="store_true", help="only compare; status 1 when it is not current")
+    command.add_argument("--output", type=Path, metavar="FILE",
+                         help="default: templates.json in the manifest folder")
     command = add("clean", _clean, "evict models that a manifest can bring back, longest unused first")
     command.add_argument("--max-size", type=options.parse_size, metavar="BYTES",
                          help="evict until the depot's own models take no more, such as 200G")
@@ -321,6 +328,40 @@ def _wrong_files(depot: Depot, *, with_hashes: bool) -> Iterator[str]:
             depot.digests.note(stamp, found)
             if found != entry.sha256:
                 yield f"{path}: has sha256 {found}, and the manifest says {entry.sha256}. {advice}"
+
+
+def _refresh(arguments: argparse.Namespace) -> int:
+    with _depot(arguments) as depot:
+        outcomes = depot.lists.refresh()
+        problems = depot.catalogue.refresh().problems
+        models = sum(1 for _ in depot.catalogue)
+    if arguments.json:
+        _print_json({"models": models, "lists": [asdict(outcome) for outcome in outcomes],
+                     "problems": [str(problem) for problem in problems]})
+    else:
+        rows = [(one.name, one.state, one.message or "") for one in outcomes]
+        _print_table(("list", "state", "reason"), rows)
+        for problem in problems:
+            print(problem, file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _import_templates(arguments: argparse.Namespace) -> int:
+    from comfy_depot import templates
+
+    file = arguments.output or _options(arguments).model_manifests / templates.FILE_NAME
+    models, refused, is_current = templates.write(file, only_check=arguments.check)
+    state = "current" if is_current else "not current" if arguments.check else "written"
+    if arguments.json:
+        _print_json({"file": str(file), "models": models, "state": state, "refused": refused})
+    else:
+        for reason in refused:
+            print(f"Left out: {reason}", file=sys.stderr)
+        print(f"{file}: {models} models, {state}.")
+    if arguments.check and not is_current:
+        print("To write it: python -m comfy_depot import-templates", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _log(arguments: argparse.Namespace) -> int:

@@ -28,6 +28,7 @@ from comfy_depot.errors import DepotError, ModelUnavailable
 from comfy_depot.eviction import Limits, Plan, plan_eviction
 from comfy_depot.history import History
 from comfy_depot.host import Executing, Host
+from comfy_depot.lists import Lists
 from comfy_depot.manifest import Entry
 from comfy_depot.options import Options, from_args
 from comfy_depot.pins import Pins
@@ -52,6 +53,7 @@ class Depot:
         self.options = options
         self.host = host
         self.catalogue = Catalogue(options.model_manifests, allow_pickle=options.allow_pickle)
+        self.lists = Lists(options, on_change=self.catalogue.report)
         self.access = AccessLog(options.depot_dir)
         self.digests = Digests(options.depot_dir)
         self.history = History(options.depot_dir, options.depot_policy)
@@ -82,6 +84,7 @@ class Depot:
             if self._transfers is not None:
                 self._transfers.close()
                 self._transfers = None
+        self.lists.close()
         self.residents.close()
         self.access.close()
 
@@ -287,6 +290,9 @@ def start(options: Options | None = None, host: Host | None = None) -> Depot | N
         return None
     depot = Depot(options, host or Host())
     hooks.arm(depot)
+    depot.catalogue.report(depot.lists.check())
+    if host is not None:  # the command line fetches lists only when told to
+        depot.lists.start()
     models = sum(1 for _ in depot.catalogue)
     log.info("The depot knows %d models from the manifests in %s.", models, options.model_manifests)
     return depot

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from comfy_depot.depot import Depot
 
 TIERS = ("cloud", "downloading", "disk")
-NOT_MODELS = frozenset({"custom_nodes", "datasets", "configs"})
+NOT_MODELS = frozenset({"custom_nodes", "datasets", "configs", "tokenizers"})
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ class Options:
     """What the depot may do and where. Every field has an option of the same name (see `add_arguments`)."""
 
     model_manifests: Path = Path("model_manifests")
+    manifest_refresh: float = 300.0
     depot_dir: Path = Path("depot")
     depot_connections: int = 8
     depot_rate: Quota = Quota()
@@ -130,6 +131,17 @@ def parse_hosts(text: str) -> tuple[str, ...]:
     return tuple(host.strip().lower() for host in text.split(",") if host.strip())
 
 
+def parse_seconds(text: str) -> float:
+    """Seconds from 0 to a year."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 366 * 86400:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds. Write 0 or more, such as 300.")
+    return seconds
+
+
 def parse_tokens(text: str) -> tuple[tuple[str, str], ...]:
     """(host, name of an environment variable) pairs from "a.example=A_TOKEN,b.example:8080=B_TOKEN"."""
     tokens = []
@@ -150,6 +162,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = group.add_argument
     add("--model-manifests", type=Path, metavar="DIR",
         help="folder of the manifests (default: model_manifests/ of the base directory, else beside main.py)")
+    add("--manifest-refresh", type=parse_seconds, default=Options.manifest_refresh, metavar="SECONDS",
+        help="how often lists that model_versions.json names are compared with their digests; 0: only when "
+             "asked (default: 300)")
     add("--depot-dir", type=Path, metavar="DIR",
         help="the depot's state (default: depot/ under the base directory)")
     add("--depot-connections", type=parse_connections, default=Options.depot_connections, metavar="N",
@@ -195,6 +210,7 @@ def from_args(args: argparse.Namespace, *, base_directory: Path | None = None) -
         manifests = of_base if of_base.is_dir() else program / "model_manifests"
     return Options(
         model_manifests=Path(manifests).resolve(),
+        manifest_refresh=getattr(args, "manifest_refresh", Options.manifest_refresh),
         depot_dir=Path(getattr(args, "depot_dir", None) or base / "depot").resolve(),
         depot_connections=getattr(args, "depot_connections", Options.depot_connections),
         depot_rate=getattr(args, "depot_rate", Options.depot_rate),

@@ -9,7 +9,7 @@
     GET    /depot/transfers              {transfers: [...]}
     DELETE /depot/transfers/{id}         {cancelled: id}
     GET    /depot/stats                  {tiers, transfers, accesses, problems, bytes_free, resident}
-    POST   /depot/manifests/refresh      {models: count, problems: [...]}
+    POST   /depot/manifests/refresh      {models: count, problems: [...], lists: [{name, state, message}]}
 
 Every error is `{"error": {"type", "message"}}`, and the message says what to do. No answer holds a header, a
 token or more of a url than its host.
@@ -164,10 +164,12 @@ class _Handlers:
         return web.json_response(await asyncio.to_thread(inventory.stats, self.depot))
 
     async def refresh(self, request: web.Request) -> web.Response:
-        """Read the manifests again now."""
+        """Bring the lists of elsewhere to their versions and read the manifests again, now."""
+        outcomes = await asyncio.to_thread(self.depot.lists.refresh)
         snapshot = await asyncio.to_thread(self.depot.catalogue.refresh)
         count = sum(len(models) for models in snapshot.entries.values())
-        return web.json_response({"models": count, "problems": _problems(snapshot.problems)})
+        lists = [{"name": one.name, "state": one.state, "message": one.message} for one in outcomes]
+        return web.json_response({"models": count, "problems": _problems(snapshot.problems), "lists": lists})
 
 
 def describe(transfer: Transfer) -> dict[str, Any]:

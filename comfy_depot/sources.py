@@ -28,6 +28,7 @@ from comfy_depot.schemes import plain_url
 
 MOST_REDIRECTS = 10
 ANSWER_SECONDS = 20.0
+LIST_SECONDS = 60.0
 _ASCII = "".join(map(chr, range(0x21, 0x7F)))
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
@@ -58,6 +59,7 @@ class Answer:
 
     status: int
     headers: Mapping[str, str]
+    body: bytes = b""
 
 
 def resolve(
@@ -183,6 +185,25 @@ def expand_headers(headers: Mapping[str, str]) -> tuple[dict[str, str], list[str
     return ready, missing
 
 
+def read(
+    entry: Entry, url: str, *, most_bytes: int, allow_hosts: Iterable[str] = (),
+    tokens: Mapping[str, str] = schemes.TOKENS,
+) -> bytes:
+    """The whole of a small file, such as a list of models; errors as `resolve` has them."""
+    remote = resolve(entry, url, allow_hosts=allow_hosts, tokens=tokens)
+    headers = dict(line.split(": ", 1) for line in remote.headers)
+    answer = ask(entry, remote.url, headers, tuple(allow_hosts), ANSWER_SECONDS, most_bytes=most_bytes)
+    if answer.status != 200:
+        raise _refusal(entry, remote.url, answer, [])
+    if len(answer.body) > most_bytes:
+        raise WrongContent(f"'{entry.key}': {shown(url)} sends more than {most_bytes >> 20} MiB. "
+                           "Correct the url, or split the list.")
+    if remote.validator.size is not None and len(answer.body) != remote.validator.size:
+        raise Busy(f"'{entry.key}': {shown(url)} sent {len(answer.body)} of {remote.validator.size} bytes. "
+                   "Try again later.")
+    return answer.body
+
+
 def answers_head(entry: Entry, remote: Remote, *, allow_hosts: Iterable[str] = ()) -> bool:
     """Whether the source tells its size without sending the file; signed addresses often refuse that."""
     headers = dict(line.split(": ", 1) for line in remote.headers)
@@ -200,8 +221,12 @@ def ask(
     allow_hosts: tuple[str, ...],
     seconds: float,
     method: str = "GET",
+    most_bytes: int | None = None,
 ) -> Answer:
-    """One request (GET for the first byte only) over a connection that the gate opened; follows nothing."""
+    """One request over a connection that the gate opened; follows nothing.
+
+    GET asks for the first byte only, unless `most_bytes` is given: then the body is read, to one byte more.
+    """
     scheme, host, port = origin_of(url)
     parts = urlsplit(url)
     if scheme not in ("http", "https") or not _is_host(host) or parts.username or parts.password:
@@ -220,13 +245,14 @@ def ask(
             connection.sock = _tls().wrap_socket(sock, server_hostname=host)
             connection.default_port = 443
         sent = {"User-Agent": AGENT, "Accept-Encoding": "identity", **headers}
-        if method == "GET":
+        if method == "GET" and most_bytes is None:
             sent["Range"] = "bytes=0-0"
         connection.request(method, target, headers=sent)
         response = connection.getresponse()
         # A value may go over several lines; what is sent on in a header must not.
         headers = {name.lower(): " ".join(value.split()) for name, value in response.getheaders()}
-        return Answer(response.status, headers)
+        body = b"" if most_bytes is None else _body(response, most_bytes + 1, time.monotonic() + LIST_SECONDS)
+        return Answer(response.status, headers, body)
     except gate.AddressRefused as error:
         raise SourceRefused(
             f"'{entry.key}': {error}. "
@@ -240,6 +266,16 @@ def ask(
         ) from None
     finally:
         connection.close()
+
+
+def _body(response: http.client.HTTPResponse, most_bytes: int, deadline: float) -> bytes:
+    """The body, as far as `most_bytes`; OSError when it is not whole by the deadline (`time.monotonic()`)."""
+    body = bytearray()
+    while len(body) < most_bytes and (piece := response.read1(min(1 << 16, most_bytes - len(body)))):
+        body += piece
+        if time.monotonic() > deadline:
+            raise OSError(f"it sent {len(body)} bytes in {LIST_SECONDS:.0f} s and was not done")
+    return bytes(body)
 
 
 def _remote(entry: Entry, url: str, headers: Mapping[str, str], answer: Answer, missing: list[str]) -> Remote:

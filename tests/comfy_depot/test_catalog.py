@@ -249,9 +249,21 @@ def test_a_missing_manifest_folder_is_an_empty_catalogue(tmp_path: Path) -> None
 
 def test_schema_and_versions_are_no_manifests(depot_world: World) -> None:
     for name in catalog.NOT_MANIFESTS:
-        depot_world.write_manifest("[]", name=name)
+        depot_world.write_manifest("{}", name=name)
     with depot_world.depot() as depot:
         assert depot.catalogue.snapshot().problems == ()
+
+
+def test_two_lists_may_agree_and_two_that_differ_are_told(depot_world: World) -> None:
+    depot_world.write_manifest({"loras": {"a.safetensors": URL, "b.safetensors": URL}}, name="1.json")
+    depot_world.write_manifest(
+        {"loras": {"a.safetensors": {"urls": [URL + "2", URL]}, "b.safetensors": URL + "2"}}, name="2.json"
+    )
+    with depot_world.depot() as depot:
+        (problem,) = depot.catalogue.snapshot().problems
+        assert "'b.safetensors' in 'loras': 1.json names it already" in problem.message
+        entry = depot.catalogue.find("loras", "a.safetensors")
+        assert entry is not None and entry.urls == (URL,)
 
 
 def test_a_thousand_mistakes_do_not_flood_the_log(
