@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.fakes.source_tree import ROOT, sources
+from tests.fakes.source_tree import ROOT, sources, tree_of
 
 LONGEST_FUNCTION = 60
 LONGEST_SAMPLER = 80
@@ -26,7 +26,7 @@ def length(node):
 def test_no_function_is_longer_than_a_screen():
     wrong = []
     for path in sources():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 is_numeric = node.name == "forward" or node.name.startswith("sample_")
                 if length(node) > (LONGEST_SAMPLER if is_numeric else LONGEST_FUNCTION):
@@ -46,7 +46,7 @@ def test_no_file_is_longer_than_its_room_allows():
 
 def test_every_module_says_what_it_is():
     silent = [str(path.relative_to(ROOT)) for path in sources()
-              if path.stat().st_size and not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))]
+              if path.stat().st_size and not ast.get_docstring(tree_of(path))]
     assert not silent, silent
 
 

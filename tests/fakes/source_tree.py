@@ -1,6 +1,7 @@
 """The project's own sources as syntax trees, for the tests of the architecture."""
 
 import ast
+import functools
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +43,12 @@ def is_type_checking(node):
     return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """The syntax tree of a file. Several tests read the same files, so it is kept; nobody changes it."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports_of(path, *, everywhere=True):
     """(module, line) of the imports; with everywhere=False only those that run when the module is imported.
     """
@@ -64,7 +71,7 @@ def imports_of(path, *, everywhere=True):
             elif everywhere or not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
                 visit(child)
 
-    visit(ast.parse(path.read_text(encoding="utf-8")))
+    visit(tree_of(path))
     return found
 
 
