@@ -20,16 +20,17 @@ from typing import TYPE_CHECKING, Any
 
 import folder_paths
 from comfy.cli_args import args
-from comfy_depot import hooks, layout, places, survey
+from comfy_depot import budget, hooks, layout, places, survey
 from comfy_depot.access import Access, AccessLog
 from comfy_depot.catalog import Catalogue
 from comfy_depot.digests import Digests
 from comfy_depot.errors import DepotError, ModelUnavailable
-from comfy_depot.eviction import Limits, Plan, plan_eviction
+from comfy_depot.eviction import Limits, Plan
 from comfy_depot.history import History
 from comfy_depot.host import Executing, Host
 from comfy_depot.lists import Lists
 from comfy_depot.manifest import Entry
+from comfy_depot.neighbours import Neighbours
 from comfy_depot.options import Options, from_args
 from comfy_depot.pins import Pins
 from comfy_depot.policies import Key
@@ -58,6 +59,8 @@ class Depot:
         self.digests = Digests(options.depot_dir)
         self.history = History(options.depot_dir, options.depot_policy)
         self.pins = Pins(options.depot_dir)
+        self.neighbours = Neighbours(options.depot_dir, why_busy=budget.why_busy(self))
+        self.idle_eviction = budget.IdleEviction(self)
         self.residents = Residents(
             options.resident_budget, host=host, digests=self.digests, local_path=self.local_path
         )
@@ -71,7 +74,9 @@ class Depot:
 
         with self._lock:
             if self._transfers is None:
-                self._transfers = Transfers(self.options, publish=self.host.send)
+                self._transfers = Transfers(
+                    self.options, publish=self.host.send, neighbours=self.neighbours,
+                    evictor=budget.Budget(self))
             return self._transfers
 
     def active_transfers(self) -> list[Transfer]:
@@ -80,13 +85,25 @@ class Depot:
 
     def close(self) -> None:
         """Stop the downloads (what has arrived stays for a later resume) and write the access log out."""
+        self.idle_eviction.close()
         with self._lock:
             if self._transfers is not None:
                 self._transfers.close()
                 self._transfers = None
         self.lists.close()
+        self.neighbours.close()
         self.residents.close()
         self.access.close()
+
+    def look_after_the_disk(self, *, is_serving: bool) -> None:
+        """Be known to the processes that share the state folder; a server evicts in idle time as well."""
+        try:
+            self.neighbours.start()
+        except OSError as error:
+            log.error("The depot's state folder %s cannot be written (%s); downloads and eviction will fail. "
+                      "Correct its rights or choose another with --depot-dir.", self.options.depot_dir, error)
+        if is_serving:
+            self.idle_eviction.start()
 
     # What the hooks call.
 
@@ -189,8 +206,7 @@ class Depot:
             if self.catalogue.find(folder, name) is None:
                 raise ModelUnavailable(self.explain_missing(folder, name))
             raise ModelUnavailable(f"'{folder}/{name}' is not on this disk, so there is nothing to evict.")
-        order = None if limits.max_size is None else self.history.order(models, size=limits.max_size)
-        return plan_eviction(models, limits, now=time.time(), order=order, recheck=survey.recheck(self))
+        return budget.plan_by_hand(self, limits, models)
 
     def pin(self, folder: str, name: str) -> Key:
         """Keep a model on the disk, now or once it is there; ModelUnavailable when nobody knows the name."""
@@ -293,6 +309,7 @@ def start(options: Options | None = None, host: Host | None = None) -> Depot | N
     depot.catalogue.report(depot.lists.check())
     if host is not None:  # the command line fetches lists only when told to
         depot.lists.start()
+    depot.look_after_the_disk(is_serving=host is not None)
     models = sum(1 for _ in depot.catalogue)
     log.info("The depot knows %d models from the manifests in %s.", models, options.model_manifests)
     return depot

@@ -29,12 +29,13 @@ from comfy_depot.leases import Leases
 from comfy_depot.limits import Limits
 from comfy_depot.manifest import Entry
 from comfy_depot.options import Options
-from comfy_depot.room import Room, still_to_come
+from comfy_depot.room import Room, Shortage, explain, still_to_come
 from comfy_depot.sources import Busy, Remote
 from comfy_depot.speeds import Speeds
 from comfy_depot.watch import Watch, fsync
 
 MOST_RESTARTS = 3
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 log = logging.getLogger(__name__)
 
 
@@ -173,7 +174,7 @@ class Download:
         if (file := schemes.local_file(url)) is not None:
             self._from_library(file, url)
             return
-        fruitless = restarts = 0
+        fruitless = restarts = filled_up = 0
         while True:
             done_before = self.progress.bytes_done
             try:
@@ -187,6 +188,11 @@ class Download:
                         "Try again later, or give the manifest the sha256 or a url with a fixed revision."
                     ) from None
                 self._discard_partial()
+            except FilledUp:  # the next try asks for room anew, and models are evicted for it
+                filled_up += 1
+                if filled_up > MOST_RESTARTS:
+                    raise
+                log.info("The disk of %s is full; room is made.", self.place.file.parent)
             except Busy as problem:
                 fruitless = 0 if self.progress.bytes_done > done_before else fruitless + 1
                 patience = self.services.patience
@@ -222,6 +228,10 @@ class Download:
             self._bring(url)
         except DaemonGone as error:
             raise Busy(f"'{self.entry.key}': {error}", retry_after=0.1) from error
+        except OSError as error:
+            if not isinstance(error, DepotError) and error.errno in NO_ROOM:
+                raise self._full_by_now() from error
+            raise
 
     def _bring(self, url: str) -> None:
         self.progress.check()
@@ -329,30 +339,25 @@ class Download:
         if shortage is not None:
             if shortage.fits_never:
                 self._discard_partial()
-            raise self._disk_full(shortage.needed, shortage.free, shortage.promised)
+            raise self._disk_full(shortage)
 
-    def _disk_full(self, needed: int, free: int, promised: int = 0) -> DiskFull:
-        taken = f", {_megabytes(promised)} of it are promised to other downloads" if promised else ""
-        return DiskFull(
-            f"'{self.entry.key}' needs {_megabytes(needed)} more in {self.place.file.parent}, where "
-            f"{_megabytes(free)} are free{taken} and "
-            f"{_megabytes(self.services.options.depot_reserve)} are kept in reserve. "
-            "Delete models there, lower --depot-reserve, or choose another disk; "
-            "what has arrived is kept if it can fit."
-        )
+    def _disk_full(self, shortage: Shortage) -> DiskFull:
+        return DiskFull(explain(shortage, self.entry.key, self.place.file.parent,
+                                reserve=self.services.options.depot_reserve))
 
     def _disk_error(self, error: OSError) -> DownloadFailed:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in NO_ROOM:
             return self._full_by_now()
         return DownloadFailed(
             f"'{self.entry.key}' cannot be written into {self.place.file.parent} "
             f"({error.strerror or error}). Check the folder's owner and rights."
         )
 
-    def _full_by_now(self) -> DiskFull:
+    def _full_by_now(self) -> FilledUp:
         """Somebody else has taken the room that was there."""
         needed = still_to_come(self.place.partial, self.progress.bytes_total or 0)
-        return self._disk_full(needed, shutil.disk_usage(self.place.file.parent).free)
+        free = shutil.disk_usage(self.place.file.parent).free
+        return FilledUp(str(self._disk_full(Shortage(needed, free, 0, fits_never=False))))
 
     # -- aria2
 
@@ -470,6 +475,10 @@ class Download:
         place.quarantine.unlink(missing_ok=True)
 
 
+class FilledUp(DiskFull):
+    """The disk became full on the way, although room had been promised."""
+
+
 class Changed(Exception):
     """The source has changed since the partial was begun: from the start again."""
 
@@ -480,7 +489,3 @@ def _host(url: str) -> str:
 
 def _size_of(path: Path) -> int:
     return path.stat().st_size
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1_000_000:,.1f} MB"

@@ -174,7 +174,7 @@ def plan_eviction(
     if limits.max_size is not None:
         over = own_bytes - limits.max_size - sum(may_go[key].size for key in reasons)
         for key in _order(may_go, order or ()):
-            if over > 0 and key not in reasons:
+            if over > 0 and key not in reasons and may_go[key].size > 0:
                 reasons[key] = "over the size limit"
                 over -= may_go[key].size
     going = tuple(Verdict(may_go[key], reason) for key, reason in reasons.items())
@@ -183,6 +183,31 @@ def plan_eviction(
         for model in considered if model.kept is not None or model.key not in reasons
     )
     return Plan(going, staying, own_bytes, limits.max_size, recheck)
+
+
+def plan_room(
+    models: Iterable[LocalModel], *, bytes_over: int, device: int, bytes_on_device: int, order: Iterable[Key],
+    recheck: Callable[[LocalModel], str | None] = _nothing_new,
+) -> Plan:
+    """What to evict so that the own models take `bytes_over` less and `bytes_on_device` more are free on a
+    device; nothing when that cannot be reached.
+    """
+    considered = list(models)
+    may_go = {model.key: model for model in considered if model.kept is None and model.size > 0}
+    going: list[Verdict] = []
+    for key in _order(may_go, order):
+        model = may_go[key]
+        helps_device = model.stamp.device == device and bytes_on_device > 0
+        if helps_device or bytes_over > 0:
+            going.append(Verdict(model, "room is needed for a download"))
+            bytes_over -= model.size
+            bytes_on_device -= model.size if model.stamp.device == device else 0
+    if bytes_over > 0 or bytes_on_device > 0:
+        going.clear()
+    gone = {verdict.model.key for verdict in going}
+    staying = tuple(Verdict(model, model.kept or "nothing is gained") for model in considered
+                    if model.key not in gone)
+    return Plan(tuple(going), staying, recheck=recheck)
 
 
 def _is_asked_for(model: LocalModel, limits: Limits) -> bool:

@@ -140,6 +140,7 @@ def _judge(depot: Depot, path: str, keys: list[Key], uses: Mapping[Key, LastUse]
     times = [status.st_mtime, *(uses[alias].time for alias in keys if alias in uses)]
     return LocalModel(
         *key, path, Stamp.of(status), max(times), is_own=kept is None, kept=kept,
+        occupied=0 if status.st_nlink > 1 else None,  # a library has it too: evicting it frees nothing
         aliases=frozenset(keys) - {key},
     )
 

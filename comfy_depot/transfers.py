@@ -19,8 +19,9 @@ from comfy_depot.layout import Layout
 from comfy_depot.leases import FileLeases, Leases
 from comfy_depot.limits import Limits, MemoryLimits
 from comfy_depot.manifest import Entry
+from comfy_depot.neighbours import Neighbours
 from comfy_depot.options import Options
-from comfy_depot.room import Room
+from comfy_depot.room import Evictor, Room
 from comfy_depot.speeds import Speeds
 
 CHECK_SECONDS = 0.2
@@ -205,6 +206,8 @@ class Transfers:
         daemon: Daemon | None = None,
         leases: Leases | None = None,
         limits: Limits | None = None,
+        neighbours: Neighbours | None = None,
+        evictor: Evictor | None = None,
     ) -> None:
         self.options = options
         self.layout = Layout(options.depot_dir)
@@ -213,10 +216,15 @@ class Transfers:
         )
         self._owns_daemon = daemon is None
         self._publish = publish
+        self._owns_neighbours = neighbours is None
+        self._neighbours = neighbours or Neighbours(options.depot_dir)
+        room = Room(
+            options.depot_reserve, self._neighbours, max_size=options.depot_max_size, evictor=evictor
+        )
         self._services = Services(
             options,
             self.daemon,
-            Room(options.depot_reserve),
+            room,
             leases or FileLeases(),
             limits or MemoryLimits(options.depot_rate, options.depot_requests),
             Speeds(options.depot_dir),
@@ -273,6 +281,8 @@ class Transfers:
                 transfer._thread.join(5)
         if self._owns_daemon:
             self.daemon.close()
+        if self._owns_neighbours:
+            self._neighbours.close()
 
     def _remember(self, transfer: Transfer) -> None:
         self._by_id[transfer.id] = transfer
