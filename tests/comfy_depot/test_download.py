@@ -1,7 +1,8 @@
 """One file from its sources to its final name, through every kind of trouble."""
 
-from __future__ import contextlib
+from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
