@@ -22,8 +22,7 @@ import comfy.interruption
 import latent_preview
 import nodes
 from comfy_depot import hooks as depot
-from comfy_execution import prompt_loop, prompt_queue, prompt_validation, schema_nodes
-from comfy_execution.attempt import Attempt
+from comfy_execution import prompt_loop, prompt_validation, schema_nodes
 from comfy_execution.caching import CacheEntry, CacheSet, CacheType
 from comfy_execution.dynamic_prompt import DynamicPrompt
 from comfy_execution.execution_list import ExecutionList
@@ -41,7 +40,9 @@ from comfy_execution.progress import (
     reset_progress_state,
 )
 from comfy_execution.prompt_validation import full_type_name
-from comfy_execution.reasons import CACHED, PLAIN
+from comfy_execution.queueing import prompt_queue
+from comfy_execution.queueing.attempt import Attempt
+from comfy_execution.results.reasons import CACHED, PLAIN
 
 __all__ = [
     "CacheEntry", "CacheSet", "CacheType", "ExecutionBlocker", "ExecutionList", "ExecutionResult",

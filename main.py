@@ -175,7 +175,7 @@ async def load_nodes(args: argparse.Namespace) -> None:
 def attach_journal(server, args: argparse.Namespace) -> None:
     """Let the queue go on where the server before has stopped."""
     from app import queue_journal
-    from comfy_execution.journal import JournalError
+    from comfy_execution.queueing.journal import JournalError
 
     try:
         queue_journal.attach(server, args)

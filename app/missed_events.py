@@ -14,7 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from comfy_execution.durable import DurableQueue
+from comfy_execution.queueing.durable import DurableQueue
 
 CLIENTS = 256
 MESSAGES_PER_CLIENT = 500

@@ -9,8 +9,8 @@ from typing import Any
 
 import folder_paths
 import protocol
-from comfy_execution.durable import DurableQueue
-from comfy_execution.journal import Journal, JournalInUseError
+from comfy_execution.queueing.durable import DurableQueue
+from comfy_execution.queueing.journal import Journal, JournalInUseError
 
 log = logging.getLogger(__name__)
 

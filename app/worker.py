@@ -17,8 +17,9 @@ import nodes
 from comfy import interruption
 from comfy.cli_args import args
 from comfy_depot import hooks as depot
-from comfy_execution import node_facts, schedule
-from comfy_execution.retention import budget_bytes
+from comfy_execution import node_facts
+from comfy_execution.queueing import schedule
+from comfy_execution.results.retention import budget_bytes
 
 SECONDS_BETWEEN_CLEANUPS = 10.0
 SECONDS_TO_WAIT = 1000.0

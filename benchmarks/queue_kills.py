@@ -50,8 +50,8 @@ def live(base: Path, inbox: int, outbox: int, sync: str) -> None:
     """A process that owns the queue: prompts come in as lines of JSON, ids of accepted ones go out."""
     import folder_paths
     from app import worker
-    from comfy_execution.durable import DurableQueue
-    from comfy_execution.journal import Journal
+    from comfy_execution.queueing.durable import DurableQueue
+    from comfy_execution.queueing.journal import Journal
     from execution import PromptQueue
 
     queue = PromptQueue(Host())
@@ -208,8 +208,8 @@ class Harness:
 
     def read_history(self) -> dict[str, Any]:
         """Entries by id."""
-        from comfy_execution.journal import Journal
-        from comfy_execution.journal_history import JournalHistory
+        from comfy_execution.queueing.history import JournalHistory
+        from comfy_execution.queueing.journal import Journal
 
         journal = Journal(self.base / "queue.db")
         entries = dict(JournalHistory(journal, lambda: 10**9))

@@ -8,7 +8,7 @@
 
 In the classic mode, what a prompt does not use is dropped when it begins; results inside an expansion belong
 to the expanding node and are dropped when it expands into something else, or goes. The default mode retains
-results of other workflows as far as RAM allows: see `result_stores`, `retention` and `cache_budget`.
+results of other workflows as far as RAM allows: see `results`.
 
 A forced node runs although its result is stored: that result is hidden from the prompt until the new one
 takes its place. If there is no new one, the next prompt sees the old one again.
@@ -32,8 +32,11 @@ from comfy_execution.cache_provider import (
 from comfy_execution.dynamic_prompt import DynamicPrompt
 from comfy_execution.force import Plan, Request
 from comfy_execution.is_changed import ChangeValues
-from comfy_execution.reasons import CACHED, FORCED, NOT_READ, PLAIN, NodeKey, PastRuns, Reason
-from comfy_execution.result_stores import (
+from comfy_execution.results.reasons import CACHED, FORCED, NOT_READ, PLAIN, NodeKey, PastRuns, Reason
+from comfy_execution.results.retention import make_limit
+from comfy_execution.results.scopes import PastExpansions, Scope, Scopes
+from comfy_execution.results.signatures import Signature, Signatures
+from comfy_execution.results.stores import (
     CacheEntry,
     ClassicCache,
     Computed,
@@ -41,9 +44,6 @@ from comfy_execution.result_stores import (
     NullCache,
     RetainingCache,
 )
-from comfy_execution.retention import make_limit
-from comfy_execution.scopes import PastExpansions, Scope, Scopes
-from comfy_execution.signatures import Signature, Signatures
 
 __all__ = ["CacheEntry", "CacheSet", "CacheType", "ClassicCache", "LRUCache", "NullCache", "RetainingCache"]
 

@@ -18,7 +18,7 @@ from comfy_execution.dynamic_prompt import DynamicPrompt
 from comfy_execution.errors import InvalidRequestError
 from comfy_execution.graph_utils import is_link
 from comfy_execution.node_facts import Prompt
-from comfy_execution.reasons import FORCED, NOT_READ, NodeKey
+from comfy_execution.results.reasons import FORCED, NOT_READ, NodeKey
 
 FIELDS = ("force", "cache")
 CACHE_CHOICES = ("read", "write", "off")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from comfy_execution import schedule
+from comfy_execution.queueing import schedule
 
 CANCEL_RUNNING: Final = "running"
 CANCEL_PENDING: Final = "pending"

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from comfy_execution.journal import JournalError, JournalFullError
+from comfy_execution.queueing.journal import JournalError, JournalFullError
 
 
 @web.middleware

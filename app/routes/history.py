@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from app.routes import answer, listed, read_object, register, whole_number
-from comfy_execution.journal_history import JournalHistory
+from comfy_execution.queueing.history import JournalHistory
 
 
 async def history_answer(queue: Any, **wish: Any) -> web.Response:

@@ -15,10 +15,11 @@ from aiohttp import web
 import execution
 from app.routes import answer, is_list_of_texts, read_json, register
 from comfy.cli_args import args
-from comfy_execution import force, schedule
+from comfy_execution import force
 from comfy_execution.errors import InvalidRequestError
-from comfy_execution.journal import JournalError, JournalFullError
-from comfy_execution.prompt_queue import QueueFullError
+from comfy_execution.queueing import schedule
+from comfy_execution.queueing.journal import JournalError, JournalFullError
+from comfy_execution.queueing.prompt_queue import QueueFullError
 
 LONGEST_PROMPT_ID = 200
 

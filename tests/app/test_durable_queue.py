@@ -11,7 +11,7 @@ import nodes
 from app import missed_events, queue_journal, worker
 from comfy import interruption
 from comfy.cli_args import args
-from comfy_execution.journal import Journal, JournalError
+from comfy_execution.queueing.journal import Journal, JournalError
 from tests.fakes import tiny_pack
 from tests.fakes.server_process import ROOT, ServerProcess
 
@@ -161,13 +161,13 @@ async def test_a_full_queue_answers_503_and_when_to_come_back(server):
 
 async def test_a_journal_without_room_answers_507_and_the_server_goes_on(server, monkeypatch):
     client = await server()
-    monkeypatch.setattr("comfy_execution.journal.SECONDS_BETWEEN_LOOKS", 0)
-    monkeypatch.setattr("comfy_execution.journal.FREE_BYTES_TO_KEEP", 1 << 60)
+    monkeypatch.setattr("comfy_execution.queueing.journal.SECONDS_BETWEEN_LOOKS", 0)
+    monkeypatch.setattr("comfy_execution.queueing.journal.FREE_BYTES_TO_KEEP", 1 << 60)
     status, content = await post(client, "lost")
     assert status == 507 and content["error"]["type"] == "journal_full"
     assert "Free some space" in content["error"]["details"]
     assert (await get(client, "/queue"))["queue_pending"] == []
-    monkeypatch.setattr("comfy_execution.journal.FREE_BYTES_TO_KEEP", 0)
+    monkeypatch.setattr("comfy_execution.queueing.journal.FREE_BYTES_TO_KEEP", 0)
     assert (await post(client, "later"))[0] == 200
 
 

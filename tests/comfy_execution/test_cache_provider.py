@@ -311,7 +311,7 @@ def test_hashes_are_the_same_in_every_process(files):
         "import json, sys\n"
         "from comfy_execution.cache_provider import key_hash\n"
         "from comfy_execution.dynamic_prompt import DynamicPrompt\n"
-        "from comfy_execution.signatures import Signatures\n"
+        "from comfy_execution.results.signatures import Signatures\n"
         "kind = type('C', (), {'INPUT_TYPES': classmethod(lambda cls: {}), 'FUNCTION': 'f', 'f': print})\n"
         "prompt = json.loads(sys.argv[1])\n"
         "found = Signatures(DynamicPrompt(prompt, {'Number': kind, 'Add': kind}), {})\n"

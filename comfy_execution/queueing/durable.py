@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from comfy_execution.attempt import LONGEST_SILENCE, Attempt, AttemptFile
-from comfy_execution.journal import Accepted, Journal, JournalError, JournalFullError, WhenDone
-from comfy_execution.journal_history import JournalHistory, without
-from comfy_execution.waiting import QueueItem, WaitingPrompts
+from comfy_execution.queueing.attempt import LONGEST_SILENCE, Attempt, AttemptFile
+from comfy_execution.queueing.history import JournalHistory, without
+from comfy_execution.queueing.journal import Accepted, Journal, JournalError, JournalFullError, WhenDone
+from comfy_execution.queueing.waiting import QueueItem, WaitingPrompts
 
 log = logging.getLogger(__name__)
 

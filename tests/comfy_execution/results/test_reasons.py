@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from comfy_execution import reasons
 from comfy_execution.dynamic_prompt import DynamicPrompt
 from comfy_execution.graph_utils import GraphBuilder
-from comfy_execution.reasons import PastRuns
-from comfy_execution.signatures import Signatures
+from comfy_execution.results import reasons
+from comfy_execution.results.reasons import PastRuns
+from comfy_execution.results.signatures import Signatures
 from tests.comfy_execution.rig import INT, Rig, execution, make, node
 
 ANY = ("*", {})
@@ -187,7 +187,7 @@ def test_causes_are_remembered_up_to_a_limit(monkeypatch):
 
 
 def test_the_page_about_force_explains_every_reason_and_cause():
-    page = (Path(__file__).resolve().parents[2] / "docs/force.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[3] / "docs/force.md").read_text(encoding="utf-8")
     words = [value for name, value in vars(reasons).items() if name.isupper() and isinstance(value, str)]
     assert len(words) == 6
     assert [word for word in (*words, *reasons.DROP_CAUSES) if f"| `{word}` |" not in page] == []

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from comfy_execution.journal_lock import JournalLock
+from comfy_execution.queueing.lock import JournalLock
 
 log = logging.getLogger(__name__)
 

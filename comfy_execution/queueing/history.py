@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequen
 from typing import Any
 
 from comfy_execution import jobs
-from comfy_execution.journal import INSERT, PLACES, Accepted, Journal
+from comfy_execution.queueing.journal import INSERT, PLACES, Accepted, Journal
 
 HistoryEntry = dict[str, Any]
 

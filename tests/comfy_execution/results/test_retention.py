@@ -8,11 +8,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from comfy_execution import caching, result_stores
-from comfy_execution.cache_budget import Kept
+from comfy_execution import caching
 from comfy_execution.graph_utils import GraphBuilder
-from comfy_execution.ram import Ram
-from comfy_execution.retention import GIGABYTE, Budget, Ledger, budget_bytes, make_limit
+from comfy_execution.results import stores
+from comfy_execution.results.budget import Kept
+from comfy_execution.results.ram import Ram
+from comfy_execution.results.retention import GIGABYTE, Budget, Ledger, budget_bytes, make_limit
 from tests.comfy_execution.rig import INT, Rig, execution, make, node
 
 ANY = ("*", {})
@@ -221,7 +222,7 @@ def test_a_result_that_is_stored_again_counts_once(registry):
 
 
 def test_what_results_hold_on_a_gpu_has_a_limit_of_its_own(registry, monkeypatch):
-    monkeypatch.setattr(result_stores, "DEVICE_BYTES", 20 * MEGABYTE)
+    monkeypatch.setattr(stores, "DEVICE_BYTES", 20 * MEGABYTE)
     rig = budget_rig(GIGABYTE)
     rig.add(There=make(lambda self, mark: (torch.empty(2 * MEGABYTE, device="meta"),), {"mark": INT}))
     for mark in range(5):
@@ -251,7 +252,7 @@ def test_models_that_came_back_from_a_gpu_are_weighed_again(registry):
 
 
 def test_the_number_of_results_is_limited_whatever_their_size(registry, monkeypatch):
-    monkeypatch.setattr(result_stores, "MOST_RESULTS", 20)
+    monkeypatch.setattr(stores, "MOST_RESULTS", 20)
     rig = budget_rig(GIGABYTE)
     for value in range(20):
         rig.run(sums(value))
@@ -260,10 +261,10 @@ def test_the_number_of_results_is_limited_whatever_their_size(registry, monkeypa
 
 
 def test_a_prompt_with_more_results_than_may_be_kept_is_looked_through_once(registry, monkeypatch):
-    monkeypatch.setattr(result_stores, "MOST_RESULTS", 20)
-    plans, original = [], result_stores.plan_drops
+    monkeypatch.setattr(stores, "MOST_RESULTS", 20)
+    plans, original = [], stores.plan_drops
     monkeypatch.setattr(
-        result_stores, "plan_drops", lambda *args, **options: plans.append(1) or original(*args, **options)
+        stores, "plan_drops", lambda *args, **options: plans.append(1) or original(*args, **options)
     )
     rig = budget_rig(GIGABYTE)
     chain = {str(i): node("Add", a=[str(i - 1), 0]) for i in range(1, 60)}

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from comfy_execution.graph_utils import is_link
-from comfy_execution.signatures import NoStableContentError, Signature, Signatures, canonical, digest
+from comfy_execution.results.signatures import NoStableContentError, Signature, Signatures, canonical, digest
 
 CACHED = "cached"
 """It did not run: its stored result was used."""

@@ -5,8 +5,8 @@ import random
 import pytest
 
 from comfy_execution.errors import InvalidRequestError
-from comfy_execution.schedule import Schedule, read_schedule, schedule_of
-from comfy_execution.waiting import QueueItem, WaitingPrompts
+from comfy_execution.queueing.schedule import Schedule, read_schedule, schedule_of
+from comfy_execution.queueing.waiting import QueueItem, WaitingPrompts
 
 
 def item(name, number=0, **fields):

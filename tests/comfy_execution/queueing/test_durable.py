@@ -9,8 +9,8 @@ import pytest
 
 import folder_paths
 from comfy_execution import jobs
-from comfy_execution.durable import DurableQueue
-from comfy_execution.journal import Journal
+from comfy_execution.queueing.durable import DurableQueue
+from comfy_execution.queueing.journal import Journal
 from comfy_execution.utils import CurrentNodeContext
 from tests.comfy_execution.rig import Host, Rig, execution, make, node
 
@@ -307,7 +307,7 @@ def test_pausing_and_cancelling_work_on_a_full_disk_and_are_written_later(born, 
 
 
 def test_a_result_waits_for_room_on_the_disk(born, caplog, monkeypatch):
-    monkeypatch.setattr("comfy_execution.prompt_queue.SECONDS_BETWEEN_TRIES", 0.01)
+    monkeypatch.setattr("comfy_execution.queueing.prompt_queue.SECONDS_BETWEEN_TRIES", 0.01)
     house = born()
     house.put("a")
     _, task = house.queue.get()

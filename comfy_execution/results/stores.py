@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from comfy_execution import result_size
-from comfy_execution.cache_budget import Kept, Plan, plan_drops, total_bytes
-from comfy_execution.retention import DEVICE_BYTES, GIGABYTE, LARGE, SLACK, Ledger, Limit
-from comfy_execution.signatures import Signature
+from comfy_execution.results.budget import Kept, Plan, plan_drops, total_bytes
+from comfy_execution.results.retention import DEVICE_BYTES, GIGABYTE, LARGE, SLACK, Ledger, Limit
+from comfy_execution.results.signatures import Signature
+from comfy_execution.results.size import ENTRY_BYTES, is_small, measure
 
 MOST_RESULTS = 50_000
 """Whatever the budget: to choose among more would take too long."""
@@ -161,7 +161,7 @@ class LRUCache(ClassicCache):
 
 
 class RetainingCache(ClassicCache):
-    """Keeps results of all workflows as far as the limit allows. What goes first is `cache_budget`'s rule."""
+    """Keeps results of all workflows as far as the limit allows. What goes first is `budget`'s rule."""
 
     def __init__(self, limit: Limit) -> None:
         super().__init__()
@@ -187,7 +187,7 @@ class RetainingCache(ClassicCache):
             self._remove(signature)
         self._passing.clear()
         for signature in self._elsewhere:
-            kept, size = self._ledger.kept[signature], result_size.measure(*self._entries[signature])
+            kept, size = self._ledger.kept[signature], measure(*self._entries[signature])
             self._ledger.add(signature, replace(kept, own_bytes=size.own, blocks=size.blocks))
         self._touch(self._in_use)
         self._shed()
@@ -208,10 +208,10 @@ class RetainingCache(ClassicCache):
         self._fresh.add(signature)
         self._hidden.discard(signature)
         seconds, sources, is_lasting = computed
-        if entry.ui is None and result_size.is_small(entry.outputs):
-            kept = Kept(result_size.ENTRY_BYTES, seconds, _NO_BLOCKS, self._prompt, sources)
+        if entry.ui is None and is_small(entry.outputs):
+            kept = Kept(ENTRY_BYTES, seconds, _NO_BLOCKS, self._prompt, sources)
         else:
-            size = result_size.measure(entry.outputs, entry.ui)
+            size = measure(entry.outputs, entry.ui)
             kept = Kept(size.own, seconds, size.blocks, self._prompt, sources, device_bytes=size.device)
             (self._elsewhere.add if size.is_elsewhere else self._elsewhere.discard)(signature)
         if not is_lasting:

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any, Literal, NamedTuple
 
 from comfy_execution import jobs
-from comfy_execution.durable import DurableQueue, Recovered
 from comfy_execution.host import QueueHost
-from comfy_execution.journal import JournalError
-from comfy_execution.journal_history import JournalHistory
-from comfy_execution.waiting import QueueItem, WaitingPrompts
+from comfy_execution.queueing.durable import DurableQueue, Recovered
+from comfy_execution.queueing.history import JournalHistory
+from comfy_execution.queueing.journal import JournalError
+from comfy_execution.queueing.waiting import QueueItem, WaitingPrompts
 
 MAXIMUM_HISTORY_SIZE = 10000
 RUN_TIMES_KEPT = 20

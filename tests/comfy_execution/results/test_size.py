@@ -10,8 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from comfy_execution import result_size
-from comfy_execution.result_size import ENTRY_BYTES, is_small, measure
+from comfy_execution.results.size import ENTRY_BYTES, is_small, measure
 
 MEGABYTE = 1_000_000
 
@@ -122,7 +121,7 @@ def test_circles_depth_and_number_are_bounded(monkeypatch):
     for _ in range(10_000):
         deep = [deep]
     assert measure(deep).blocks == {}
-    monkeypatch.setattr(result_size, "OBJECT_LIMIT", 100)
+    monkeypatch.setattr("comfy_execution.results.size.OBJECT_LIMIT", 100)
     many = [Holder(number=Holder()) for _ in range(1000)]
     assert measure(many).own < 100 * 200 + 8 * 1000 + ENTRY_BYTES
 
@@ -158,7 +157,7 @@ def test_a_few_plain_values_are_small(outputs, small):
 
 def test_measuring_imports_nothing_heavy():
     code = (
-        "import sys; from comfy_execution.result_size import measure; measure([1, 'a', {'b': [object()]}]); "
+        "import sys; from comfy_execution.results.size import measure; measure([1, 'a', {'b': [object()]}]); "
         "assert not {'torch', 'numpy', 'PIL'} & sys.modules.keys()"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).resolve().parents[2])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).resolve().parents[3])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from comfy_execution.reasons import NodeKey
-from comfy_execution.signatures import Signature
+from comfy_execution.results.reasons import NodeKey
+from comfy_execution.results.signatures import Signature
 
 
 class Scope:

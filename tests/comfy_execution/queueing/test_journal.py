@@ -1,16 +1,22 @@
 """The journal: what is written together, what is told when it cannot be written, and its file."""
 
-import os
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from comfy_execution import journal as journal_module
-from comfy_execution.journal import Accepted, Journal, JournalError, JournalFullError, JournalInUseError
+from comfy_execution.queueing import journal as journal_module
+from comfy_execution.queueing.journal import (
+    Accepted,
+    Journal,
+    JournalError,
+    JournalFullError,
+    JournalInUseError,
+)
 
 
 @pytest.fixture
@@ -132,11 +138,11 @@ def test_a_damaged_journal_is_set_aside_and_a_new_one_begun(tmp_path, caplog, da
 def test_a_second_process_is_refused(journal):
     code = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
-        "from comfy_execution.journal import Journal, JournalInUseError\n"
+        "from comfy_execution.queueing.journal import Journal, JournalInUseError\n"
         "try: Journal(sys.argv[1])\n"
         "except JournalInUseError as error: print(error)\n"
     )
-    root = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+    root = str(Path(__file__).resolve().parents[3])
     said = subprocess.run([sys.executable, "-c", code, journal.path, root], capture_output=True, text=True)
     assert "is used by another server. Stop that one" in said.stdout, said.stderr
     with pytest.raises(JournalInUseError):

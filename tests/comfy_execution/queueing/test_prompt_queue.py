@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from comfy_execution import prompt_queue
+from comfy_execution.queueing import prompt_queue
 from tests.comfy_execution.rig import execution
 
 

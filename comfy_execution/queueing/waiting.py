@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from comfy_execution.schedule import schedule_of
+from comfy_execution.queueing.schedule import schedule_of
 
 _arrivals = itertools.count()
 

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from comfy_execution.cache_budget import Kept, plan_drops, total_bytes
+from comfy_execution.results.budget import Kept, plan_drops, total_bytes
 
 SHARED = 7
 """Address of a block."""
