@@ -13,93 +13,28 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from comfy_depot import hashing, journal, library, schemes, sources
-from comfy_depot.aria2 import PIECE_BYTES, Daemon, DaemonGone, is_alive
+from comfy_depot import hashing, journal, library, schemes, sources, windows
+from comfy_depot.aria2 import DaemonGone, is_alive
 from comfy_depot.digests import Digests
-from comfy_depot.errors import DepotError, DiskFull, DownloadFailed, TransferCancelled, WrongContent
+from comfy_depot.errors import DepotError, DiskFull, DownloadFailed, WrongContent
 from comfy_depot.eviction import Stamp
 from comfy_depot.journal import Record, Validator
 from comfy_depot.layout import Place
-from comfy_depot.leases import Leases
-from comfy_depot.limits import Limits
 from comfy_depot.manifest import Entry
-from comfy_depot.options import Options
-from comfy_depot.room import Room, Shortage, explain, still_to_come
+from comfy_depot.prefix import PrefixDigest
+from comfy_depot.pull import Kept, Pull
+from comfy_depot.room import Shortage, explain, still_to_come
+from comfy_depot.services import Progress, Services
 from comfy_depot.sources import Busy, Remote
-from comfy_depot.speeds import Speeds
-from comfy_depot.watch import Watch, fsync
+from comfy_depot.watch import fsync
 
 MOST_RESTARTS = 3
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+LEAST_TO_DIGEST_AHEAD = 64 << 20  # bytes; less is digested at the end in a moment
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a source that fails is tried. A try that brings bytes does not count."""
-
-    tries: int = 5
-    first_pause: float = 1.0
-    longest_pause: float = 60.0
-    silence: float = 20.0
-    """A connection that brings nothing for so long is closed and opened again."""
-    stall: float = 90.0
-    """A transfer to which nothing comes for so long begins anew."""
-
-    def pause(self, fruitless: int) -> float:
-        """Seconds before the next try; a source that has brought something is asked again almost at once."""
-        return self.first_pause * (2 ** (fruitless - 1) if fruitless else 0.1)
-
-
-@dataclass(frozen=True)
-class Services:
-    """What all downloads of a process share."""
-
-    options: Options
-    daemon: Daemon
-    room: Room
-    leases: Leases
-    limits: Limits
-    speeds: Speeds
-    patience: Patience = field(default_factory=Patience)
-
-
-@dataclass
-class Progress:
-    """What a download tells while it runs; `changed` is called after every update, `stopped` asks to stop."""
-
-    changed: Callable[[], None]
-    stopped: Callable[[], bool]
-    state: str = "waiting"
-    bytes_done: int = 0
-    bytes_total: int | None = None
-    bytes_per_second: int = 0
-    source: str | None = None
-
-    def tell(self, **values: Any) -> None:
-        """Set fields and say so."""
-        for name, value in values.items():
-            setattr(self, name, value)
-        self.changed()
-
-    def check(self) -> None:
-        """Raise TransferCancelled when somebody asked to stop."""
-        if self.stopped():
-            raise TransferCancelled(
-                "The transfer was stopped. What has arrived is kept; fetch it again to go on."
-            )
-
-    def pause(self, seconds: float) -> None:
-        """Sleep, and stop when asked to."""
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            self.check()
-            time.sleep(min(left, 0.1))
 
 
 @dataclass
@@ -111,6 +46,7 @@ class Download:
     services: Services
     progress: Progress
     resumed: bool = False
+    digest: PrefixDigest | None = None
 
     def run(self) -> Path:
         """Bring the file and return its path; raises DepotError and nothing else that is expected."""
@@ -125,6 +61,7 @@ class Download:
             raise self._disk_error(error) from error
         finally:
             self.services.room.give_back(self.place.partial)
+            self._drop_digest()
         return self.place.file
 
     def _make_folder(self) -> None:
@@ -238,10 +175,12 @@ class Download:
         self.progress.tell(state="resolving", source=schemes.host_of(url))
         remote = self._resolve(url)
         self._promise_room(remote.validator.size)  # first: what a source says of its size may be absurd
-        record, kept = self._prepare(url, remote.validator, remote.ranges)
-        self.progress.tell(state="downloading", bytes_done=kept, bytes_total=remote.validator.size)
-        if remote.validator.size is None or kept < remote.validator.size:
-            self._pull(url, remote, record, kept)
+        kept = self._prepare(url, remote.validator, remote.ranges)
+        self.progress.tell(
+            state="downloading", bytes_done=kept.bytes_done, bytes_total=remote.validator.size
+        )
+        if remote.validator.size is None or kept.bytes_done < remote.validator.size:
+            self._pull(url, remote, kept)
         if not self.entry.sha256 and self._resolve(url).validator != remote.validator:
             raise Changed
         try:
@@ -270,8 +209,8 @@ class Download:
 
     # -- the partial
 
-    def _prepare(self, url: str, validator: Validator, ranges: bool) -> tuple[Record, int]:
-        """Make the partial ready for aria2; returns its record and the bytes that are there already."""
+    def _prepare(self, url: str, validator: Validator, ranges: bool) -> Kept:
+        """Make the partial ready for aria2; returns what is there already."""
         place, source = self.place, hashing.digest_of(schemes.plain_url(url))
         record = journal.read_record(place.record)
         self._await_writer(record)
@@ -282,13 +221,12 @@ class Download:
         self.resumed = False
         if not ranges or not validator.size:
             place.partial.touch()
-            return record, 0
+            return Kept(record)
         if not place.partial.exists():
             record = replace(record, grain=journal.create_partial(place.partial, validator.size))
         pieces, blocks = journal.believed(record, place.partial)
         kept = journal.kept_bytes(pieces, blocks)
         self.resumed = kept > 0
-        place.control.write_bytes(journal.control_file(pieces, blocks))
         self.services.daemon.ensure()
         record = replace(
             record,
@@ -299,7 +237,7 @@ class Download:
             writer=str(self.services.daemon.alive_file or ""),
         )
         journal.write_record(place.record, record)
-        return record, kept
+        return Kept(record, pieces, blocks, kept)
 
     def _same_bytes(self, record: Record, source: str, validator: Validator) -> bool:
         """Whether a partial may go on: the source is unchanged, or another one has the same known digest."""
@@ -324,7 +262,14 @@ class Download:
     def _discard_partial(self) -> None:
         for path in (self.place.partial, self.place.control, self.place.record):
             path.unlink(missing_ok=True)
+        windows.remove(self.place)
+        self._drop_digest()
         self.resumed = False
+
+    def _drop_digest(self) -> None:
+        if self.digest is not None:
+            self.digest.close()
+        self.digest = None
 
     def _quarantine(self) -> None:
         """Keep one bad copy aside, for whoever wants to know what the source sent."""
@@ -359,84 +304,25 @@ class Download:
         free = shutil.disk_usage(self.place.file.parent).free
         return FilledUp(str(self._disk_full(Shortage(needed, free, 0, fits_never=False))))
 
-    # -- aria2
-
-    def _pull(self, url: str, remote: Remote, record: Record, kept: int) -> None:
-        """Let aria2 fetch what is missing, and journal what it has."""
-        with self.services.limits.share(remote.host):
-            watch = Watch(self.place, record, journalled=bool(remote.ranges and remote.validator.size))
-            self._follow(self._start(remote), remote, watch)
+    def _pull(self, url: str, remote: Remote, kept: Kept) -> None:
+        """Let aria2 fetch what is missing, with the digest close behind."""
+        if self.entry.sha256 and remote.ranges and (remote.validator.size or 0) >= LEAST_TO_DIGEST_AHEAD:
+            self.digest = self.digest or PrefixDigest(self.place.partial)
+        pull = Pull(
+            self.entry,
+            self.place,
+            self.services,
+            self.progress,
+            remote,
+            kept,
+            self.digest,
+            self._full_by_now,
+            self._await_turn,
+        )
+        pull.run()
         arrived = _size_of(self.place.partial)
-        self.services.speeds.note(_host(url), arrived - kept, watch.seconds_running)
+        self.services.speeds.note(_host(url), arrived - kept.bytes_done, pull.watch.seconds_running)
         self.progress.tell(bytes_done=arrived, bytes_per_second=0)
-
-    def _follow(self, gid: str, remote: Remote, watch: Watch) -> None:
-        """Watch a download of aria2 until it is complete."""
-        share = self.services.limits.bytes_per_second(remote.host)
-        try:
-            while True:
-                status = self.services.daemon.status(gid)
-                if watch.see(status):
-                    self.progress.tell(
-                        bytes_done=watch.bytes_done, bytes_per_second=int(status.get("downloadSpeed", 0))
-                    )
-                if status["status"] == "complete":
-                    break
-                if status["status"] != "active" and status["status"] != "waiting":
-                    raise self._aria2_error(status, remote)
-                if watch.seconds_idle > self.services.patience.stall:
-                    raise Busy(
-                        f"'{self.entry.key}': {sources.shown(remote.url)} has sent nothing for a while."
-                    )
-                if watch.is_silent:
-                    self.services.daemon.check()
-                if (now := self.services.limits.bytes_per_second(remote.host)) != share:
-                    share = now
-                    self.services.daemon.limit(gid, share)
-                self.progress.pause(watch.seconds_to_next_look)
-        finally:
-            self.services.daemon.remove(gid)
-            watch.end()
-
-    def _start(self, remote: Remote) -> str:
-        limits = self.services.limits
-        connections = self.services.options.depot_connections if remote.ranges else 1
-        if (most := limits.most_requests(remote.host)) > 0:
-            connections = min(connections, max(1, most - 1))  # one was the look at the source
-        self._await_turn(remote.host, connections)
-        headers = list(remote.headers)
-        if remote.validator.if_range and remote.ranges:
-            # A file that has changed is then sent whole, and aria2 gives up instead of mixing.
-            headers.append(f"If-Range: {remote.validator.if_range}")
-        wishes = {
-            "dir": str(self.place.partial.parent),
-            "out": self.place.partial.name,
-            "header": headers,
-            "split": str(connections),
-            "max-connection-per-server": str(connections),
-            "continue": "true" if remote.ranges else "false",
-            "use-head": "true" if self._may_use_head(remote) else "false",
-            "timeout": str(max(1, round(self.services.patience.silence))),
-            "max-download-limit": str(limits.bytes_per_second(remote.host)),
-        }
-        return self.services.daemon.add(remote.url, wishes, (remote.host, remote.port))
-
-    def _may_use_head(self, remote: Remote) -> bool:
-        """aria2 begins with a request for the whole file; when a part is here that is sent for nothing."""
-        return self.resumed and sources.answers_head(
-            self.entry, remote, allow_hosts=self.services.options.depot_allow_hosts
-        )
-
-    def _aria2_error(self, status: dict[str, str], remote: Remote) -> DownloadFailed:
-        code, text = status.get("errorCode", "?"), status.get("errorMessage", "")
-        free = shutil.disk_usage(self.place.partial.parent).free
-        if code == "9" or "space" in text.lower() or (code in ("15", "16", "17") and free < PIECE_BYTES):
-            return self._full_by_now()
-        where = sources.shown(remote.url)
-        return Busy(
-            f"'{self.entry.key}': the download from {where} broke off (aria2 error {code}). "
-            "Try again later or add another url to the manifest; what has arrived is kept."
-        )
 
     # -- the end
 
@@ -451,7 +337,7 @@ class Download:
                 "The file is quarantined; correct the manifest or choose another url."
             )
         if entry.sha256:
-            found = hashing.sha256_file(self.place.partial, check=self.progress.check)
+            found = self._sha256()
             if found != entry.sha256.lower():
                 raise WrongContent(
                     f"'{entry.key}': what {where} sent has the sha256 {found}, and the manifest promises "
@@ -460,6 +346,15 @@ class Download:
                 )
         if entry.name.endswith(".safetensors"):
             hashing.check_safetensors(self.place.partial, entry.key)
+
+    def _sha256(self) -> str:
+        """The digest of the partial. One computed on the way is believed when it is the promised one only."""
+        digest, self.digest = self.digest, None
+        if digest is not None:
+            found = digest.finish(self.place.partial, self.progress.check)
+            if found == (self.entry.sha256 or "").lower():
+                return found
+        return hashing.sha256_file(self.place.partial, check=self.progress.check)
 
     def _publish(self) -> None:
         """Give the file its name, in one step and durably; a file that is there already is left alone."""

@@ -84,6 +84,19 @@ class Pieces:
         return self.bits.hex()
 
     @property
+    def number(self) -> int:
+        """All bits as one number."""
+        return int.from_bytes(self.bits, "big")
+
+    @property
+    def bytes_in_order(self) -> int:
+        """Bytes of the complete pieces before the first that is missing."""
+        index = next((n * 8 for n, byte in enumerate(self.bits) if byte != 0xFF), self.count)
+        while index < self.count and index in self:
+            index += 1
+        return min(index * PIECE_BYTES, self.size)
+
+    @property
     def bytes_done(self) -> int:
         """Bytes of the complete pieces."""
         return sum(self.length(i) for i in range(self.count) if i in self)

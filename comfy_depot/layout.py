@@ -5,6 +5,7 @@ models/checkpoints/
 └── .depot/                                  hidden, on the same file system, never listed
     ├── sd15.safetensors.5f1c0e2a.part        the partial (a sparse file while it grows)
     ├── sd15.safetensors.5f1c0e2a.part.aria2  what aria2 is told about the partial
+    ├── sd15.safetensors.5f1c0e2a.part.1      a link to the partial, for each further window (windows.py)
     ├── sd15.safetensors.5f1c0e2a.json        the record: validators of the source and the journal of pieces
     ├── sd15.safetensors.5f1c0e2a.lock        one writer at a time over all processes
     └── sd15.safetensors.5f1c0e2a.bad         the last copy that failed verification

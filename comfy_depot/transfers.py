@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from comfy_depot.aria2 import Daemon
-from comfy_depot.download import Download, Patience, Progress, Services
+from comfy_depot.download import Download
 from comfy_depot.errors import DepotError, DownloadFailed, TransferCancelled
 from comfy_depot.events import EVENT, SECONDS_BETWEEN, transfer_payload
 from comfy_depot.layout import Layout
@@ -22,6 +22,7 @@ from comfy_depot.manifest import Entry
 from comfy_depot.neighbours import Neighbours
 from comfy_depot.options import Options
 from comfy_depot.room import Evictor, Room
+from comfy_depot.services import Patience, Progress, Services
 from comfy_depot.speeds import Speeds
 
 CHECK_SECONDS = 0.2

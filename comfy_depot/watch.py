@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from comfy_depot import journal
-from comfy_depot.journal import Record
+from comfy_depot.journal import Pieces, Record
 from comfy_depot.layout import Place
 
 POLL_SECONDS = 0.2
@@ -38,6 +38,11 @@ class Watch:
     def seconds_running(self) -> float:
         """How long it took until the last byte that has arrived."""
         return self._moved_at - self._begun_at
+
+    @property
+    def bytes_in_order(self) -> int:
+        """So much from the start on is complete, and in the journal."""
+        return Pieces(self.record.validator.size or 0, self.record.pieces).bytes_in_order
 
     @property
     def is_silent(self) -> bool:

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from comfy_depot.aria2 import Daemon, DaemonGone, running
-from comfy_depot.download import Patience
 from comfy_depot.errors import DiskFull, DownloadFailed, SourceRefused, TransferCancelled, WrongContent
 from comfy_depot.layout import Layout
 from comfy_depot.manifest import Entry
+from comfy_depot.services import Patience
 from tests.fakes.fetching import entry, fetcher, transfers, until
 from tests.fakes.origin import Origin, safetensors, sha256, weights
 

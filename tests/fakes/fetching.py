@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from comfy_depot.aria2 import Daemon, binary
-from comfy_depot.download import Patience
 from comfy_depot.limits import Limits
 from comfy_depot.manifest import Entry
 from comfy_depot.options import Options
+from comfy_depot.services import Patience
 from comfy_depot.transfers import Transfers
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import re
 import socket
@@ -301,9 +302,10 @@ class Origin:
         if asset.length_known:
             response.content_length = end - start
         hit.status = status
-        await response.prepare(request)
-        if request.method != "HEAD":
-            await self._pour(request, response, (asset, fault, hit), memoryview(body)[start:end])
+        with contextlib.suppress(ConnectionError):  # the client has gone meanwhile
+            await response.prepare(request)
+            if request.method != "HEAD":
+                await self._pour(request, response, (asset, fault, hit), memoryview(body)[start:end])
         return response
 
     def _fresh(self, request: web.Request, asset: Asset) -> bool:

@@ -1,0 +1,168 @@
+"""What is missing of one file, through aria2, until all of it is there or something goes wrong."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from comfy_depot import sources, windows
+from comfy_depot.aria2 import PIECE_BYTES
+from comfy_depot.errors import DiskFull, DownloadFailed
+from comfy_depot.journal import Pieces, Record
+from comfy_depot.layout import Place
+from comfy_depot.manifest import Entry
+from comfy_depot.prefix import PrefixDigest
+from comfy_depot.services import Progress, Services
+from comfy_depot.sources import Busy, Remote
+from comfy_depot.watch import Watch
+from comfy_depot.windows import Window
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What of a partial is there already."""
+
+    record: Record
+    pieces: Pieces = field(default_factory=lambda: Pieces(0))
+    blocks: dict[int, int] = field(default_factory=dict)
+    bytes_done: int = 0
+
+
+@dataclass
+class Pull:
+    """One way of a file from a source that was resolved to its partial."""
+
+    entry: Entry
+    place: Place
+    services: Services
+    progress: Progress
+    remote: Remote
+    kept: Kept
+    digest: PrefixDigest | None
+    disk_full: Callable[[], DiskFull]
+    await_turn: Callable[[str, int], None]
+
+    def __post_init__(self) -> None:
+        self.is_journalled = bool(self.remote.ranges and self.remote.validator.size)
+        limits, self.connections = self.services.limits, 1
+        if self.remote.ranges:
+            self.connections = self.services.options.depot_connections
+        if (most := limits.most_requests(self.remote.host)) > 0:
+            self.connections = min(self.connections, max(1, most - 1))  # one was the look at the source
+        self._answers_head: bool | None = None
+        self.watch = Watch(self.place, self.kept.record, journalled=self.is_journalled)
+
+    def run(self) -> None:
+        """Bring what is missing, and journal what has come."""
+        self.windows = self._plan()
+        host, limits = self.remote.host, self.services.limits
+        self.await_turn(host, self.connections)
+        try:
+            with limits.share(host):
+                share = limits.bytes_per_second(host)
+                self._start(self.windows[0])
+                while not self._look():
+                    self._start_next()
+                    if self.watch.is_silent:
+                        self.services.daemon.check()
+                    share = self._keep_to_share(share)
+                    self.progress.pause(self.watch.seconds_to_next_look)
+        finally:
+            for window in self.windows:
+                if window.gid:
+                    self.services.daemon.remove(window.gid)
+            self.watch.end()
+            windows.remove(self.place)
+
+    def _plan(self) -> list[Window]:
+        """The windows, in order when a digest can follow them and aria2 can begin in the middle."""
+        if not self.is_journalled:
+            return [Window(self.place.partial, Pieces(0), {})]
+        for in_order in (self.digest is not None, False):
+            planned = windows.plan_windows(self.place, self.kept.pieces, self.kept.blocks, in_order=in_order)
+            if len(planned) == 1 or (self._may_use_head(planned[1]) and windows.link(planned)):
+                break
+        return planned
+
+    def _look(self) -> bool:
+        """Ask aria2 how far it is; returns whether everything has come."""
+        for window in self.windows:
+            if window.is_running:
+                window.status = self.services.daemon.status(window.gid)
+        status = self.windows[0].status
+        if self.is_journalled:
+            status = windows.status_of_all(self.windows, self.kept.pieces)
+        if self.watch.see(status):
+            self.progress.tell(
+                bytes_done=self.watch.bytes_done, bytes_per_second=int(status.get("downloadSpeed", 0))
+            )
+        if self.digest is not None:
+            self.digest.allow(self.watch.bytes_in_order)
+        for window in self.windows:
+            if window.is_running and window.status["status"] not in ("active", "waiting"):
+                raise self._aria2_error(window.status)
+        if self.watch.seconds_idle > self.services.patience.stall:
+            raise Busy(
+                f"'{self.entry.key}': {sources.shown(self.remote.url)} has sent nothing for a while."
+            )
+        return all(window.is_complete for window in self.windows)
+
+    def _start_next(self) -> None:
+        """Begin the next window when connections of the ones before are about to have nothing to do."""
+        running = [window for window in self.windows if window.is_running]
+        new = next((window for window in self.windows if not window.gid), None)
+        if new is None or not windows.is_time_for_next(running, self.connections):
+            return
+        if self.services.limits.take(self.remote.host, self.connections) == 0:
+            self._start(new)
+
+    def _keep_to_share(self, share: int) -> int:
+        """Give aria2 the rate that the limits allow now."""
+        now = self.services.limits.bytes_per_second(self.remote.host)
+        for window in self.windows:
+            if window.is_running and now != share:
+                self.services.daemon.limit(window.gid, now)
+        return now
+
+    def _start(self, window: Window) -> None:
+        remote = self.remote
+        if self.is_journalled:
+            window.write_control()
+        headers = list(remote.headers)
+        if remote.validator.if_range and remote.ranges:
+            # A file that has changed is then sent whole, and aria2 gives up instead of mixing.
+            headers.append(f"If-Range: {remote.validator.if_range}")
+        wishes = {
+            "dir": str(window.file.parent),
+            "out": window.file.name,
+            "header": headers,
+            "split": str(self.connections),
+            "max-connection-per-server": str(self.connections),
+            "continue": "true" if remote.ranges else "false",
+            "use-head": "true" if self._may_use_head(window) else "false",
+            "timeout": str(max(1, round(self.services.patience.silence))),
+            "max-download-limit": str(self.services.limits.bytes_per_second(remote.host)),
+        }
+        window.gid = self.services.daemon.add(remote.url, wishes, (remote.host, remote.port))
+
+    def _may_use_head(self, window: Window) -> bool:
+        """aria2 begins with a request for the whole file; when it needs another part that is for nothing."""
+        if not self.is_journalled or not (self.kept.bytes_done or window.file != self.place.partial):
+            return False
+        if self._answers_head is None:
+            self._answers_head = sources.answers_head(
+                self.entry, self.remote, allow_hosts=self.services.options.depot_allow_hosts
+            )
+        return self._answers_head
+
+    def _aria2_error(self, status: dict[str, str]) -> DownloadFailed:
+        code, text = status.get("errorCode", "?"), status.get("errorMessage", "")
+        free = shutil.disk_usage(self.place.partial.parent).free
+        if code == "9" or "space" in text.lower() or (code in ("15", "16", "17") and free < PIECE_BYTES):
+            return self.disk_full()
+        where = sources.shown(self.remote.url)
+        return Busy(
+            f"'{self.entry.key}': the download from {where} broke off (aria2 error {code}). "
+            "Try again later or add another url to the manifest; what has arrived is kept."
+        )
