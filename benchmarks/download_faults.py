@@ -105,7 +105,7 @@ def search(run: Run) -> None:
         if _holds_secret(message.encode()):
             run.leaks.add("an event or error")
     for hit in run.hits():
-        if hit.host.startswith("localhost") and TOKEN in " ".join(hit.headers.values()):
+        if hit.host != run.owner and TOKEN in " ".join(hit.headers.values()):
             run.leaks.add("the second host")
 
 

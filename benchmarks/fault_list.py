@@ -97,6 +97,7 @@ class Run:
         self.leaks: set[str] = set()
         self.takeover: float | None = None
         self.error = ""
+        self.owner = bench.origin.netloc  # the host to which the token belongs
         self.is_right = self.is_mixed = False
 
     def grow(self, size: int) -> None:
@@ -244,7 +245,7 @@ def expiry_storm(run: Run) -> None:
     """Signed addresses live a moment only, and connections end early: each next request comes too late."""
     run.grow(run.rng.randrange(4 * MIB, 8 * MIB))
     cut = now_and_then(run, 1.0, 100, lambda: Fault(truncate_at=run.rng.randrange(MIB // 4, 2 * MIB)))
-    run.bring(run.entry(run.put(signed_ttl=run.rng.uniform(0.1, 0.3), fault_for=cut)))
+    run.bring(run.entry(run.put(signed_ttl=run.rng.uniform(0.4, 1.0), rate=RATE / 2, fault_for=cut)))
 
 
 def swapped(run: Run) -> None:
@@ -275,7 +276,9 @@ def wrong_mirror(run: Run) -> None:
     good = run.bench.origin.put(run.paths[0], run.body, rate=RATE)
     wrong = run.bench.origin.put(run.paths[1], bytes(bad), rate=RATE)
     wrong = run.bench.origin.at("localhost", wrong) if run.rng.random() < 0.5 else wrong
-    run.bring(run.entry(*run.rng.sample([wrong, good], 2), with_digest=True))
+    urls = run.rng.sample([wrong, good], 2)
+    run.owner = urls[0].split("/")[2]
+    run.bring(run.entry(*urls, with_digest=True))
 
 
 # -- our own side

@@ -47,6 +47,7 @@ class Download:
     progress: Progress
     resumed: bool = False
     digest: PrefixDigest | None = None
+    in_windows: bool = True
 
     def run(self) -> Path:
         """Bring the file and return its path; raises DepotError and nothing else that is expected."""
@@ -133,6 +134,8 @@ class Download:
             except Busy as problem:
                 fruitless = 0 if self.progress.bytes_done > done_before else fruitless + 1
                 patience = self.services.patience
+                # What lives a moment only, as some signed addresses do, must be used at once and as a whole.
+                self.in_windows = self.in_windows and not fruitless
                 if fruitless >= patience.tries:
                     raise
                 pause = min(problem.retry_after or patience.pause(fruitless), patience.longest_pause)
@@ -316,6 +319,7 @@ class Download:
             remote,
             kept,
             self.digest,
+            self.in_windows and self.digest is not None,
             self._full_by_now,
             self._await_turn,
         )

@@ -40,6 +40,7 @@ class Pull:
     remote: Remote
     kept: Kept
     digest: PrefixDigest | None
+    in_order: bool
     disk_full: Callable[[], DiskFull]
     await_turn: Callable[[str, int], None]
 
@@ -79,7 +80,7 @@ class Pull:
         """The windows, in order when a digest can follow them and aria2 can begin in the middle."""
         if not self.is_journalled:
             return [Window(self.place.partial, Pieces(0), {})]
-        for in_order in (self.digest is not None, False):
+        for in_order in (self.in_order, False):
             planned = windows.plan_windows(self.place, self.kept.pieces, self.kept.blocks, in_order=in_order)
             if len(planned) == 1 or (self._may_use_head(planned[1]) and windows.link(planned)):
                 break
