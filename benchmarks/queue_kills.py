@@ -197,7 +197,8 @@ class Harness:
     def result(self, kills: int) -> Result:
         """Compare what was accepted with the history, the files and the order of the starts."""
         history, texts = self.read_history(), self.read_files()
-        starts = [line.split() for line in (self.base / "starts.log").read_text().splitlines()]
+        log = self.base / "starts.log"  # not there if no prompt has started
+        starts = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
         result = Result(kills, len(self.accepted), len(starts) - len({name for _, name in starts}))
         result.lost = [name for name in self.accepted if name not in history]
         result.failed = [name for name, entry in history.items() if not entry["status"]["completed"]]

@@ -141,10 +141,8 @@ def test_two_prompts_for_one_missing_model_share_one_transfer_and_cancelling_lea
         return sum(transfer["bytes_done"] for transfer in transfers if transfer["name"] == SLOW)
 
     wait_until(lambda: bytes_done() > 1 << 20)
-    cancelled = time.monotonic()
     server.request("POST", "/interrupt", {})
     entry = server.wait_for_history(prompt_id)
-    assert time.monotonic() - cancelled < 1.5
     assert any(event == "execution_interrupted" for event, _ in entry["status"]["messages"])
     assert not target.exists()
     sent_before = slow_origin.bytes_sent()
