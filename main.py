@@ -188,8 +188,10 @@ async def start_server(args: argparse.Namespace):
     import server as server_module
 
     options = comfy_depot.options.from_args(args, base_directory=Path(folder_paths.base_path))
-    comfy_depot.start(options, depot_host())
+    depot = comfy_depot.start(options, depot_host())
     server = server_module.PromptServer(asyncio.get_running_loop())
+    if depot is not None:
+        server.add_on_prompt_handler(depot.offers.on_prompt)
     attach_journal(server, args)
     await load_nodes(args)
     server.add_routes()

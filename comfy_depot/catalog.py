@@ -18,7 +18,7 @@ from types import MappingProxyType
 
 import folder_paths
 from comfy_depot import places
-from comfy_depot.manifest import Entry, Mistake, Problem, Reading, locate, read_manifest
+from comfy_depot.manifest import Entry, Mistake, Problem, Reading, locate, read_manifest, told
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +88,29 @@ class Catalogue:
             if changed or gone or self._table_seen != _table_fingerprint():
                 self._assemble()
             return self._snapshot
+
+    def read_guest(self, file: Path) -> None:
+        """Take in what a guest's file has gained, without putting the whole catalogue together again."""
+        with self._lock:
+            if self._table_seen != _table_fingerprint():
+                self.refresh()
+                return
+            stamp, reading = _stamp_of(file.stat()), self._read(file)
+            entries = dict(self._snapshot.entries)
+            names = dict(self._snapshot.names)
+            for written in reading.entries:
+                entry = _canonical(written, is_anonymous=self._guests[file])
+                known = entries.get(entry.folder, {})
+                directory = places.directory_for(entry.folder)
+                if entry.name in known or directory is None:
+                    continue
+                if places.why_refused(entry, allow_pickle=self.allow_pickle) is None:
+                    entries[entry.folder] = {**known, entry.name: entry}
+                    place = places.same_directory(directory)
+                    shown = {*names.get(place, ()), entry.name.replace("/", os.sep)}
+                    names[place] = tuple(sorted(shown))
+            self._readings[file] = (stamp, reading)
+            self._publish(Snapshot(entries, names, self._snapshot.problems))
 
     def report(self, problems: tuple[Problem, ...]) -> None:
         """Show these mistakes beside those of the manifests, in place of the ones reported before."""
@@ -171,7 +194,8 @@ class Catalogue:
                     entries.setdefault(entry.folder, {})[entry.name] = entry
                 else:
                     path = (written.folder, written.name)
-                    mistakes.append((path, f"'{written.name}' in '{written.folder}': {reason}."))
+                    where = f"'{written.name}' in '{told(written.folder)}'"
+                    mistakes.append((path, f"{where}: {told(reason, 1500)}."))
             problems.extend((*reading.problems, *_located(file, mistakes)))
         self._publish(Snapshot(entries, _names_by_directory(entries), (*problems, *self._reported)))
 

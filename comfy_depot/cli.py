@@ -5,6 +5,7 @@
     verify    every mistake in the manifests; also whether files on the disk are what the manifests say
     refresh   fetch the lists of models that are kept elsewhere
     import-templates  write the manifest of the models that the official templates name
+    offers    models that workflows name, and which of them are taken up
     clean     evict what was not used for long, or what is too much for a size
     evict     evict models by name
     pin       keep models on the disk; without a name: show which are kept
@@ -108,11 +109,7 @@ def _command_parser(common: argparse.ArgumentParser) -> argparse.ArgumentParser:
     command = add("verify", _verify, "list mistakes in the manifests, and files that are not what they say")
     command.add_argument("--hash", action="store_true", help="also read the files and compare their sha256")
     command.add_argument("--write-schema", action="store_true", help="write the manifests' schema.json anew")
-    add("refresh", _refresh, "fetch the lists that model_versions.json names, where their digests differ")
-    command = add("import-templates", _import_templates, "write the manifest of the official templates")
-    command.add_argument("--check", action="store_true", help="only compare; status 1 when it is not current")
-    command.add_argument("--output", type=Path, metavar="FILE",
-                         help="default: templates.json in the manifest folder")
+    _add_list_commands(add)
     command = add("clean", _clean, "evict models that a manifest can bring back, longest unused first")
     command.add_argument("--max-size", type=options.parse_size, metavar="BYTES",
                          help="evict until the depot's own models take no more, such as 200G")
@@ -145,6 +142,21 @@ def _command_parser(common: argparse.ArgumentParser) -> argparse.ArgumentParser:
                          help="bytes per second, all connections together")
     command.add_argument("--token-env", metavar="NAME", help="environment variable with the token to ask for")
     return parser
+
+
+def _add_list_commands(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
+    """The commands that change what the manifests say."""
+    add("refresh", _refresh, "fetch the lists that model_versions.json names, where their digests differ")
+    command = add("import-templates", _import_templates, "write the manifest of the official templates")
+    command.add_argument("--check", action="store_true", help="only compare; status 1 when it is not current")
+    command.add_argument("--output", type=Path, metavar="FILE",
+                         help="default: templates.json in the manifest folder")
+    command = add("offers", _offers, "models that workflows name: those taken up, and those that wait")
+    command.add_argument("--from", dest="workflow", type=Path, metavar="FILE",
+                         help="offer the models of this workflow")
+    command.add_argument("--accept", action="append", default=[], metavar="FOLDER/NAME",
+                         help="let it count like a model of your manifests")
+    command.add_argument("--forget", action="append", default=[], metavar="FOLDER/NAME", help="take it out")
 
 
 def _options(arguments: argparse.Namespace) -> options.Options:
@@ -344,6 +356,24 @@ def _refresh(arguments: argparse.Namespace) -> int:
         for problem in problems:
             print(problem, file=sys.stderr)
     return 1 if problems else 0
+
+
+def _offers(arguments: argparse.Namespace) -> int:
+    with _depot(arguments) as depot:
+        for model in arguments.accept:
+            depot.offers.accept(*_folder_and_name(model))
+        for model in arguments.forget:
+            depot.offers.forget(*_folder_and_name(model))
+        if arguments.workflow is None:
+            found = depot.offers.listed()
+        else:
+            found = depot.offers.offer(json.loads(arguments.workflow.read_text(encoding="utf-8")))
+    if arguments.json:
+        _print_json([asdict(offer) for offer in found])
+    else:
+        _print_table(("model", "state", "url", "reason"), [
+            (f"{one.folder}/{one.name}", one.state, one.url or "", one.message or "") for one in found])
+    return 1 if any(one.state == "refused" for one in found) else 0
 
 
 def _import_templates(arguments: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import folder_paths
 from comfy.cli_args import args
-from comfy_depot import budget, hooks, layout, places, survey
+from comfy_depot import budget, hooks, layout, offers, places, survey
 from comfy_depot.access import Access, AccessLog
 from comfy_depot.catalog import Catalogue
 from comfy_depot.digests import Digests
@@ -53,7 +53,10 @@ class Depot:
     def __init__(self, options: Options, host: Host) -> None:
         self.options = options
         self.host = host
-        self.catalogue = Catalogue(options.model_manifests, allow_pickle=options.allow_pickle)
+        self.catalogue = Catalogue(
+            options.model_manifests, allow_pickle=options.allow_pickle, guests=offers.files_of(options)
+        )
+        self.offers = offers.Offers(options, self.catalogue, local_path=self.local_path)
         self.lists = Lists(options, on_change=self.catalogue.report)
         self.access = AccessLog(options.depot_dir)
         self.digests = Digests(options.depot_dir)

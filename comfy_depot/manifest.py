@@ -191,16 +191,22 @@ def _read_content(file: Path, text: str, content: dict[str, Any], repeated: list
         if folder.startswith("$"):
             continue
         if not isinstance(models, dict):
-            mistakes.append(((folder,), f"'{folder}' must hold an object. Write {{file name: url}}."))
+            mistakes.append(((folder,), f"'{told(folder)}' must hold an object. Write {{file name: url}}."))
             continue
         for name, value in models.items():
             try:
                 entries.append(read_entry(folder, name, value))
             except ValueError as error:
-                mistakes.append(((folder, name), f"'{name}' in '{folder}': {error}."))
+                where = f"'{told(name)}' in '{told(folder)}'"
+                mistakes.append(((folder, name), f"{where}: {told(str(error), 800)}."))
     problems = [*locate(file.name, text, mistakes), *repeated]
     problems.sort(key=lambda problem: problem.line or 0)
     return Reading(file, tuple(entries), tuple(problems))
+
+
+def told(text: str, most: int = 200) -> str:
+    """A text of a manifest for a message: one of megabytes is cut in its middle."""
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
 
 
 def locate(file: str, text: str, mistakes: list[Mistake]) -> list[Problem]:

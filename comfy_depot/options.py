@@ -47,6 +47,8 @@ class Options:
     depot_allow_hosts: tuple[str, ...] = ()
     depot_tokens: tuple[tuple[str, str], ...] = ()
     allow_pickle: bool = False
+    workflow_models: str = "allow-hosts"
+    workflow_hosts: tuple[str, ...] = ("huggingface.co",)
     resident_budget: Budget = Budget()
     depot_off: bool = False
 
@@ -190,6 +192,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="environment variables whose tokens are sent to hosts of your own over https (known already: "
              "huggingface.co=HF_TOKEN, civitai.com=CIVITAI_TOKEN, modelscope.cn=MODELSCOPE_API_TOKEN)")
     add("--allow-pickle", action="store_true", help="also fetch formats that can hold code, as .ckpt")
+    add("--workflow-models", choices=("off", "ask", "allow-hosts"), default=Options.workflow_models,
+        help="models that a posted workflow names and nobody else: leave them alone, keep them until "
+             "they are accepted, or take up those at --workflow-hosts and keep others (default: allow-hosts)")
+    add("--workflow-hosts", type=parse_hosts, default=Options.workflow_hosts, metavar="HOST,...",
+        help="hosts whose models are taken up from workflows (default: huggingface.co)")
     add("--resident-budget", type=parse_budget, default=Options.resident_budget, metavar="SIZE|PERCENT",
         help="memory in which loaded models stay, so that no loader reads a file twice, such as 20G or 40%%; "
              "0 keeps nothing beyond what is in use (default: 40%% of the memory)")
@@ -222,6 +229,8 @@ def from_args(args: argparse.Namespace, *, base_directory: Path | None = None) -
         depot_allow_hosts=tuple(getattr(args, "depot_allow_hosts", ())),
         depot_tokens=tuple(getattr(args, "depot_tokens", ())),
         allow_pickle=bool(getattr(args, "allow_pickle", False)),
+        workflow_models=getattr(args, "workflow_models", Options.workflow_models),
+        workflow_hosts=tuple(getattr(args, "workflow_hosts", Options.workflow_hosts)),
         resident_budget=getattr(args, "resident_budget", Options.resident_budget),
         depot_off=bool(getattr(args, "depot_off", False)),
     )

@@ -11,7 +11,7 @@ import os
 from collections.abc import Collection, Mapping
 
 import folder_paths
-from comfy_depot.manifest import Entry, extension_of
+from comfy_depot.manifest import Entry, extension_of, told
 
 FolderTable = Mapping[str, tuple[list[str], Collection[str]]]
 
@@ -56,9 +56,9 @@ def why_refused(entry: Entry, *, allow_pickle: bool) -> str | None:
     """Why an entry cannot stand in its folder and what to write instead, or None when it can."""
     folders = table()
     if entry.folder not in folders:
-        near = difflib.get_close_matches(entry.folder, folders, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(entry.folder[:60], folders, n=3, cutoff=0.5)
         advice = f"Did you mean {' or '.join(repr(name) for name in near)}? " if near else ""
-        return f"folder type '{entry.folder}' is not known. {advice}Known: {', '.join(sorted(folders))}"
+        return f"folder type '{told(entry.folder)}' is not known. {advice}Known: {', '.join(sorted(folders))}"
     if entry.folder == "custom_nodes":
         return "node packs are code and are never fetched. Take the entry out of the manifest"
     directory = directory_for(entry.folder)

@@ -10,6 +10,9 @@
     DELETE /depot/transfers/{id}         {cancelled: id}
     GET    /depot/stats                  {tiers, transfers, accesses, problems, bytes_free, resident}
     POST   /depot/manifests/refresh      {models: count, problems: [...], lists: [{name, state, message}]}
+    GET    /depot/offers                 {policy, hosts, offers: [{folder, name, state, message, url}]}
+    POST   /depot/offers {workflow}      {offers: [...]}
+    POST   /depot/offers/accept|forget {folder, name}       as GET /depot/offers
 
 Every error is `{"error": {"type", "message"}}`, and the message says what to do. No answer holds a header, a
 token or more of a url than its host.
@@ -22,6 +25,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     from comfy_depot.transfers import Transfer
 
 _FETCH_BODY = 'Send {"folder": "checkpoints", "name": "x.safetensors"}.'
+_OFFER_BODY = 'Send {"workflow": {"nodes": [...]}}.'
 _EVICT_BODY = ('Send {"folder": "checkpoints", "name": "x.safetensors"}, or limits as '
                '{"max_size": "200G", "keep_days": 7}; add "dry_run": true to only look.')
 
@@ -54,6 +59,10 @@ def add_routes(routes: web.RouteTableDef, depot: Depot) -> None:
     routes.delete("/depot/transfers/{id}")(handlers.cancel)
     routes.get("/depot/stats")(handlers.stats)
     routes.post("/depot/manifests/refresh")(handlers.refresh)
+    routes.get("/depot/offers")(handlers.list_offers)
+    routes.post("/depot/offers")(handlers.offer)
+    routes.post("/depot/offers/accept")(handlers.accept_offer)
+    routes.post("/depot/offers/forget")(handlers.forget_offer)
 
 
 class _Handlers:
@@ -170,6 +179,41 @@ class _Handlers:
         count = sum(len(models) for models in snapshot.entries.values())
         lists = [{"name": one.name, "state": one.state, "message": one.message} for one in outcomes]
         return web.json_response({"models": count, "problems": _problems(snapshot.problems), "lists": lists})
+
+    async def list_offers(self, request: web.Request) -> web.Response:
+        """The models that workflows have named, and the policy."""
+        offers, options = await asyncio.to_thread(self.depot.offers.listed), self.depot.options
+        return web.json_response({"policy": options.workflow_models, "hosts": options.workflow_hosts,
+                                  "offers": [asdict(offer) for offer in offers]})
+
+    async def offer(self, request: web.Request) -> web.Response:
+        """Take up the models of a workflow as the policy says."""
+        try:
+            body = await _body_of(request, _OFFER_BODY)
+            if not isinstance(body.get("workflow"), dict):
+                raise _BadBody(f"'workflow' is missing or no object. {_OFFER_BODY}")
+        except _BadBody as error:
+            return _error(400, error.kind, str(error))
+        offers = await asyncio.to_thread(self.depot.offers.offer, body["workflow"])
+        return web.json_response({"offers": [asdict(offer) for offer in offers]})
+
+    async def accept_offer(self, request: web.Request) -> web.Response:
+        """Let a model of a workflow count like one of a manifest."""
+        return await self._with_offer(request, self.depot.offers.accept)
+
+    async def forget_offer(self, request: web.Request) -> web.Response:
+        """Take a model of a workflow out again."""
+        return await self._with_offer(request, self.depot.offers.forget)
+
+    async def _with_offer(self, request: web.Request, act: Callable[[str, str], None]) -> web.Response:
+        try:
+            folder, name = _folder_and_name(await _body_of(request, _FETCH_BODY), _FETCH_BODY)
+            await asyncio.to_thread(act, folder, name)
+        except _BadBody as error:
+            return _error(400, error.kind, str(error))
+        except ModelUnavailable as error:
+            return _error(404, "model_unavailable", str(error))
+        return await self.list_offers(request)
 
 
 def describe(transfer: Transfer) -> dict[str, Any]:

@@ -8,6 +8,7 @@ holds a query string, since signed URLs carry their secret there.
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import functools
 import http.client
@@ -157,9 +158,11 @@ def shown(url: str) -> str:
     """A URL that may be shown: without query, fragment and user name."""
     if (file := schemes.local_file(url)) is not None:
         return str(file)
-    scheme, host, port = origin_of(plain_url(url))
+    with contextlib.suppress(SourceRefused):  # a malformed mirror: the address is shown as it is written
+        url = plain_url(url)
+    scheme, host, port = origin_of(url)
     usual = port == (443 if scheme == "https" else 80)
-    return f"{scheme}://{host}{'' if usual else f':{port}'}{urlsplit(plain_url(url)).path}"
+    return f"{scheme}://{host}{'' if usual else f':{port}'}{urlsplit(url).path}"
 
 
 def expand_headers(headers: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:

@@ -130,6 +130,18 @@ async def test_a_model_that_is_only_in_a_manifest_gives_a_picture(server, origin
     assert again["status"]["status_str"] == "success" and origin.bytes_sent() == sent
 
 
+def test_a_model_that_only_the_workflow_names_is_accepted_and_fetched(server, origin):
+    wanted = {"folder": "checkpoints", "name": "of_workflow.safetensors"}
+    models = [{"name": wanted["name"], "directory": wanted["folder"], "url": f"{origin.url}/{NAME}"}]
+    workflow = {"nodes": [{"type": "CheckpointLoaderSimple", "properties": {"models": models}}]}
+    body = {"prompt": demo_prompt(wanted["name"]), "extra_data": {"extra_pnginfo": {"workflow": workflow}}}
+    assert server.request("POST", "/prompt", body)[0] == 400, "its host is not one of --workflow-hosts"
+    assert [offer["state"] for offer in server.get_json("/depot/offers")["offers"]] == ["pending"]
+    server.post_json("/depot/offers/accept", wanted)
+    entry = server.wait_for_history(server.post_json("/prompt", body)["prompt_id"])
+    assert entry["status"]["status_str"] == "success", entry["status"]
+
+
 def test_two_prompts_for_one_missing_model_share_one_transfer_and_cancelling_leaves_the_partial(
     server, slow_origin
 ):
