@@ -6,6 +6,7 @@ get an immutable `Snapshot`, so a list is never half old and half new.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import logging
 import os
@@ -107,8 +108,9 @@ class Catalogue:
                 if places.why_refused(entry, allow_pickle=self.allow_pickle) is None:
                     entries[entry.folder] = {**known, entry.name: entry}
                     place = places.same_directory(directory)
-                    shown = {*names.get(place, ()), entry.name.replace("/", os.sep)}
-                    names[place] = tuple(sorted(shown))
+                    listed = list(names.get(place, ()))
+                    bisect.insort(listed, entry.name.replace("/", os.sep))
+                    names[place] = tuple(dict.fromkeys(listed))  # two types may share a folder
             self._readings[file] = (stamp, reading)
             self._publish(Snapshot(entries, names, self._snapshot.problems))
 
