@@ -140,6 +140,7 @@ def test_a_model_that_only_the_workflow_names_is_accepted_and_fetched(server, or
     server.post_json("/depot/offers/accept", wanted)
     entry = server.wait_for_history(server.post_json("/prompt", body)["prompt_id"])
     assert entry["status"]["status_str"] == "success", entry["status"]
+    (server.base_directory / "models/checkpoints" / wanted["name"]).unlink()
 
 
 def test_two_prompts_for_one_missing_model_share_one_transfer_and_cancelling_leaves_the_partial(
