@@ -38,8 +38,8 @@ class Speeds:
             self._enter(host, byte_count / seconds)
 
     def note_failure(self, host: str) -> None:
-        """The host did not give what it promised."""
-        self._enter(host, FAILED)
+        """The host did not give what it promised, however fast it was."""
+        self._enter(host, FAILED, weight=1.0)
 
     def of(self, host: str) -> float:
         """What is expected of a host now, in bytes per second."""
@@ -59,11 +59,11 @@ class Speeds:
         trust: float = 0.5 ** (max(self._clock() - measured_at, 0.0) / HALF_LIFE_SECONDS)
         return UNKNOWN + (speed - UNKNOWN) * trust
 
-    def _enter(self, host: str, speed: float) -> None:
+    def _enter(self, host: str, speed: float, weight: float = WEIGHT) -> None:
         with self._lock:
             known = self._read()
             before = known.pop(host, None)
-            mean = speed if before is None else WEIGHT * speed + (1 - WEIGHT) * self._expected(before)
+            mean = speed if before is None else weight * speed + (1 - weight) * self._expected(before)
             known[host] = (mean, self._clock())
             kept = dict(sorted(known.items(), key=lambda item: -item[1][1])[:MOST_HOSTS])
             beside = self.file.with_name(f"{self.file.name}.{os.getpid()}.new")

@@ -33,6 +33,14 @@ def test_fast_hosts_come_first_and_equal_ones_stay_as_they_are(tmp_path: Path) -
     assert speeds.in_order(["c", "b", "a", "d"], host) == ["a", "b", "d", "c"]
 
 
+def test_a_fast_host_that_fails_comes_last_all_the_same(tmp_path: Path) -> None:
+    speeds = Speeds(tmp_path)
+    speeds.note("a", 1000 * MIB, 1)
+    speeds.note_failure("a")
+    speeds.note("b", MIB, 1)
+    assert speeds.in_order(["a", "b"], host) == ["b", "a"]
+
+
 def test_another_process_knows_it_too_and_the_file_holds_hosts_only(tmp_path: Path) -> None:
     Speeds(tmp_path).note("a.example", 100 * MIB, 1)
     assert Speeds(tmp_path).of("a.example") > UNKNOWN
