@@ -28,6 +28,8 @@ from comfy_depot.errors import DepotError, ModelUnavailable
 from comfy_depot.eviction import Limits, Plan
 from comfy_depot.history import History
 from comfy_depot.host import Executing, Host
+from comfy_depot.index import Index
+from comfy_depot.listing import FileList
 from comfy_depot.lists import Lists
 from comfy_depot.manifest import Entry
 from comfy_depot.neighbours import Neighbours
@@ -58,6 +60,7 @@ class Depot:
         )
         self.offers = offers.Offers(options, self.catalogue, local_path=self.local_path)
         self.lists = Lists(options, on_change=self.catalogue.report)
+        self.index = Index(self.catalogue)
         self.access = AccessLog(options.depot_dir)
         self.digests = Digests(options.depot_dir)
         self.history = History(options.depot_dir, options.depot_policy)
@@ -97,6 +100,7 @@ class Depot:
         self.neighbours.close()
         self.residents.close()
         self.access.close()
+        self.index.close()
 
     def look_after_the_disk(self, *, is_serving: bool) -> None:
         """Be known to the processes that share the state folder; a server evicts in idle time as well."""
@@ -121,6 +125,15 @@ class Depot:
             present = set(names)
             names = [*names, *(name for name in more if name not in present)]
         return names, times
+
+    def search(self, function: Callable[..., Found], directory: str, *args: Any, **kwargs: Any) -> Found:
+        """The files of a folder and the manifest's names: from memory for a model folder."""
+        found = self.index.search(directory, *args, **kwargs)
+        return self.add_names(directory, function(directory, *args, **kwargs) if found is None else found)
+
+    def current_list(self, function: Callable[[str], FileList | None], folder_name: str) -> FileList | None:
+        """The list of a folder type as it is now; None where `folder_paths` must make it."""
+        return self.index.current_list(function, folder_name)
 
     def is_fresh(self, listed_at: float) -> bool:
         """Whether a file list made then still holds what the manifests name."""
@@ -308,6 +321,7 @@ def start(options: Options | None = None, host: Host | None = None) -> Depot | N
         log.info("The depot is off: no manifest is read and no model is fetched.")
         return None
     depot = Depot(options, host or Host())
+    folder_paths.filename_list_cache.clear()
     hooks.arm(depot)
     depot.catalogue.report(depot.lists.check())
     if host is not None:  # the command line fetches lists only when told to
@@ -324,3 +338,4 @@ def stop() -> None:
     hooks.disarm()
     if started is not None:
         started.close()
+    folder_paths.filename_list_cache.clear()  # its lists hold the other state's names

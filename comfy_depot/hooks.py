@@ -6,7 +6,7 @@ library and loads in a few milliseconds, so any file may import it.
 | hook                  | stands on                             | does                                       |
 |-----------------------|---------------------------------------|--------------------------------------------|
 | `adds_manifest_names` | `folder_paths.recursive_search`       | names of manifests join the files on disk  |
-| `keeps_lists_fresh`   | `folder_paths.cached_filename_list_`  | a changed manifest makes a cached list old |
+| `keeps_lists_fresh`   | `folder_paths.cached_filename_list_`  | the list of now, from memory               |
 | `fetches_in_nodes`    | `folder_paths.get_full_path`          | a running node gets it, fetched if missing |
 | `explains_missing`    | `folder_paths.get_full_path_or_raise` | a missing file says where it can come from |
 | `keeps_resident`      | loaders of `comfy.sd`; the VAE loader | what was read once is not read again       |
@@ -51,21 +51,21 @@ def adds_manifest_names(function: F) -> F:
 
     @functools.wraps(function)
     def with_manifest_names(directory: str, *args: Any, **kwargs: Any) -> Any:
-        found = function(directory, *args, **kwargs)
-        return found if _depot is None else _depot.add_names(directory, found)
+        search = function if _depot is None else functools.partial(_depot.search, function)
+        return search(directory, *args, **kwargs)
 
     return with_manifest_names  # type: ignore[return-value]
 
 
 def keeps_lists_fresh(function: F) -> F:
-    """Around `cached_filename_list_(folder_name, ...)`: None once a manifest has changed since then."""
+    """Around `cached_filename_list_(folder_name, ...)`: the list of now, from the index of local files."""
 
     @functools.wraps(function)
-    def unless_outdated(*args: Any, **kwargs: Any) -> Any:
-        listed = function(*args, **kwargs)
-        return listed if _depot is None or listed is None or _depot.is_fresh(listed[2]) else None
+    def from_index(folder_name: str, *args: Any, **kwargs: Any) -> Any:
+        listed = function if _depot is None else functools.partial(_depot.current_list, function)
+        return listed(folder_name, *args, **kwargs)
 
-    return unless_outdated  # type: ignore[return-value]
+    return from_index  # type: ignore[return-value]
 
 
 def fetches_in_nodes(function: F) -> F:

@@ -24,6 +24,11 @@ def answer(content: Any, *, status: int = 200) -> web.Response:
     return web.json_response(text=protocol.to_json(content), status=status)
 
 
+def answer_encoded(body: bytes) -> web.Response:
+    """An answer that is JSON already."""
+    return web.Response(body=body, content_type="application/json", charset="utf-8")
+
+
 async def read_json(request: web.Request) -> Any:
     """The JSON in the request's body; ValueError for anything else, 413 for one over the limit. NaN, which
     Python's clients can send and no browser can read, is null.

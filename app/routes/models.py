@@ -12,7 +12,8 @@ from aiohttp import web
 
 import folder_paths
 from app.model_manager import as_webp, find_model
-from app.routes import register, whole_number
+from app.routes import answer_encoded, register, whole_number
+from app.routes.object_info import LISTS
 from app.safe_paths import inside
 from app.safetensors_header import read_header
 
@@ -28,8 +29,11 @@ def known_folder(request: web.Request) -> str:
 
 
 async def get_embeddings(server: Any, request: web.Request) -> web.Response:
-    names = folder_paths.get_filename_list("embeddings")
-    return web.json_response([os.path.splitext(name)[0] for name in names])
+    def encoded() -> bytes:
+        names = folder_paths.get_filename_list("embeddings")
+        return LISTS.json_of([os.path.splitext(name)[0] for name in names])
+
+    return answer_encoded(await asyncio.to_thread(encoded))
 
 
 async def get_model_types(server: Any, request: web.Request) -> web.Response:
@@ -37,7 +41,9 @@ async def get_model_types(server: Any, request: web.Request) -> web.Response:
 
 
 async def get_models(server: Any, request: web.Request) -> web.Response:
-    return web.json_response(folder_paths.get_filename_list(known_folder(request)))
+    folder = known_folder(request)
+    return answer_encoded(await asyncio.to_thread(
+        lambda: LISTS.json_of(folder_paths.get_filename_list(folder))))
 
 
 async def get_model_folders(server: Any, request: web.Request) -> web.Response:

@@ -1,9 +1,13 @@
 """What node packs add to the web page, and the descriptions of their nodes."""
 
+import asyncio
 import json
+import time
 from types import SimpleNamespace
 
+import folder_paths
 import nodes
+from app.routes import object_info
 from comfy_api.latest import ComfyAPI, io
 
 
@@ -192,3 +196,46 @@ async def test_packs_register_successors_by_the_node_interface(client):
     await ComfyAPI().node_replacement.register(io.NodeReplace("NewOne", "OldOne"))
     told = await (await client.get("/api/node_replacements")).json()
     assert told["OldOne"][0]["new_node_id"] == "NewOne"
+
+
+LONG = [f"model {number:05} \"ü\".safetensors" for number in range(3000)]
+
+
+async def test_long_lists_are_told_exactly_wherever_they_stand(client, echo):
+    declared = {
+        "required": {
+            "plain": (LONG,), "with_options": (LONG, {"default": LONG[1]}), "longer": (["None", *LONG],),
+            "v3": ("COMBO", {"options": LONG, "tooltip": "t"}), "numbers": (list(range(3000)),),
+            "mixed": ([*LONG, 1, None],), "text": ("STRING", {"default": "x"}), "odd": LONG, "none": (),
+        },
+        "optional": {}, "hidden": {"prompt": "PROMPT"},
+    }  # fmt: skip
+    nodes.NODE_CLASS_MAPPINGS["Long"] = type("Long", (echo,), {
+        "INPUT_TYPES": classmethod(lambda cls: declared), "RETURN_TYPES": (LONG, "STRING"),
+    })  # fmt: skip
+    for turn in range(2):
+        text = await (await client.get("/object_info/Long")).text()
+        assert text == json.dumps({"Long": object_info.node_info("Long")})
+        declared["required"]["plain"] = ([*LONG[:7], f"added in turn {turn}", *LONG[7:]],)
+    assert json.loads(await (await client.get("/object_info")).text())["Long"]["output"] == [LONG, "STRING"]
+
+
+async def test_other_requests_are_served_while_nodes_are_described(client, echo):
+    def slow(cls):
+        time.sleep(0.01)
+        return {"required": {}}
+
+    for number in range(40):
+        name = f"Slow{number}"
+        nodes.NODE_CLASS_MAPPINGS[name] = type(name, (echo,), {"INPUT_TYPES": classmethod(slow)})
+    asked = asyncio.create_task(client.get("/object_info"))
+    answers = 0
+    while not asked.done():
+        assert (await client.get("/features")).status == 200
+        answers += 1
+    assert len(await (await asked).json()) >= 40 and answers > 5
+
+
+async def test_a_folder_type_that_a_pack_has_broken_hides_no_node(client, echo, monkeypatch):
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "broken", None)
+    assert "Echo" in await (await client.get("/object_info")).json()
