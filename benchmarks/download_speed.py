@@ -6,7 +6,7 @@ A loopback origin in a process of its own throttles each connection to link / 8 
 (MiB per second). Measured is the whole way from `fetch` to the verified file under its final name, in turns:
 
 - without a digest in the manifest (the header of the safetensors file is checked);
-- with a sha256, which follows the download closely (decision 12), and as a control only at the end;
+- with a sha256, which follows the download closely (decision 14), and as a control only at the end;
 - eight files of an eighth of the size at once.
 
 Controls: one connection, and eight bare readers that keep nothing, which show what the origin can give on
