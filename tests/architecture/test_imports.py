@@ -57,7 +57,7 @@ MAY_IMPORT = {
 # Single edges that the table above would forbid, each with its reason.
 EXCEPTIONS = {
     # the torch-free command line of `comfy`
-    ("comfy_depot", "comfy"): {"comfy_depot/cli.py", "comfy_depot/depot.py"},
+    ("comfy_depot", "comfy"): {"comfy_depot/commands/opening.py", "comfy_depot/depot.py"},
 }
 HEAVY = {"torch", "diffusers", "transformers", "ray", "torchsde", "scipy"}
 # Modules that the server imports before it answers: they import nothing heavy at module level.

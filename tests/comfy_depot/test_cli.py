@@ -19,6 +19,7 @@ import pytest
 
 from comfy_depot import cli
 from comfy_depot.access import COLUMNS
+from comfy_depot.commands import printing
 from comfy_depot.digests import Digests
 from comfy_depot.eviction import Stamp
 from tests.comfy_depot.world import World, wait_until
@@ -291,7 +292,7 @@ def test_a_wrong_command_line_ends_with_status_two(words: tuple[str, ...]) -> No
     "size, text", [(None, ""), (0, "0 B"), (1023, "1023 B"), (1 << 20, "1.0 MiB"), (3 << 50, "3072.0 TiB")]
 )
 def test_sizes_are_readable(size: int | None, text: str) -> None:
-    assert cli.human_size(size) == text
+    assert printing.human_size(size) == text
 
 
 def test_every_command_and_its_options_stand_in_the_documentation() -> None:
