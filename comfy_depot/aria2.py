@@ -106,12 +106,17 @@ class Daemon:
             self._tear_down()
             self._start()
 
-    def add(self, url: str, options: Mapping[str, Any], target: tuple[str, int]) -> str:
-        """Start a download that may reach `target` (host, port) only; returns its gid."""
+    def add(self, url: str, options: Mapping[str, Any], target: tuple[str, int],
+            allowance: int | None = None) -> str:
+        """Start a download that may reach `target` (host, port) only; returns its gid.
+
+        No more than `allowance` bytes come in for it, until `allow` says otherwise.
+        """
         with self._lock:
             self.ensure()
             password = secrets.token_hex(16)
-            permit: int = self._tell({"password": password, "host": target[0], "port": target[1]})["port"]
+            door = {"password": password, "host": target[0], "port": target[1], "allowance": allowance}
+            permit: int = self._tell(door)["port"]
             proxy = f"http://127.0.0.1:{permit}"
             through = {"all-proxy": proxy, "all-proxy-user": "depot", "all-proxy-passwd": password}
             gid = str(self._call("add_uri", [url], {**options, **through}))
@@ -124,6 +129,13 @@ class Daemon:
             raise DaemonGone("aria2c has died and was started again.")
         answer: dict[str, str] = self._call("tell_status", gid, STATUS_KEYS)
         return answer
+
+    def allow(self, gid: str, allowance: int) -> int:
+        """Let so many bytes come in for a download; returns how many have come, heads of answers included."""
+        with self._lock:
+            if gid not in self._permits:
+                raise DaemonGone("aria2c has died and was started again.")
+            return int(self._tell({"allow": self._permits[gid], "bytes": allowance})["bytes"])
 
     def limit(self, gid: str, bytes_per_second: int) -> None:
         """Change the rate of a download while it runs; 0 for no limit."""
@@ -144,10 +156,17 @@ class Daemon:
         with contextlib.suppress(aria2p.ClientException, DaemonGone):
             if self.status(gid)["status"] in ("active", "waiting", "paused"):
                 self._call("force_remove", gid)
+                self._shut(gid)  # wakes an aria2c that waits for bytes
                 deadline = time.monotonic() + 2
-                while self.status(gid)["status"] == "active" and time.monotonic() < deadline:
+                while self._call("tell_status", gid, ["status"])["status"] == "active":
+                    if time.monotonic() > deadline:
+                        break
                     time.sleep(0.01)
             self._call("remove_download_result", gid)
+        self._shut(gid)
+
+    def _shut(self, gid: str) -> None:
+        """Withdraw the pass of a download."""
         with contextlib.suppress(DaemonGone), self._lock:
             if gid in self._permits:
                 self._tell({"shut": self._permits.pop(gid)})

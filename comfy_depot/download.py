@@ -21,6 +21,7 @@ from comfy_depot.aria2 import DaemonGone, is_alive
 from comfy_depot.digests import Digests
 from comfy_depot.errors import DepotError, DiskFull, DownloadFailed, WrongContent
 from comfy_depot.eviction import Stamp
+from comfy_depot.growth import Growth
 from comfy_depot.journal import Record, Validator
 from comfy_depot.layout import Place
 from comfy_depot.manifest import Entry
@@ -48,6 +49,7 @@ class Download:
     resumed: bool = False
     digest: PrefixDigest | None = None
     in_windows: bool = True
+    growth: Growth | None = None
 
     def run(self) -> Path:
         """Bring the file and return its path; raises DepotError and nothing else that is expected."""
@@ -283,15 +285,20 @@ class Download:
 
     def _promise_room(self, size: int | None) -> None:
         """Raise DiskFull when the rest of the file does not fit beside reserve and other transfers."""
-        shortage = None if size is None else self.services.room.promise(self.place.partial, size)
+        if size is None:
+            self.growth = Growth(self.services.room, self.place.partial, size=self.entry.size)
+            shortage = self.growth.shortage
+        else:
+            self.growth, shortage = None, self.services.room.promise(self.place.partial, size)
         if shortage is not None:
             if shortage.fits_never:
                 self._discard_partial()
             raise self._disk_full(shortage)
 
     def _disk_full(self, shortage: Shortage) -> DiskFull:
+        given_up = None if self.growth is None else self.progress.bytes_done
         return DiskFull(explain(shortage, self.entry.key, self.place.file.parent,
-                                reserve=self.services.options.depot_reserve))
+                                reserve=self.services.options.depot_reserve, given_up=given_up))
 
     def _disk_error(self, error: OSError) -> DownloadFailed:
         if error.errno in NO_ROOM:
@@ -301,8 +308,10 @@ class Download:
             f"({error.strerror or error}). Check the folder's owner and rights."
         )
 
-    def _full_by_now(self) -> FilledUp:
-        """Somebody else has taken the room that was there."""
+    def _full_by_now(self) -> DiskFull:
+        """Somebody else has taken the room that was there, or a file of unknown size is too large for it."""
+        if self.growth is not None and self.growth.shortage is not None:
+            return self._disk_full(self.growth.shortage)
         needed = still_to_come(self.place.partial, self.progress.bytes_total or 0)
         free = shutil.disk_usage(self.place.file.parent).free
         return FilledUp(str(self._disk_full(Shortage(needed, free, 0, fits_never=False))))
@@ -322,8 +331,14 @@ class Download:
             self.in_windows and self.digest is not None,
             self._full_by_now,
             self._await_turn,
+            self.growth,
         )
-        pull.run()
+        try:
+            pull.run()
+        except DiskFull:
+            if self.growth is not None:  # nobody can go on with what is there
+                self._discard_partial()
+            raise
         arrived = _size_of(self.place.partial)
         self.services.speeds.note(_host(url), arrived - kept.bytes_done, pull.watch.seconds_running)
         self.progress.tell(bytes_done=arrived, bytes_per_second=0)

@@ -84,8 +84,15 @@ class Pass:
     through the same proxy for another transfer.
     """
 
-    def __init__(self, password: str, target: tuple[str, int], allow_hosts: Iterable[str]) -> None:
+    def __init__(
+        self,
+        password: str,
+        target: tuple[str, int],
+        allow_hosts: Iterable[str],
+        allowance: int | None = None,
+    ) -> None:
         self.password, self.target, self.allow_hosts = password, target, tuple(allow_hosts)
+        self.meter = Meter(allowance)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self._tunnels: set[socket.socket] = set()
         self.port: int = self._listener.getsockname()[1]
@@ -95,6 +102,7 @@ class Pass:
     def shut(self) -> None:
         """Close the door and every tunnel that went through it."""
         self._is_shut = True
+        self.meter.allow(None)
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         for client in list(self._tunnels):
@@ -134,10 +142,39 @@ class Pass:
         with server:
             client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
             server.sendall(rest)
-            relay(client, server)
+            relay(client, server, self.meter)
 
 
-def relay(client: socket.socket, server: socket.socket) -> None:
+class Meter:
+    """Counts what comes in through a pass, and lets in no more than the allowance: None is any number."""
+
+    def __init__(self, allowance: int | None = None) -> None:
+        self.count = 0
+        self._allowance = allowance
+        self._change = threading.Condition()
+
+    def allow(self, allowance: int | None) -> None:
+        """From now on so many bytes may come in, those that have come included."""
+        with self._change:
+            self._allowance = allowance
+            self._change.notify_all()
+
+    def receive(self, source: socket.socket, buffer: memoryview) -> int:
+        """Read what is there as far as it may come in; waits until one byte may. 0 at the end."""
+        if self._allowance is None:
+            return source.recv_into(buffer)
+        with self._change:
+            self._change.wait_for(lambda: self._allowance is None or self.count < self._allowance,
+                                  IDLE_SECONDS)
+            most = len(buffer) if self._allowance is None else self._allowance - self.count
+            if most <= 0:
+                return 0
+            count = source.recv_into(buffer[:most])
+            self.count += count
+            return count
+
+
+def relay(client: socket.socket, server: socket.socket, meter: Meter) -> None:
     """Copy bytes both ways until one side ends or nothing moves for IDLE_SECONDS."""
     buffer = memoryview(bytearray(RELAY_BYTES))
     for sock in (client, server):
@@ -152,7 +189,7 @@ def relay(client: socket.socket, server: socket.socket) -> None:
             return
         for fd, _ in ready:
             source, sink = other[fd]
-            count = source.recv_into(buffer)
+            count = meter.receive(source, buffer) if source is server else source.recv_into(buffer)
             if count == 0:
                 return
             sink.sendall(buffer[:count])
@@ -222,9 +259,14 @@ def main() -> None:
         for line in sys.stdin:
             change = json.loads(line)
             if "password" in change:
-                new = Pass(change["password"], (change["host"], change["port"]), order["allow_hosts"])
+                target = (change["host"], change["port"])
+                new = Pass(change["password"], target, order["allow_hosts"], change["allowance"])
                 passes[new.port] = new
                 _say({"port": new.port})
+            elif "allow" in change:
+                meter = passes[change["allow"]].meter
+                meter.allow(change["bytes"])
+                _say({"bytes": meter.count})
             elif "shut" in change:
                 passes.pop(change["shut"]).shut()
                 _say({})

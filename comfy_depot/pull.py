@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from comfy_depot import sources, windows
 from comfy_depot.aria2 import PIECE_BYTES
-from comfy_depot.errors import DiskFull, DownloadFailed
+from comfy_depot.errors import DiskFull, DownloadFailed, WrongContent
+from comfy_depot.growth import Growth
 from comfy_depot.journal import Pieces, Record
 from comfy_depot.layout import Place
 from comfy_depot.manifest import Entry
@@ -43,6 +44,8 @@ class Pull:
     in_order: bool
     disk_full: Callable[[], DiskFull]
     await_turn: Callable[[str, int], None]
+    growth: Growth | None = None
+    """The promise of room that grows, for a file of unknown size."""
 
     def __post_init__(self) -> None:
         self.is_journalled = bool(self.remote.ranges and self.remote.validator.size)
@@ -103,11 +106,24 @@ class Pull:
         for window in self.windows:
             if window.is_running and window.status["status"] not in ("active", "waiting"):
                 raise self._aria2_error(window.status)
+        if self.growth is not None and self.windows[0].is_running:
+            self._grow(self.growth)
         if self.watch.seconds_idle > self.services.patience.stall:
             raise Busy(
                 f"'{self.entry.key}': {sources.shown(self.remote.url)} has sent nothing for a while."
             )
         return all(window.is_complete for window in self.windows)
+
+    def _grow(self, growth: Growth) -> None:
+        """Promise more room in time, and let no more come than is promised."""
+        if self.entry.size is not None and self.watch.bytes_done > self.entry.size:
+            raise WrongContent(
+                f"'{self.entry.key}': {sources.shown(self.remote.url)} sends more than the {self.entry.size} "
+                "bytes that the manifest promises. Correct the size or the url there."
+            )
+        growth.see(self.services.daemon.allow(self.windows[0].gid, growth.bytes_promised))
+        if growth.shortage is not None:
+            raise self.disk_full()
 
     def _start_next(self) -> None:
         """Begin the next window when connections of the ones before are about to have nothing to do."""
@@ -141,11 +157,13 @@ class Pull:
             "split": str(self.connections),
             "max-connection-per-server": str(self.connections),
             "continue": "true" if remote.ranges else "false",
+            "max-tries": "1" if self.growth else "3",  # one door counts one try
             "use-head": "true" if self._may_use_head(window) else "false",
             "timeout": str(max(1, round(self.services.patience.silence))),
             "max-download-limit": str(self.services.limits.bytes_per_second(remote.host)),
         }
-        window.gid = self.services.daemon.add(remote.url, wishes, (remote.host, remote.port))
+        allowance = self.growth.bytes_promised if self.growth else None
+        window.gid = self.services.daemon.add(remote.url, wishes, (remote.host, remote.port), allowance)
 
     def _may_use_head(self, window: Window) -> bool:
         """aria2 begins with a request for the whole file; when it needs another part that is for nothing."""

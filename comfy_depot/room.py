@@ -135,19 +135,28 @@ class Room:
             size + OVERHEAD_BYTES > self.max_size, self.max_size, held.kept)
 
 
-def explain(shortage: Shortage, key: str, folder: Path, *, reserve: int) -> str:
-    """What lacks room for a model, what stands in the way, and what to do."""
+def explain(
+    shortage: Shortage, key: str, folder: Path, *, reserve: int, given_up: int | None = None
+) -> str:
+    """What lacks room for a model, what stands in the way, and what to do.
+
+    `given_up` is what had arrived of a file whose size the source does not tell.
+    """
     promised = shortage.promised
     taken = f", {_megabytes(promised)} of it are promised to other downloads" if promised else ""
     kept = f" These must stay: {'; '.join(shortage.kept)}." if shortage.kept else ""
-    needs, free = f"'{key}' needs {_megabytes(shortage.needed)} more", f"{_megabytes(shortage.free)} are free"
+    least, arrived = "", "what has arrived is kept if it can fit"
+    if given_up is not None:
+        least = "at least "
+        arrived = (f"its source does not tell the size, so the {_megabytes(given_up)} that had arrived are "
+                   'not kept: "size" in the manifest tells it beforehand')
+    needs = f"'{key}' needs {least}{_megabytes(shortage.needed)} more"
+    free = f"{_megabytes(shortage.free)} are free"
     if shortage.max_size is not None:
         return (f"{needs}, and of --depot-max-size {_megabytes(shortage.max_size)} only {free}{taken}. "
-                "Raise it, unpin models, or wait until those in use are idle; what has arrived is kept if it "
-                f"can fit.{kept}")
+                f"Raise it, unpin models, or wait until those in use are idle; {arrived}.{kept}")
     return (f"{needs} in {folder}, where {free}{taken} and {_megabytes(reserve)} are kept in reserve. Delete "
-            "models there, lower --depot-reserve, or choose another disk; what has arrived is kept if it can "
-            f"fit.{kept}")
+            f"models there, lower --depot-reserve, or choose another disk; {arrived}.{kept}")
 
 
 def _megabytes(count: int) -> str:

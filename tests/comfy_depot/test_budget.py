@@ -14,7 +14,7 @@ import pytest
 
 from comfy_depot.budget import IdleEviction
 from comfy_depot.depot import Depot
-from comfy_depot.errors import DiskFull
+from comfy_depot.errors import DiskFull, WrongContent
 from comfy_depot.eviction import Limits, LocalModel, Stamp, plan_room
 from comfy_depot.host import Host
 from tests.comfy_depot.world import World, wait_until
@@ -152,6 +152,57 @@ def test_a_disk_that_fills_up_on_the_way_is_made_free_and_the_download_goes_on(s
             wait_until(lambda: coming.is_finished, seconds=20)
             assert coming.error is None and on_disk(small_disk) == "b"
             assert junk.stat().st_size > MIB, "a file of somebody else is never touched"
+
+
+def untold(origin: Origin, name: str, size: int, **behaviour: float) -> str:
+    """The url of a model whose size nobody tells."""
+    return origin.put(f"/{name}", safetensors(size, seed=ord(name)), ranges=False, length_known=False,
+                      **behaviour)
+
+
+def test_a_download_of_unknown_size_stops_before_the_budget_is_broken(depot_world: World) -> None:
+    limit = 6 * MIB
+    with Origin(rate_total=48 * MIB) as origin:
+        serve(depot_world, origin, *"ab")
+        depot_world.write_manifest({"loras": {"fits.safetensors": untold(origin, "f", 3 * MIB + 5),
+                                              "large.safetensors": untold(origin, "l", 32 * MIB)}}, "m.json")
+        models = depot_world.base / "models"
+        with depot_world.depot(depot_max_size=limit) as depot, watching(models) as samples:
+            assert fetch_all(depot, "ab") == []
+            depot.pin("loras", "b.safetensors")
+            with pytest.raises(DiskFull) as refused:
+                depot.fetch("loras", "large.safetensors")
+            assert on_disk(depot_world) == "b" and bytes_on_disk(models) < 2 * MIB, "nothing useless is left"
+            depot.fetch("loras", "fits.safetensors")
+    message = str(refused.value)
+    assert "needs at least" in message and "of --depot-max-size 6.3 MB only" in message
+    assert "its source does not tell the size" in message and "loras/b.safetensors (it is pinned)" in message
+    assert limit >= max(samples) > 5 * MIB, "it stops before the limit, and not long before"
+    assert origin.bytes_sent("/l") < 2 * limit, "it is not asked for again and again"
+    assert on_disk(depot_world) == "bfits"
+
+
+def test_a_download_of_unknown_size_leaves_the_reserve_on_a_small_disk(small_disk: World) -> None:
+    models = small_disk.base / "models"
+    with Origin(rate_total=48 * MIB) as origin:
+        small_disk.write_manifest({"loras": {"large.safetensors": untold(origin, "l", 32 * MIB),
+                                             "fits.safetensors": untold(origin, "f", 5 * MIB)}})
+        with small_disk.depot(depot_reserve=2 * MIB) as depot, watching(models) as samples:
+            with pytest.raises(DiskFull, match="2.1 MB are kept in reserve"):
+                depot.fetch("loras", "large.safetensors")
+            depot.fetch("loras", "fits.safetensors")
+    usage = os.statvfs(models)
+    assert 3 * MIB > usage.f_blocks * usage.f_frsize - max(samples) >= 2 * MIB
+
+
+def test_more_than_the_manifest_says_is_no_reason_to_fill_the_disk(depot_world: World) -> None:
+    with Origin(rate_total=48 * MIB) as origin:
+        url = untold(origin, "a", 32 * MIB)
+        depot_world.write_manifest({"loras": {"a.safetensors": {"url": url, "size": MIB}}})
+        with depot_world.depot() as depot, watching(depot_world.base / "models") as samples:
+            with pytest.raises(WrongContent, match="sends more than the 1048576 bytes"):
+                depot.fetch("loras", "a.safetensors")
+    assert max(samples) < 16 * MIB
 
 
 def test_limits_are_held_in_idle_time_and_not_while_prompts_wait(depot_world: World) -> None:
