@@ -17,6 +17,8 @@ LONG = 256
 BLOCK = 512
 MOST_BLOCKS = 8192
 MOST_LISTS = 16
+MOST_BYTES = 32 << 20
+"""Of whole lists. One that is asked for again is put together from its blocks in a few milliseconds."""
 
 Encode = Callable[[list[Any]], bytes]
 
@@ -39,7 +41,8 @@ class EncodedLists:
         encoded = self.known(items) if items else b"[]"
         if encoded is None:
             encoded = b"[" + b", ".join(self._pieces(items)) + b"]"
-            if len(self._lists) >= MOST_LISTS:
+            size = len(encoded) + sum(len(known) for _, known in self._lists.values())
+            if len(self._lists) >= MOST_LISTS or size > MOST_BYTES:
                 self._lists.clear()
             self._lists[_key(items)] = (list(items), encoded)
         return encoded

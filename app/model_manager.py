@@ -14,6 +14,8 @@ from typing import Any
 import folder_paths
 from app.safe_paths import inside
 from app.safetensors_header import read_header
+from comfy_depot import hooks as depot
+from comfy_depot.model_files import ModelFile
 
 HIDDEN_FOLDERS = frozenset({"configs", "custom_nodes", "tokenizers"})
 COVER_HEADER_BYTES = 8 * 1024 * 1024
@@ -35,9 +37,7 @@ class ModelFileManager:
 
     def get_model_file_list(self, folder_name: str) -> list[dict[str, Any]]:
         """[{name, pathIndex, size, modified, created}]; a file that is not on disk has no size and dates."""
-        folder_name = folder_paths.map_legacy(folder_name)
-        places = folder_paths.get_folder_paths(folder_name)
-        return [describe_file(name, places) for name in folder_paths.get_filename_list(folder_name)]
+        return [as_dict(file) for file in model_files(folder_name)]
 
     def get_model_previews(self, filepath: str) -> list[str | io.BytesIO]:
         """Cover pictures of a model file: pictures beside it, then those in its safetensors header."""
@@ -52,21 +52,40 @@ class ModelFileManager:
         return found
 
 
-def describe_file(name: str, places: list[str]) -> dict[str, Any]:
+def model_files(folder_name: str) -> list[ModelFile]:
+    """The files of a kind of model, in the order of its list."""
+    return describe_files(folder_name, folder_paths.get_filename_list(folder_name))
+
+
+@depot.knows_files
+def describe_files(folder_name: str, names: list[str]) -> list[ModelFile]:
+    """Each name with the first place that has the file, and what the disk says of it."""
+    places = folder_paths.get_folder_paths(folder_name)
+    return [describe_file(name, places) for name in names]
+
+
+def describe_file(name: str, places: list[str]) -> ModelFile:
     """One line of the list: the first place that has the file."""
     for index, place in enumerate(places):
         try:
             found = os.stat(os.path.join(place, name))
         except OSError:
             continue
-        return {
-            "name": name,
-            "pathIndex": index,
-            "size": found.st_size,
-            "modified": found.st_mtime,
-            "created": found.st_ctime,
-        }
-    return {"name": name, "pathIndex": 0}
+        return ModelFile(name, index, found.st_size, found.st_mtime, found.st_ctime)
+    return ModelFile(name, 0)
+
+
+def as_dict(file: ModelFile) -> dict[str, Any]:
+    """A file as the page reads it: without size and dates where it is not on the disk."""
+    line: dict[str, Any] = {"name": file.name, "pathIndex": file.path_index}
+    if file.size is not None:
+        line |= {"size": file.size, "modified": file.modified, "created": file.created}
+    return line
+
+
+def files_as_json(files: list[ModelFile]) -> bytes:
+    """The items of a JSON list of files."""
+    return json.dumps([as_dict(file) for file in files])[1:-1].encode("ascii")
 
 
 def is_picture(file: str) -> bool:

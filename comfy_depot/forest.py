@@ -17,7 +17,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from comfy_depot import layout
@@ -45,6 +45,32 @@ class Facts(NamedTuple):
     def stamp(self) -> Stamp:
         """The key of what is known about the file's content."""
         return Stamp(self.device, self.inode, self.size, self.modified_ns)
+
+
+class Journal:
+    """Names to which something happened, the last few thousand of them."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._before = 0
+
+    @property
+    def version(self) -> int:
+        """Another number whenever something was noted."""
+        return self._before + len(self._names)
+
+    def note(self, names: Iterable[str]) -> None:
+        """Something happened to these."""
+        self._names.extend(names)
+        if len(self._names) > MOST_CHANGES_KEPT:
+            gone = len(self._names) - MOST_CHANGES_KEPT // 2
+            del self._names[:gone]
+            self._before += gone
+
+    def since(self, version: int) -> list[str] | None:
+        """What was noted after a version; None when that is not known any more."""
+        start = version - self._before
+        return None if start < 0 else self._names[start:]
 
 
 class Folder:
@@ -91,9 +117,8 @@ class Tree:
     def __init__(self, forest: Forest, path: str) -> None:
         self._forest = forest
         self.root = Folder(path, "", None)
-        self.facts_version = 0
-        self._changes: list[str] = []
-        self._changes_before = 0
+        self._changes = Journal()
+        self._facts = Journal()
         self._doubtful: set[Folder] = {self.root}  # what no event tells of: looked at by every question
         self._with_links: set[Folder] = set()
         self._leading_nowhere: set[tuple[Folder, str]] = set()
@@ -102,12 +127,20 @@ class Tree:
     @property
     def version(self) -> int:
         """Another number whenever a name came or went."""
-        return self._changes_before + len(self._changes)
+        return self._changes.version
 
     def changes_since(self, version: int) -> list[str] | None:
         """The names that came or went since then; None when that is not known any more."""
-        start = version - self._changes_before
-        return None if start < 0 else self._changes[start:]
+        return self._changes.since(version)
+
+    @property
+    def facts_version(self) -> int:
+        """Another number whenever a name came or went, or the facts of a file became others."""
+        return self._facts.version
+
+    def facts_since(self, version: int) -> list[str] | None:
+        """The names that came, went or have other facts since then; None when that is not known any more."""
+        return self._facts.since(version)
 
     def names(self) -> Iterator[str]:
         """Every file by its name relative to the tree, in no order."""
@@ -137,12 +170,17 @@ class Tree:
             if name in folder.links:
                 self.examine(folder, name)  # it may lead somewhere by now
 
+    def doubt(self) -> None:
+        """Let the facts of which no event tells be asked for again."""
+        for folder in self._doubtful | self._with_links:
+            folder.unknown |= folder.links if folder.watch is not None else folder.files.keys()
+            if folder.unknown:
+                self._with_unknown.add(folder)
+
     def learn_facts(self, *, at_most: int | None = None) -> bool:
         """Ask for the facts of files whose facts are not known or not reliable; whether all are known now."""
         if at_most is None:
-            for folder in self._doubtful | self._with_links:
-                folder.unknown |= folder.links if folder.watch is not None else folder.files.keys()
-                self._with_unknown.add(folder)
+            self.doubt()
         left = sys.maxsize if at_most is None else at_most
         while self._with_unknown and left > 0:
             folder = next(iter(self._with_unknown))
@@ -155,7 +193,7 @@ class Tree:
 
     def _learn(self, folder: Folder, names: list[str]) -> None:
         above, device, files, links = folder.path + os.sep, folder.device, folder.files, folder.links
-        changed = False
+        changed = []
         for name in names:
             if name in links:
                 self.examine(folder, name)
@@ -167,8 +205,8 @@ class Tree:
                     facts = None
                 if files[name] != facts:
                     files[name] = facts
-                    changed = True
-        self.facts_version += changed
+                    changed.append(folder.prefix + name)
+        self._facts.note(changed)
 
     def examine(self, folder: Folder, name: str) -> None:
         """Something happened to a name of a folder: take in what it is now."""
@@ -196,7 +234,7 @@ class Tree:
         facts = None if leads_nowhere else _facts(status, folder.device)
         if folder.files[name] != facts:
             folder.files[name] = facts
-            self.facts_version += 1
+            self._facts.note([folder.prefix + name])
 
     def list_again(self, folder: Folder) -> None:
         """Look through a folder, and those that are new in it."""
@@ -321,13 +359,10 @@ class Tree:
         if top.parent is None:
             self._doubtful.add(top)
 
-    def _note(self, names: Iterator[str] | list[str]) -> None:
-        self._changes.extend(names)
-        self.facts_version += 1
-        if len(self._changes) > MOST_CHANGES_KEPT:
-            gone = len(self._changes) - MOST_CHANGES_KEPT // 2
-            del self._changes[:gone]
-            self._changes_before += gone
+    def _note(self, names: Iterable[str]) -> None:
+        names = list(names)
+        self._changes.note(names)
+        self._facts.note(names)
 
 
 class Forest:

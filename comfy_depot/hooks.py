@@ -7,6 +7,7 @@ library and loads in a few milliseconds, so any file may import it.
 |-----------------------|---------------------------------------|--------------------------------------------|
 | `adds_manifest_names` | `folder_paths.recursive_search`       | names of manifests join the files on disk  |
 | `keeps_lists_fresh`   | `folder_paths.cached_filename_list_`  | the list of now, from memory               |
+| `knows_files`         | `app.model_manager.describe_files`    | size and dates of models, from memory      |
 | `fetches_in_nodes`    | `folder_paths.get_full_path`          | a running node gets it, fetched if missing |
 | `explains_missing`    | `folder_paths.get_full_path_or_raise` | a missing file says where it can come from |
 | `keeps_resident`      | loaders of `comfy.sd`; the VAE loader | what was read once is not read again       |
@@ -64,6 +65,17 @@ def keeps_lists_fresh(function: F) -> F:
     def from_index(folder_name: str, *args: Any, **kwargs: Any) -> Any:
         listed = function if _depot is None else functools.partial(_depot.current_list, function)
         return listed(folder_name, *args, **kwargs)
+
+    return from_index  # type: ignore[return-value]
+
+
+def knows_files(function: F) -> F:
+    """Around `describe_files(folder_name, names)`: size and dates from the index of local files."""
+
+    @functools.wraps(function)
+    def from_index(folder_name: str, names: list[str]) -> Any:
+        describe = function if _depot is None else functools.partial(_depot.index.describe_files, function)
+        return describe(folder_name, names)
 
     return from_index  # type: ignore[return-value]
 

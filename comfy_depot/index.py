@@ -15,6 +15,7 @@ from comfy_depot import inventory, places
 from comfy_depot.catalog import Catalogue
 from comfy_depot.forest import Forest
 from comfy_depot.listing import FileList, Listings
+from comfy_depot.model_files import Describe, ModelFile, ModelFiles
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ class Index:
         self._catalogue = catalogue
         self.forest = Forest()
         self.listings = Listings(self.forest, catalogue.names_in)
+        self._files = ModelFiles(self.forest, catalogue.names_in)
         self._given: dict[str, FileList] = {}
 
     def close(self) -> None:
@@ -67,6 +69,13 @@ class Index:
                 return fresh
         self._given[kind] = folder_paths.filename_list_cache[kind] = current
         return current
+
+    def describe_files(self, ask_disk: Describe, folder_name: str, names: list[str]) -> list[ModelFile]:
+        """Size and dates of models of a type; `ask_disk` gives those that are not known here."""
+        kind = folder_paths.map_legacy(folder_name)
+        if kind in inventory.NOT_MODELS or kind not in places.table():
+            return ask_disk(folder_name, names)
+        return self._files.describe(ask_disk, kind, names)
 
     def _if_fresh(self, listed: FileList | None) -> FileList | None:
         return listed if listed is not None and self._catalogue.is_fresh(listed[2]) else None

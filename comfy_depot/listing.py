@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import bisect
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import folder_paths
@@ -35,7 +35,7 @@ class _State:
     def holds(self, name: str) -> bool:
         """Whether some folder or some manifest has the name."""
         is_local = any(tree.place(name) for tree in self.trees)
-        return is_local or any(_is_among(name, names) for names in self.cloud)
+        return is_local or is_among_any(name, self.cloud)
 
 
 class Listings:
@@ -93,6 +93,10 @@ def _corrected(names: list[str], before: _State, now: _State) -> list[str] | Non
     return names
 
 
-def _is_among(name: str, names: tuple[str, ...]) -> bool:
-    place = bisect.bisect_left(names, name)
-    return place < len(names) and names[place] == name
+def is_among_any(name: str, lists: Iterable[Sequence[str]]) -> bool:
+    """Whether one of some sorted lists has the name."""
+    for names in lists:
+        place = bisect.bisect_left(names, name)
+        if place < len(names) and names[place] == name:
+            return True
+    return False

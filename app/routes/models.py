@@ -11,13 +11,16 @@ from typing import Any
 from aiohttp import web
 
 import folder_paths
-from app.model_manager import as_webp, find_model
+from app.encoded_lists import EncodedLists
+from app.model_manager import as_webp, files_as_json, find_model, model_files
 from app.routes import answer_encoded, register, whole_number
 from app.routes.object_info import LISTS
 from app.safe_paths import inside
 from app.safetensors_header import read_header
 
 METADATA_HEADER_BYTES = 1024 * 1024
+FILES = EncodedLists(files_as_json)
+"""Lines of the model library, by their content."""
 
 
 def known_folder(request: web.Request) -> str:
@@ -51,8 +54,8 @@ async def get_model_folders(server: Any, request: web.Request) -> web.Response:
 
 
 async def get_model_files(server: Any, request: web.Request) -> web.Response:
-    files = await asyncio.to_thread(server.model_file_manager.get_model_file_list, known_folder(request))
-    return web.json_response(files)
+    folder = known_folder(request)
+    return answer_encoded(await asyncio.to_thread(lambda: FILES.json_of(model_files(folder))))
 
 
 async def get_model_preview(server: Any, request: web.Request) -> web.Response:

@@ -100,6 +100,7 @@ def test_every_hook_stands_on_the_page_of_hooks() -> None:
     assert set(public) == {"arm", "disarm", "armed"} | {
         "adds_manifest_names",
         "keeps_lists_fresh",
+        "knows_files",
         "fetches_in_nodes",
         "explains_missing",
         "keeps_resident",
