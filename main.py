@@ -144,12 +144,16 @@ def bytes_free(device) -> float:
 def depot_host():
     """What the depot may ask of this process (see `comfy_depot.host`)."""
     import server
+    from app import queued_models
     from comfy_depot.host import Executing, Host
     from comfy_execution.utils import get_executing_context
 
     def current_node():
         context = get_executing_context()
-        return None if context is None else Executing(context.prompt_id, context.node_id)
+        if context is None:
+            return None
+        tenant = queued_models.tenant_of(server.PromptServer.instance.prompt_queue, context.prompt_id)
+        return Executing(context.prompt_id, context.node_id, tenant)
 
     return Host(
         current_node=current_node,
@@ -157,6 +161,10 @@ def depot_host():
         raise_if_interrupted=interruption.throw_exception_if_processing_interrupted,
         send=lambda event, data: server.PromptServer.instance.send_sync(event, data),
         models_in_use=lambda: named_in_queue(server.PromptServer.instance.prompt_queue),
+        queued_prompts=lambda most: queued_models.queued_prompts(
+            server.PromptServer.instance.prompt_queue, most
+        ),
+        chosen=lambda prompt: queued_models.chosen_values(prompt.graph, prompt.outputs),
         load_settings=load_settings,
         bytes_free=bytes_free,
     )

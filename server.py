@@ -212,6 +212,7 @@ class PromptServer:
 
     def queue_updated(self) -> None:
         """Tell every client how long the queue is: now, or soon if they were told just before."""
+        depot.queue_changed()
         if self.sockets and not self._status_is_due and not self.loop.is_closed():
             self._status_is_due = True
             self.loop.call_soon_threadsafe(self._plan_status)

@@ -37,7 +37,13 @@ class Access:
     tenant: str | None
     bytes: int
     outcome: str
-    """"hit": it was on the disk. "fetched": it was brought for this."""
+    """"hit": it was on the disk. "fetched": it was brought for this. Two that are no uses: "preloaded" for a
+    prompt that waits, and "warmed" in idle time."""
+
+    @property
+    def is_use(self) -> bool:
+        """Whether somebody has asked for the model."""
+        return self.outcome in ("hit", "fetched")
 
 
 COLUMNS = tuple(column.name for column in fields(Access))
@@ -54,7 +60,7 @@ _SELECT = f"SELECT {', '.join(COLUMNS)} FROM access ORDER BY time DESC, rowid DE
 _LAST_USES = "SELECT folder, name, MAX(time) FROM access GROUP BY folder, name"
 # SQLite takes the other columns from the row that has the maximum.
 _LAST_FETCHES = """
-SELECT folder, name, bytes, MAX(time) FROM access WHERE outcome = 'fetched' GROUP BY folder, name
+SELECT folder, name, bytes, MAX(time) FROM access WHERE outcome <> 'hit' GROUP BY folder, name
 """
 _SELECT_SINCE = (f"SELECT rowid, {', '.join(COLUMNS)} FROM access WHERE rowid > ? "
                  "ORDER BY rowid DESC LIMIT ?")

@@ -47,6 +47,7 @@ STATUS_KEYS = [
     "errorMessage",
 ]
 AGENT = "comfyui-depot"
+GATE = "import sys; sys.path.append(sys.argv[1]); from comfy_depot import gate; gate.main()"
 log = logging.getLogger(__name__)
 
 
@@ -106,16 +107,20 @@ class Daemon:
             self._tear_down()
             self._start()
 
-    def add(self, url: str, options: Mapping[str, Any], target: tuple[str, int],
-            allowance: int | None = None) -> str:
+    def add(
+        self, url: str, options: Mapping[str, Any], target: tuple[str, int], allowance: int | None = None,
+        *, owner: str = "", urgency: int = 0,
+    ) -> str:
         """Start a download that may reach `target` (host, port) only; returns its gid.
 
-        No more than `allowance` bytes come in for it, until `allow` says otherwise.
+        No more than `allowance` bytes come in for it, until `allow` says otherwise. What counts as one
+        download to `lanes.py` has one `owner`.
         """
         with self._lock:
             self.ensure()
             password = secrets.token_hex(16)
-            door = {"password": password, "host": target[0], "port": target[1], "allowance": allowance}
+            door = {"password": password, "host": target[0], "port": target[1], "allowance": allowance,
+                    "owner": owner, "urgency": int(urgency)}
             permit: int = self._tell(door)["port"]
             proxy = f"http://127.0.0.1:{permit}"
             through = {"all-proxy": proxy, "all-proxy-user": "depot", "all-proxy-passwd": password}
@@ -143,6 +148,12 @@ class Daemon:
 
         with contextlib.suppress(aria2p.ClientException):  # it has just ended
             self._call("change_option", gid, {"max-download-limit": str(bytes_per_second)})
+
+    def move(self, gid: str, urgency: int) -> None:
+        """A download has become more or less urgent (see `lanes.py`)."""
+        with self._lock:
+            if gid in self._permits:
+                self._tell({"move": self._permits[gid], "urgency": int(urgency)})
 
     def check(self) -> None:
         """Raise DaemonGone when the gate is dead or hangs; aria2c itself is asked all the time."""
@@ -191,7 +202,7 @@ class Daemon:
             "settings": settings(program, port=port, secret=secret, rate=self._rate),
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-I", gate.__file__],
+            [sys.executable, "-I", "-c", GATE, str(Path(gate.__file__).parents[1])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -1,8 +1,9 @@
 """The started depot: catalogue, transfers and access log behind the hooks, the routes and the command line.
 
-Who may start a download: a running node (through the hooks), and whoever asks for it by name (`fetch`,
-`start_fetch`: the command line, `POST /depot/fetch`). A list, a validation or a route that looks a path up
-never does, so that opening a page cannot start a 7 GB transfer.
+Who may start a download: a running node (through the hooks), an accepted prompt that will need it
+(`preload.py`), and whoever asks for it by name (`fetch`, `start_fetch`: the command line, `POST
+/depot/fetch`). A list, a validation or a route that looks a path up never does, so that opening a page cannot
+start a 7 GB transfer.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from comfy_depot import budget, hooks, layout, offers, places, survey
 from comfy_depot.access import Access, AccessLog
 from comfy_depot.catalog import Catalogue
 from comfy_depot.digests import Digests
-from comfy_depot.errors import DepotError, ModelUnavailable
+from comfy_depot.errors import DepotError, DiskFull, ModelUnavailable
 from comfy_depot.eviction import Limits, Plan
 from comfy_depot.history import History
-from comfy_depot.host import Executing, Host
+from comfy_depot.host import Executing, Host, QueuedPrompt
 from comfy_depot.index import Index
 from comfy_depot.listing import FileList
 from comfy_depot.lists import Lists
@@ -36,11 +37,13 @@ from comfy_depot.neighbours import Neighbours
 from comfy_depot.options import Options, from_args
 from comfy_depot.pins import Pins
 from comfy_depot.policies import Key
+from comfy_depot.preload import Preload
 from comfy_depot.residency import Residents
 
 if TYPE_CHECKING:
     from aiohttp import web
 
+    from comfy_depot.services import Priority
     from comfy_depot.transfers import Transfer, Transfers
 
 log = logging.getLogger(__name__)
@@ -70,6 +73,7 @@ class Depot:
         self.residents = Residents(
             options.resident_budget, host=host, digests=self.digests, local_path=self.local_path
         )
+        self.preload = Preload(self)
         self._transfers: Transfers | None = None
         self._lock = threading.Lock()
 
@@ -92,6 +96,7 @@ class Depot:
     def close(self) -> None:
         """Stop the downloads (what has arrived stays for a later resume) and write the access log out."""
         self.idle_eviction.close()
+        self.preload.close()
         with self._lock:
             if self._transfers is not None:
                 self._transfers.close()
@@ -111,6 +116,7 @@ class Depot:
                       "Correct its rights or choose another with --depot-dir.", self.options.depot_dir, error)
         if is_serving:
             self.idle_eviction.start()
+            self.preload.start()
 
     # What the hooks call.
 
@@ -278,16 +284,33 @@ class Depot:
                 self.host.report(transfer.bytes_done, transfer.bytes_total)
 
         log.info("%s is not on the disk and is fetched now.", entry.key)
-        return self._wait_for(
-            self._transfer(entry), entry, on_progress=report, check=self.host.raise_if_interrupted
-        )
+        check = self.host.raise_if_interrupted
+        try:
+            return self._wait_for(self._transfer(entry), entry, on_progress=report, check=check)
+        except DiskFull:
+            if not self.preload.make_way():
+                raise
+        return self._wait_for(self._transfer(entry), entry, on_progress=report, check=check)
 
-    def _transfer(self, entry: Entry) -> Transfer:
+    def begin_transfer(self, entry: Entry, priority: Priority) -> Transfer:
+        """Start a download for later, or join the one under way; `leave` of it gives it up."""
+        return self._transfer(entry, priority)
+
+    def note_arrival(self, entry: Entry, outcome: str, prompt: QueuedPrompt | None = None) -> None:
+        """Write down that a model has come which nobody has used yet."""
+        if (path := self.local_path(entry.folder, entry.name)) is not None:
+            asked_by = None if prompt is None else Executing(prompt.prompt_id, "", prompt.tenant)
+            self._note(entry.folder, entry.name, path, asked_by, outcome)
+
+    def _transfer(self, entry: Entry, priority: Priority | None = None) -> Transfer:
         directory = places.directory_for(entry.folder)
         if directory is None:
             raise ModelUnavailable(f"Folder type '{entry.folder}' has no folder to put '{entry.name}' into. "
                                    "Add one to extra_model_paths.yaml.")
-        return self.transfers.fetch(entry, layout.destination(Path(directory), entry.name))
+        destination = layout.destination(Path(directory), entry.name)
+        if priority is None:
+            return self.transfers.fetch(entry, destination)
+        return self.transfers.fetch(entry, destination, priority=priority)
 
     def _wait_for(
         self, transfer: Transfer, entry: Entry, *, on_progress: Callable[[Transfer], None] | None,

@@ -26,9 +26,9 @@ from comfy_depot.journal import Record, Validator
 from comfy_depot.layout import Place
 from comfy_depot.manifest import Entry
 from comfy_depot.prefix import PrefixDigest
-from comfy_depot.pull import Kept, Pull
+from comfy_depot.pull import Kept, Pull, Reopened
 from comfy_depot.room import Shortage, explain, still_to_come
-from comfy_depot.services import Progress, Services
+from comfy_depot.services import Priority, Progress, Services
 from comfy_depot.sources import Busy, Remote
 from comfy_depot.watch import fsync
 
@@ -120,6 +120,8 @@ class Download:
             try:
                 self._attempt(url)
                 return
+            except Reopened:
+                log.debug("%s is waited for now and goes on with new connections.", self.entry.key)
             except Changed:
                 restarts += 1
                 if restarts > MOST_RESTARTS:
@@ -285,11 +287,13 @@ class Download:
 
     def _promise_room(self, size: int | None) -> None:
         """Raise DiskFull when the rest of the file does not fit beside reserve and other transfers."""
+        may_evict = self.progress.priority() < Priority.WARM  # nobody wants it yet
+        room = self.services.room
         if size is None:
-            self.growth = Growth(self.services.room, self.place.partial, size=self.entry.size)
+            self.growth = Growth(room, self.place.partial, size=self.entry.size, may_evict=may_evict)
             shortage = self.growth.shortage
         else:
-            self.growth, shortage = None, self.services.room.promise(self.place.partial, size)
+            self.growth, shortage = None, room.promise(self.place.partial, size, may_evict=may_evict)
         if shortage is not None:
             if shortage.fits_never:
                 self._discard_partial()

@@ -5,9 +5,10 @@ where it connects in the end. Therefore aria2 is given no way out but this proxy
 a pass that leads to exactly one host and port: a redirect to elsewhere, or a name that suddenly means
 127.0.0.1, meets a closed door. Our own requests use `connect` directly.
 
-The proxy runs as a small process of its own, `python -I gate.py` (standard library only): a busy
-interpreter lock in the server cannot slow downloads down, and when the server dies, however it dies, the
-pipe from it breaks and the process takes aria2c with it at once.
+The proxy runs as a small process of its own (standard library only): a busy interpreter lock in the server
+cannot slow downloads down, and when the server dies, however it dies, the pipe from it breaks and the process
+takes aria2c with it at once. Since all bytes come through here, this is also where downloads that somebody
+waits for get the link before others (`lanes.py`).
 
     server --pipe--> gate --child--> aria2c
                       ^                 |
@@ -30,6 +31,8 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
+
+from comfy_depot.lanes import Lane, Lanes
 
 CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 120.0
@@ -54,7 +57,8 @@ def is_public(address: str) -> bool:
 
 
 def connect(
-    host: str, port: int, allow_hosts: Iterable[str] = (), timeout: float = CONNECT_SECONDS
+    host: str, port: int, allow_hosts: Iterable[str] = (), timeout: float = CONNECT_SECONDS,
+    *, buffer_bytes: int = 0,
 ) -> socket.socket:
     """A TCP connection to `host`, only at addresses that were looked at; raises AddressRefused or OSError.
 
@@ -69,6 +73,8 @@ def connect(
         sock = socket.socket(family, kind, proto)
         try:
             sock.settimeout(timeout)
+            if buffer_bytes:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
             sock.connect(address)
             return sock
         except OSError as error:
@@ -90,7 +96,9 @@ class Pass:
         target: tuple[str, int],
         allow_hosts: Iterable[str],
         allowance: int | None = None,
+        lane: Lane | None = None,
     ) -> None:
+        self.lane = lane or Lanes().enter("", 0)
         self.password, self.target, self.allow_hosts = password, target, tuple(allow_hosts)
         self.meter = Meter(allowance)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
@@ -103,6 +111,7 @@ class Pass:
         """Close the door and every tunnel that went through it."""
         self._is_shut = True
         self.meter.allow(None)
+        self.lane.leave()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         for client in list(self._tunnels):
@@ -134,7 +143,7 @@ class Pass:
     def _lead(self, client: socket.socket, rest: bytes) -> None:
         """Connect a client that may pass."""
         try:
-            server = connect(*self.target, self.allow_hosts)
+            server = connect(*self.target, self.allow_hosts, buffer_bytes=self.lane.buffer_bytes)
         except OSError:
             client.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             return
@@ -142,7 +151,7 @@ class Pass:
         with server:
             client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
             server.sendall(rest)
-            relay(client, server, self.meter)
+            relay(client, server, self.meter, self.lane)
 
 
 class Meter:
@@ -174,8 +183,10 @@ class Meter:
             return count
 
 
-def relay(client: socket.socket, server: socket.socket, meter: Meter) -> None:
-    """Copy bytes both ways until one side ends or nothing moves for IDLE_SECONDS."""
+def relay(client: socket.socket, server: socket.socket, meter: Meter, lane: Lane) -> None:
+    """Copy bytes both ways until one side ends or nothing moves for IDLE_SECONDS; what comes from the server
+    comes as fast as the lane allows.
+    """
     buffer = memoryview(bytearray(RELAY_BYTES))
     for sock in (client, server):
         sock.settimeout(IDLE_SECONDS)
@@ -189,7 +200,11 @@ def relay(client: socket.socket, server: socket.socket, meter: Meter) -> None:
             return
         for fd, _ in ready:
             source, sink = other[fd]
-            count = meter.receive(source, buffer) if source is server else source.recv_into(buffer)
+            if source is client:
+                count = source.recv_into(buffer)
+            else:
+                count = meter.receive(source, buffer[: lane.take(RELAY_BYTES)])
+                lane.took(count)
             if count == 0:
                 return
             sink.sendall(buffer[:count])
@@ -255,18 +270,23 @@ def main() -> None:
     threading.Thread(target=_follow_parent, args=(os.getppid(), child), daemon=True).start()
     _say({"aria2c": child.pid})
     passes: dict[int, Pass] = {}
+    lanes = Lanes()
     try:
         for line in sys.stdin:
             change = json.loads(line)
             if "password" in change:
                 target = (change["host"], change["port"])
-                new = Pass(change["password"], target, order["allow_hosts"], change["allowance"])
+                lane = lanes.enter(change["owner"], change["urgency"])
+                new = Pass(change["password"], target, order["allow_hosts"], change["allowance"], lane)
                 passes[new.port] = new
                 _say({"port": new.port})
             elif "allow" in change:
                 meter = passes[change["allow"]].meter
                 meter.allow(change["bytes"])
                 _say({"bytes": meter.count})
+            elif "move" in change:
+                passes[change["move"]].lane.move(change["urgency"])
+                _say({})
             elif "shut" in change:
                 passes.pop(change["shut"]).shut()
                 _say({})
@@ -288,7 +308,3 @@ def _follow_parent(parent: int, child: subprocess.Popen[bytes]) -> None:
 def _say(answer: dict[str, object]) -> None:
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()

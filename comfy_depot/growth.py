@@ -18,9 +18,10 @@ LARGEST_STEP = 1 << 30
 class Growth:
     """The promise of one try at a file of unknown size."""
 
-    def __init__(self, room: Room, partial: Path, *, size: int | None) -> None:
+    def __init__(self, room: Room, partial: Path, *, size: int | None, may_evict: bool = True) -> None:
         """`size` is what the manifest says, if it does."""
         self._room = room
+        self._may_evict = may_evict
         self._partial = partial
         self.bytes_promised = 0
         self.shortage: Shortage | None = None
@@ -43,7 +44,8 @@ class Growth:
             self.shortage = self._refused
 
     def _grow_by(self, step: int) -> bool:
-        self._refused = self._room.promise(self._partial, self.bytes_promised + step)
+        self._refused = self._room.promise(
+            self._partial, self.bytes_promised + step, may_evict=self._may_evict)
         if self._refused is None:
             self.bytes_promised += step
         return self._refused is None

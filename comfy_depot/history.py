@@ -50,7 +50,7 @@ class History:
         uses: list[tuple[float, Key, int, bool]] = []
         for one in accesses:
             key = main_name.get((one.folder, one.name), (one.folder, one.name))
-            uses.append((one.time, key, one.bytes, one.outcome == "fetched"))
+            uses.append((one.time, key, one.bytes, one.outcome != "hit"))
         known = self._on_disk.union(key for _, key, _, _ in uses)
         uses += [(model.last_used, model.key, model.size, True) for model in models if model.key not in known]
         for time, key, size, is_arrival in sorted(uses, key=lambda use: use[0]):

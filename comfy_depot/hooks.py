@@ -13,6 +13,7 @@ library and loads in a few milliseconds, so any file may import it.
 | `keeps_resident`      | loaders of `comfy.sd`; the VAE loader | what was read once is not read again       |
 | `makes_room`          | `comfy.model_management.free_memory`  | idle models go too where that frees memory |
 | `free_idle_models`    | out of memory; `POST /free`           | models that nobody uses are let go         |
+| `queue_changed`       | `server.PromptServer.queue_updated`   | models of waiting prompts are fetched ahead|
 | `add_routes`          | `server.PromptServer.add_routes`      | `/depot/...`                               |
 """
 
@@ -140,6 +141,12 @@ def free_idle_models() -> None:
     """Let go of the models in memory that nobody uses."""
     if _depot is not None:
         _depot.residents.free_idle()
+
+
+def queue_changed() -> None:
+    """A prompt came into the queue, began, ended, or was taken out. Called often, and with locks held."""
+    if _depot is not None:
+        _depot.preload.wake()
 
 
 def add_routes(routes: Any) -> None:

@@ -6,7 +6,7 @@ The depot imports neither the executor nor the server; `main.py` hands it callab
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,34 @@ class Executing:
     prompt_id: str
     node_id: str
     tenant: str | None = None
+
+
+@dataclass(frozen=True)
+class QueuedPrompt:
+    """A prompt that runs or waits."""
+
+    prompt_id: str
+    graph: Mapping[str, Any]
+    """{node id: {"class_type", "inputs"}}"""
+    outputs: tuple[str, ...]
+    """The nodes for whose sake it runs."""
+    tenant: str | None = None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A text that an input holds, and the list that it was chosen from."""
+
+    text: str
+    choices: Sequence[Any]
+
+
+def _no_prompts(most: int) -> Sequence[QueuedPrompt]:
+    return ()
+
+
+def _nothing_chosen(prompt: QueuedPrompt) -> Sequence[Chosen]:
+    return ()
 
 
 def _no_node() -> Executing | None:
@@ -63,6 +91,10 @@ class Host:
     """An event to every websocket client: `send("depot", payload)`."""
     models_in_use: Callable[[], AbstractSet[tuple[str, str]]] = _no_models
     """(folder type, name with "/") of every model that a running or queued prompt names; never evicted."""
+    queued_prompts: Callable[[int], Sequence[QueuedPrompt]] = _no_prompts
+    """The running prompts and the first of those that wait (at most so many), in the order of running."""
+    chosen: Callable[[QueuedPrompt], Sequence[Chosen]] = _nothing_chosen
+    """What the nodes of a prompt have chosen from lists, in the order in which they will run."""
     load_settings: Callable[[], Hashable] = _no_settings
     """What decides, besides a loader's arguments, how a model is loaded: the devices of now."""
     bytes_free: Callable[[Any], float] = _no_limit

@@ -44,6 +44,7 @@ class Options:
     depot_max_size: int | None = None
     depot_keep_days: float | None = None
     depot_policy: str = "lru"
+    depot_preload: int = 4
     depot_allow_hosts: tuple[str, ...] = ()
     depot_tokens: tuple[tuple[str, str], ...] = ()
     allow_pickle: bool = False
@@ -128,6 +129,13 @@ def parse_connections(text: str) -> int:
     return int(text)
 
 
+def parse_downloads(text: str) -> int:
+    """The number of downloads at once, 0 to 16."""
+    if not text.isdigit() or int(text) > 16:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of downloads. Write 0 to 16.")
+    return int(text)
+
+
 def parse_hosts(text: str) -> tuple[str, ...]:
     """Host names from "a.example,b.example"."""
     return tuple(host.strip().lower() for host in text.split(",") if host.strip())
@@ -186,6 +194,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="evict models that were not used for so long (default: never)")
     add("--depot-policy", choices=SERVING, default=Options.depot_policy,
         help="which models are evicted first (default: lru, the least recently used)")
+    add("--depot-preload", type=parse_downloads, default=Options.depot_preload, metavar="N",
+        help="models that are fetched ahead at once for prompts in the queue, 0-16; they give way to a node "
+             "that waits (default: 4)")
     add("--depot-allow-hosts", type=parse_hosts, default=(), metavar="HOST,...",
         help="hosts that may be reached although their address is private or loopback: a mirror of your own")
     add("--depot-tokens", type=parse_tokens, default=(), metavar="HOST=NAME,...",
@@ -226,6 +237,7 @@ def from_args(args: argparse.Namespace, *, base_directory: Path | None = None) -
         depot_max_size=getattr(args, "depot_max_size", None),
         depot_keep_days=getattr(args, "depot_keep_days", None),
         depot_policy=getattr(args, "depot_policy", Options.depot_policy),
+        depot_preload=getattr(args, "depot_preload", Options.depot_preload),
         depot_allow_hosts=tuple(getattr(args, "depot_allow_hosts", ())),
         depot_tokens=tuple(getattr(args, "depot_tokens", ())),
         allow_pickle=bool(getattr(args, "allow_pickle", False)),

@@ -14,10 +14,16 @@ from comfy_depot.journal import Pieces, Record
 from comfy_depot.layout import Place
 from comfy_depot.manifest import Entry
 from comfy_depot.prefix import PrefixDigest
-from comfy_depot.services import Progress, Services
+from comfy_depot.services import Priority, Progress, Services
 from comfy_depot.sources import Busy, Remote
 from comfy_depot.watch import Watch
 from comfy_depot.windows import Window
+
+LEAST_TO_REOPEN = 64 << 20  # bytes that are still to come
+
+
+class Reopened(Exception):
+    """The same download goes on with other connections."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +58,12 @@ class Pull:
         limits, self.connections = self.services.limits, 1
         if self.remote.ranges:
             self.connections = self.services.options.depot_connections
+            if self.progress.priority() > Priority.DEMAND:
+                self.connections = max(1, self.connections // 2)
         if (most := limits.most_requests(self.remote.host)) > 0:
             self.connections = min(self.connections, max(1, most - 1))  # one was the look at the source
         self._answers_head: bool | None = None
+        self._priority = self.progress.priority()
         self.watch = Watch(self.place, self.kept.record, journalled=self.is_journalled)
 
     def run(self) -> None:
@@ -71,6 +80,7 @@ class Pull:
                     if self.watch.is_silent:
                         self.services.daemon.check()
                     share = self._keep_to_share(share)
+                    self._keep_to_priority()
                     self.progress.pause(self.watch.seconds_to_next_look)
         finally:
             for window in self.windows:
@@ -142,6 +152,20 @@ class Pull:
                 self.services.daemon.limit(window.gid, now)
         return now
 
+    def _keep_to_priority(self) -> None:
+        """Tell the gate when this has become more or less urgent. What somebody waits for now, and is large,
+        gets new connections, without the narrow buffers of those that give way.
+        """
+        if (now := self.progress.priority()) == self._priority:
+            return
+        before, self._priority = self._priority, now
+        for window in self.windows:
+            if window.is_running:
+                self.services.daemon.move(window.gid, now)
+        left = (self.remote.validator.size or 0) - self.progress.bytes_done
+        if now < before and now == Priority.DEMAND and self.is_journalled and left >= LEAST_TO_REOPEN:
+            raise Reopened
+
     def _start(self, window: Window) -> None:
         remote = self.remote
         if self.is_journalled:
@@ -163,7 +187,10 @@ class Pull:
             "max-download-limit": str(self.services.limits.bytes_per_second(remote.host)),
         }
         allowance = self.growth.bytes_promised if self.growth else None
-        window.gid = self.services.daemon.add(remote.url, wishes, (remote.host, remote.port), allowance)
+        window.gid = self.services.daemon.add(
+            remote.url, wishes, (remote.host, remote.port), allowance,
+            owner=str(self.place.file), urgency=self._priority,
+        )
 
     def _may_use_head(self, window: Window) -> bool:
         """aria2 begins with a request for the whole file; when it needs another part that is for nothing."""

@@ -91,7 +91,8 @@ class Trace:
 
 def of_log(accesses: Iterable[Access]) -> Trace:
     """The trace of an access log."""
-    return Trace.of((access.time, (access.folder, access.name), access.bytes) for access in accesses)
+    return Trace.of((access.time, (access.folder, access.name), access.bytes)
+                    for access in accesses if access.is_use)
 
 
 def read_csv(lines: Iterable[str], *, shown_as: str) -> Trace:

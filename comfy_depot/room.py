@@ -77,16 +77,16 @@ class Room:
         self._evictor = evictor or NoEvictor()
         self._sizes: dict[Path, int] = {}
 
-    def promise(self, partial: Path, size: int) -> Shortage | None:
-        """Promise room for a file of `size` bytes that grows at `partial`, evicting for it; says why there
-        is none.
+    def promise(self, partial: Path, size: int, *, may_evict: bool = True) -> Shortage | None:
+        """Promise room for a file of `size` bytes that grows at `partial`, evicting for it if that may be;
+        says why there is none.
         """
         with self._neighbours.alone():
             others = {path: wanted for path, wanted in {**self._neighbours.promises(), **self._sizes}.items()
                       if path != partial}
             shortage = self._on_disk(partial, size, others)
             if shortage is not None or self.max_size is not None:
-                held = self._evict(partial, size, others, shortage)
+                held = self._evict(partial, size, others, shortage, may_evict)
                 shortage = self._on_disk(partial, size, others, kept=held.kept)
                 if shortage is None:
                     shortage = self._in_budget(size, others, held)
@@ -113,11 +113,12 @@ class Room:
             return None
         return Shortage(needed, usage.free, promised, size + self.reserve > usage.total, kept=kept)
 
-    def _evict(self, partial: Path, size: int, others: dict[Path, int], shortage: Shortage | None) -> Held:
+    def _evict(self, partial: Path, size: int, others: dict[Path, int], shortage: Shortage | None,
+               may_evict: bool) -> Held:
         over = 0
-        if shortage is not None and not shortage.fits_never:
+        if may_evict and shortage is not None and not shortage.fits_never:
             over = shortage.needed + OVERHEAD_BYTES + shortage.promised + self.reserve - shortage.free
-        left = self.max_size
+        left = self.max_size if may_evict else None
         if left is not None and _in_all(size, others) <= left:  # else nothing would help
             left -= _in_all(size, others)
         return self._evictor.make_room(

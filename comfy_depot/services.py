@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +16,14 @@ from comfy_depot.limits import Limits
 from comfy_depot.options import Options
 from comfy_depot.room import Room
 from comfy_depot.speeds import Speeds
+
+
+class Priority(enum.IntEnum):
+    """Who waits for a file; smaller is more urgent."""
+
+    DEMAND = 0
+    PRELOAD = 1
+    WARM = 2
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,9 @@ class Progress:
 
     changed: Callable[[], None]
     stopped: Callable[[], bool]
+    priority: Callable[[], Priority] = lambda: Priority.DEMAND
+    woken: threading.Event = field(default_factory=threading.Event)
+    """Set when the priority has changed: a pause ends at once."""
     state: str = "waiting"
     bytes_done: int = 0
     bytes_total: int | None = None
@@ -72,8 +85,10 @@ class Progress:
             )
 
     def pause(self, seconds: float) -> None:
-        """Sleep, and stop when asked to."""
+        """Sleep, and stop when asked to. A change of the priority ends it."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             self.check()
-            time.sleep(min(left, 0.1))
+            if self.woken.wait(min(left, 0.1)):
+                self.woken.clear()
+                return

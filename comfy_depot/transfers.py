@@ -7,6 +7,7 @@ import itertools
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,20 +23,12 @@ from comfy_depot.manifest import Entry
 from comfy_depot.neighbours import Neighbours
 from comfy_depot.options import Options
 from comfy_depot.room import Evictor, Room
-from comfy_depot.services import Patience, Progress, Services
+from comfy_depot.services import Patience, Priority, Progress, Services
 from comfy_depot.speeds import Speeds
 
 CHECK_SECONDS = 0.2
 REMEMBERED = 100  # finished transfers that `get` still knows
 log = logging.getLogger(__name__)
-
-
-class Priority(enum.IntEnum):
-    """Who waits for a file; smaller is more urgent."""
-
-    DEMAND = 0
-    PRELOAD = 1
-    WARM = 2
 
 
 class State(str, enum.Enum):
@@ -71,10 +64,12 @@ class Transfer:
         self._change = threading.Condition()
         self._stop = threading.Event()
         self._end: State | None = None
-        self._waiters = 0
-        self._claims = 1
+        self._waiters: Counter[Priority] = Counter()
+        self._claims = Counter([priority])
         """Those who have it from `fetch` and do not wait yet; they count like waiters."""
-        self._progress = Progress(changed=self._changed, stopped=self._stop.is_set)
+        self._progress = Progress(
+            changed=self._changed, stopped=self._stop.is_set, priority=lambda: self.priority
+        )
         self._thread: threading.Thread | None = None
 
     @property
@@ -117,9 +112,26 @@ class Transfer:
         with self._change:
             if self.is_finished or self.is_stopping:
                 return False
-            self._claims += 1
-            self.priority = min(self.priority, priority)
+            self._claims[priority] += 1
+            self._settle()
             return True
+
+    def leave(self, priority: Priority) -> None:
+        """Give up what `fetch` or `join` gave with this priority, without waiting for the end."""
+        with self._change:
+            self._claims[priority] -= 1
+            self._settle()
+
+    def _settle(self) -> None:
+        """Be as urgent as the most urgent of those who want it, and stop when nobody does."""
+        wanted = [*(+self._claims), *(+self._waiters)]
+        if self.is_finished:
+            return
+        if not wanted:
+            self.stop()
+        elif self.priority != min(wanted):
+            self.priority = min(wanted)
+            self._progress.woken.set()
 
     def stop(self) -> None:
         """Ask the transfer to stop; what has arrived stays for the next fetch."""
@@ -130,15 +142,18 @@ class Transfer:
         *,
         on_progress: Callable[[Transfer], None] | None = None,
         check: Callable[[], None] | None = None,
+        priority: Priority = Priority.DEMAND,
     ) -> Path:
         """Block until the verified file stands under its final name and return that; raise what went wrong.
+        `priority` is the one with which it was fetched or joined.
 
         `check` is called at least every 0.25 s and may raise to leave. When the last one who waits
         leaves, the transfer stops; its partial stays.
         """
         with self._change:
-            self._claims = max(0, self._claims - 1)
-            self._waiters += 1
+            self._claims[priority] = max(0, self._claims[priority] - 1)
+            self._waiters[priority] += 1
+            self._settle()
         try:
             while not self.is_finished:
                 with self._change:
@@ -150,9 +165,8 @@ class Transfer:
                     on_progress(self)
         finally:
             with self._change:
-                self._waiters -= 1
-                if self._waiters == self._claims == 0 and not self.is_finished:
-                    self.stop()
+                self._waiters[priority] -= 1
+                self._settle()
         if self.error is not None:
             raise self.error
         return self.destination

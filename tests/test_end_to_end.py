@@ -25,7 +25,9 @@ def manifest(base, entries):
 
 
 def server_on(base):
-    return ServerProcess(base, "--depot-allow-hosts", "127.0.0.1,localhost", "--depot-reserve", "0")
+    """A server that fetches nothing ahead: these tests look at nodes that wait."""
+    return ServerProcess(base, "--depot-allow-hosts", "127.0.0.1,localhost", "--depot-reserve", "0",
+                         "--depot-preload", "0")
 
 
 @pytest.fixture(scope="module")

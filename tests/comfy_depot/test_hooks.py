@@ -73,6 +73,7 @@ def test_hooked_functions_are_unchanged_before_the_start() -> None:
     assert calls == [("a", "b", "more", {"extra": 1})] * 6
     hooks.add_routes(None)
     hooks.free_idle_models()
+    hooks.queue_changed()
 
 
 def test_hooks_pass_unknown_parameters_on_when_armed(depot_world: World) -> None:
@@ -106,6 +107,7 @@ def test_every_hook_stands_on_the_page_of_hooks() -> None:
         "keeps_resident",
         "makes_room",
         "free_idle_models",
+        "queue_changed",
         "add_routes",
     }
     for name in set(public) - {"arm", "disarm", "armed"}:

@@ -140,7 +140,7 @@ def test_when_the_last_one_leaves_the_transfer_stops_within_a_second(tmp_path: P
 
         thread = threading.Thread(target=second)
         thread.start()
-        until(lambda: transfer._waiters == 1)
+        until(lambda: sum(transfer._waiters.values()) == 1)
         leaving = threading.Event()
         leaving.set()
         with pytest.raises(Interrupted):

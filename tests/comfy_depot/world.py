@@ -15,7 +15,7 @@ import comfy_depot
 import folder_paths
 from comfy.cli_args import args as program_arguments
 from comfy_depot.depot import Depot
-from comfy_depot.host import Executing, Host
+from comfy_depot.host import Chosen, Executing, Host, QueuedPrompt
 from comfy_depot.options import Options
 
 
@@ -30,6 +30,7 @@ class World:
     events: list[tuple[str, Any]] = field(default_factory=list)
     options: Options = field(default_factory=Options)
     models_in_use: set[tuple[str, str]] = field(default_factory=set)
+    prompts: list[QueuedPrompt] = field(default_factory=list)
 
     @property
     def manifests(self) -> Path:
@@ -63,6 +64,8 @@ class World:
             raise_if_interrupted=self._raise_if_interrupted,
             send=lambda event, data: self.events.append((event, data)),
             models_in_use=lambda: self.models_in_use,
+            queued_prompts=lambda most: list(self.prompts[:most]),
+            chosen=_chosen,
         )
 
     def _raise_if_interrupted(self) -> None:
@@ -84,6 +87,18 @@ class World:
             yield depot
         finally:
             comfy_depot.stop()
+
+
+def queued(prompt: str, *models: str) -> QueuedPrompt:
+    """A prompt that names models, in this order."""
+    graph = {str(number): {"class_type": "Load", "inputs": {"model": name}}
+             for number, name in enumerate(models)}
+    return QueuedPrompt(prompt, graph, ("0",))
+
+
+def _chosen(prompt: QueuedPrompt) -> list[Chosen]:
+    """Each input of a node is a choice from nothing in particular."""
+    return [Chosen(value, ()) for node in prompt.graph.values() for value in node["inputs"].values()]
 
 
 @contextmanager
