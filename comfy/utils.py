@@ -23,6 +23,7 @@ from comfy.image_scaling import (
     tiled_scale_multidim,
 )
 from comfy.progress_bar import ProgressBar, set_progress_bar_global_hook
+from comfy_depot import hooks as depot
 
 __all__ = [
     "ProgressBar", "bislerp", "calculate_parameters", "common_upscale", "convert_sd_to", "copy_to_param",
@@ -51,6 +52,7 @@ def set_progress_bar_enabled(enabled: bool) -> None:
 # --- files ------------------------------------------------------------------------------------
 
 
+@depot.takes_streamed
 def load_torch_file(ckpt, safe_load=False, device=None, return_metadata=False):
     """Read a model file into a state dict, memory-mapped where the format allows it.
 

@@ -39,6 +39,7 @@ from comfy_depot.pins import Pins
 from comfy_depot.policies import Key
 from comfy_depot.preload import Preload
 from comfy_depot.residency import Residents
+from comfy_depot.stream import Streams
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -74,6 +75,7 @@ class Depot:
             options.resident_budget, host=host, digests=self.digests, local_path=self.local_path
         )
         self.preload = Preload(self)
+        self.streams = Streams(is_on=options.depot_stream == "on" and not args.disable_mmap)
         self._transfers: Transfers | None = None
         self._lock = threading.Lock()
 
@@ -86,7 +88,7 @@ class Depot:
             if self._transfers is None:
                 self._transfers = Transfers(
                     self.options, publish=self.host.send, neighbours=self.neighbours,
-                    evictor=budget.Budget(self))
+                    evictor=budget.Budget(self), streams=self.streams)
             return self._transfers
 
     def active_transfers(self) -> list[Transfer]:
@@ -284,13 +286,20 @@ class Depot:
                 self.host.report(transfer.bytes_done, transfer.bytes_total)
 
         log.info("%s is not on the disk and is fetched now.", entry.key)
-        check = self.host.raise_if_interrupted
+
+        def wait() -> str:
+            transfer = self._transfer(entry)
+            with self.streams.wanted(transfer.destination):
+                return self._wait_for(
+                    transfer, entry, on_progress=report, check=self.host.raise_if_interrupted
+                )
+
         try:
-            return self._wait_for(self._transfer(entry), entry, on_progress=report, check=check)
+            return wait()
         except DiskFull:
             if not self.preload.make_way():
                 raise
-        return self._wait_for(self._transfer(entry), entry, on_progress=report, check=check)
+        return wait()
 
     def begin_transfer(self, entry: Entry, priority: Priority) -> Transfer:
         """Start a download for later, or join the one under way; `leave` of it gives it up."""

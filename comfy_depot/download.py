@@ -65,6 +65,7 @@ class Download:
         finally:
             self.services.room.give_back(self.place.partial)
             self._drop_digest()
+            self.services.streams.drop(self.place.file)
         return self.place.file
 
     def _make_folder(self) -> None:
@@ -186,6 +187,8 @@ class Download:
         self.progress.tell(
             state="downloading", bytes_done=kept.bytes_done, bytes_total=remote.validator.size
         )
+        if remote.ranges and remote.validator.size:
+            self.services.streams.see(self.place, self.entry.key, kept.pieces)
         if remote.validator.size is None or kept.bytes_done < remote.validator.size:
             self._pull(url, remote, kept)
         if not self.entry.sha256 and self._resolve(url).validator != remote.validator:
@@ -271,6 +274,7 @@ class Download:
             path.unlink(missing_ok=True)
         windows.remove(self.place)
         self._drop_digest()
+        self.services.streams.drop(self.place.file)
         self.resumed = False
 
     def _drop_digest(self) -> None:
@@ -389,6 +393,7 @@ class Download:
             if self.entry.sha256:
                 Digests(self.services.options.depot_dir).note(stamp, self.entry.sha256)
         fsync(place.file.parent)
+        self.services.streams.finish(place)
         self._discard_partial()
         place.quarantine.unlink(missing_ok=True)
 

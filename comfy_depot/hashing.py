@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from comfy_depot.errors import WrongContent
@@ -26,22 +27,45 @@ def sha256_file(path: Path, *, check: Callable[[], None] | None = None) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors file says of itself: where the bytes of each tensor are, and how long it all is."""
+
+    spans: dict[str, tuple[int, int]]
+    """{tensor: (start, end)} in bytes of the file."""
+    size: int
+
+
 def check_safetensors(path: Path, name: str) -> None:
     """Raise WrongContent unless the file has a header whose tensors fill it exactly."""
+    read_header(path, name)
+
+
+def header_length(path: Path, name: str) -> int:
+    """The length that the first 8 bytes announce; WrongContent when the file cannot have such a header."""
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, LONGEST_HEADER):
-            raise WrongContent(
-                f"'{name}' is no safetensors file: it has {size} bytes and announces a header of {length}. "
-                "The source serves something else under this name or cuts it off: "
-                "check the url in the manifest."
-            )
+    if size < 8 or length > min(size - 8, LONGEST_HEADER):
+        raise WrongContent(
+            f"'{name}' is no safetensors file: it has {size} bytes and announces a header of {length}. "
+            "The source serves something else under this name or cuts it off: "
+            "check the url in the manifest."
+        )
+    return length
+
+
+def read_header(path: Path, name: str) -> Header:
+    """The header of a safetensors file; WrongContent unless it describes a file of exactly this size."""
+    length, size = header_length(path, name), os.path.getsize(path)
+    with open(path, "rb") as file:
+        file.seek(8)
         text = file.read(length)
     try:
-        header = json.loads(text)
-        ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]
-        described = 8 + length + max(ends, default=0)
+        tensors = {key: value["data_offsets"] for key, value in json.loads(text).items()
+                   if key != "__metadata__"}
+        spans = {key: (8 + length + start, 8 + length + end) for key, (start, end) in tensors.items()}
+        described = max((end for _, end in spans.values()), default=8 + length)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         raise WrongContent(
             f"'{name}' is no safetensors file: its header cannot be read. "
@@ -53,6 +77,7 @@ def check_safetensors(path: Path, name: str) -> None:
             f"{described} bytes, and it has {size}. "
             "The source's copy is damaged: choose another url in the manifest."
         )
+    return Header(spans, size)
 
 
 def digest_of(text: str) -> str:

@@ -11,6 +11,7 @@ library and loads in a few milliseconds, so any file may import it.
 | `fetches_in_nodes`    | `folder_paths.get_full_path`          | a running node gets it, fetched if missing |
 | `explains_missing`    | `folder_paths.get_full_path_or_raise` | a missing file says where it can come from |
 | `keeps_resident`      | loaders of `comfy.sd`; the VAE loader | what was read once is not read again       |
+| `takes_streamed`      | `comfy.utils.load_torch_file`         | what was loaded on its way is not read     |
 | `makes_room`          | `comfy.model_management.free_memory`  | idle models go too where that frees memory |
 | `free_idle_models`    | out of memory; `POST /free`           | models that nobody uses are let go         |
 | `queue_changed`       | `server.PromptServer.queue_updated`   | models of waiting prompts are fetched ahead|
@@ -122,6 +123,17 @@ def keeps_resident(parameter: str, *, folder: str | None = None) -> Callable[[F]
         return from_memory  # type: ignore[return-value]
 
     return around
+
+
+def takes_streamed(function: F) -> F:
+    """Around `load_torch_file(ckpt, ...)`: the tensors of a file that was loaded while it arrived."""
+
+    @functools.wraps(function)
+    def from_stream(ckpt: Any, *args: Any, **kwargs: Any) -> Any:
+        load = function if _depot is None else functools.partial(_depot.streams.load, function)
+        return load(ckpt, *args, **kwargs)
+
+    return from_stream  # type: ignore[return-value]
 
 
 def makes_room(function: F) -> F:

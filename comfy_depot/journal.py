@@ -70,6 +70,14 @@ class Pieces:
     def __contains__(self, index: int) -> bool:
         return bool(self.bits[index >> 3] & (0x80 >> (index & 7)))
 
+    def has(self, start: int, end: int) -> bool:
+        """Whether all pieces that hold the bytes [start, end) are complete."""
+        if start >= end:
+            return True
+        first, last = start // PIECE_BYTES, (end - 1) // PIECE_BYTES
+        wanted = ((1 << (last - first + 1)) - 1) << (8 * len(self.bits) - 1 - last)
+        return self.number & wanted == wanted
+
     def add(self, index: int) -> None:
         """Mark a piece as complete."""
         self.bits[index >> 3] |= 0x80 >> (index & 7)

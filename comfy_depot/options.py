@@ -51,6 +51,7 @@ class Options:
     workflow_models: str = "allow-hosts"
     workflow_hosts: tuple[str, ...] = ("huggingface.co",)
     resident_budget: Budget = Budget()
+    depot_stream: str = "on"
     depot_off: bool = False
 
     @property
@@ -211,6 +212,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--resident-budget", type=parse_budget, default=Options.resident_budget, metavar="SIZE|PERCENT",
         help="memory in which loaded models stay, so that no loader reads a file twice, such as 20G or 40%%; "
              "0 keeps nothing beyond what is in use (default: 40%% of the memory)")
+    add("--depot-stream", choices=("on", "off"), default=Options.depot_stream,
+        help="load a .safetensors file while it arrives, so that the node that waits has it as soon as it is "
+             "verified (default: on)")
     add("--depot-off", action="store_true", help="no manifest, no download, no access log")
 
 
@@ -244,5 +248,6 @@ def from_args(args: argparse.Namespace, *, base_directory: Path | None = None) -
         workflow_models=getattr(args, "workflow_models", Options.workflow_models),
         workflow_hosts=tuple(getattr(args, "workflow_hosts", Options.workflow_hosts)),
         resident_budget=getattr(args, "resident_budget", Options.resident_budget),
+        depot_stream=getattr(args, "depot_stream", Options.depot_stream),
         depot_off=bool(getattr(args, "depot_off", False)),
     )

@@ -113,6 +113,8 @@ class Pull:
             )
         if self.digest is not None:
             self.digest.allow(self.watch.bytes_in_order)
+        if self.is_journalled:
+            self.services.streams.see(self.place, self.entry.key, self.watch.pieces)
         for window in self.windows:
             if window.is_running and window.status["status"] not in ("active", "waiting"):
                 raise self._aria2_error(window.status)
@@ -136,12 +138,13 @@ class Pull:
             raise self.disk_full()
 
     def _start_next(self) -> None:
-        """Begin the next window when connections of the ones before are about to have nothing to do."""
-        running = [window for window in self.windows if window.is_running]
-        new = next((window for window in self.windows if not window.gid), None)
-        if new is None or not windows.is_time_for_next(running, self.connections):
-            return
-        if self.services.limits.take(self.remote.host, self.connections) == 0:
+        """Begin further windows when connections of the ones before are about to have nothing to do."""
+        for new in [window for window in self.windows if not window.gid]:
+            running = [window for window in self.windows if window.is_running]
+            if not windows.is_time_for_next(running, self.connections, self.watch.bytes_per_second):
+                return
+            if self.services.limits.take(self.remote.host, self.connections) > 0:
+                return
             self._start(new)
 
     def _keep_to_share(self, share: int) -> int:

@@ -16,6 +16,7 @@ from comfy_depot.limits import Limits
 from comfy_depot.options import Options
 from comfy_depot.room import Room
 from comfy_depot.speeds import Speeds
+from comfy_depot.stream import Streams
 
 
 class Priority(enum.IntEnum):
@@ -54,6 +55,7 @@ class Services:
     limits: Limits
     speeds: Speeds
     patience: Patience = field(default_factory=Patience)
+    streams: Streams = field(default_factory=Streams)
 
 
 @dataclass

@@ -25,6 +25,7 @@ from comfy_depot.options import Options
 from comfy_depot.room import Evictor, Room
 from comfy_depot.services import Patience, Priority, Progress, Services
 from comfy_depot.speeds import Speeds
+from comfy_depot.stream import Streams
 
 CHECK_SECONDS = 0.2
 REMEMBERED = 100  # finished transfers that `get` still knows
@@ -223,6 +224,7 @@ class Transfers:
         limits: Limits | None = None,
         neighbours: Neighbours | None = None,
         evictor: Evictor | None = None,
+        streams: Streams | None = None,
     ) -> None:
         self.options = options
         self.layout = Layout(options.depot_dir)
@@ -244,6 +246,7 @@ class Transfers:
             limits or MemoryLimits(options.depot_rate, options.depot_requests),
             Speeds(options.depot_dir),
             patience or Patience(),
+            streams or Streams(),
         )
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)

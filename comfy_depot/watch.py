@@ -22,7 +22,7 @@ class Watch:
 
     def __init__(self, place: Place, record: Record, *, journalled: bool) -> None:
         self.place, self.record, self.journalled = place, record, journalled
-        self.bytes_done = 0
+        self.bytes_done = self._bytes_before = Pieces(record.validator.size or 0, record.pieces).bytes_done
         self.left: float | None = None  # seconds, as far as the rate tells
         self._begun_at = self._moved_at = self._synced_at = time.monotonic()
         self._silent_until = self._begun_at + SILENCE_SECONDS
@@ -40,9 +40,19 @@ class Watch:
         return self._moved_at - self._begun_at
 
     @property
+    def bytes_per_second(self) -> float:
+        """What has come so far, over the time that it took."""
+        return (self.bytes_done - self._bytes_before) / max(self.seconds_running, POLL_SECONDS)
+
+    @property
+    def pieces(self) -> Pieces:
+        """What is complete, and in the journal."""
+        return Pieces(self.record.validator.size or 0, self.record.pieces)
+
+    @property
     def bytes_in_order(self) -> int:
         """So much from the start on is complete, and in the journal."""
-        return Pieces(self.record.validator.size or 0, self.record.pieces).bytes_in_order
+        return self.pieces.bytes_in_order
 
     @property
     def is_silent(self) -> bool:

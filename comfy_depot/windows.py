@@ -2,15 +2,16 @@
 
 aria2 divides what is missing among its connections, so that the start of a file is complete only at the very
 end, and a sha256, which must be computed from the start on, could not begin before. Here the missing part
-is cut into windows, each half of what is left: aria2 is told of each that all else is there already. The next
-window begins just before the one before ends, so that no connection waits.
+is cut into windows, the last ones smaller than the others: aria2 is told of each that all else is there
+already. The next window begins just before the one before ends, so that no connection waits.
 
-    |------------ 0 ------------|----- 1 -----|-- 2 --|- 3 -|
+    |----- 0 -----|----- 1 -----|----- 2 -----|----- 3 -----|----- 4 -----|-- 5 --|- 6 -|
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,8 +22,9 @@ from comfy_depot.journal import BLOCK_BYTES, Pieces, control_file
 from comfy_depot.layout import Place
 
 LEAST_PIECES = 16  # of a window
-MOST_WINDOWS = 6
-SHARE = 0.5  # of what is left
+MOST_WINDOWS = 24
+SHARE = 1 / 16  # of what is missing, and no more than half of what is left
+SECONDS_AHEAD = 0.4  # twice the time between two looks
 
 
 @dataclass(eq=False)
@@ -81,10 +83,11 @@ def plan_windows(place: Place, kept: Pieces, blocks: dict[int, int], *, in_order
     """The windows of what is missing; one when no order is asked for or there is little to come."""
     rest = [index for index in range(kept.count) if index not in kept]
     cuts: list[list[int]] = []
+    most = max(LEAST_PIECES, math.ceil(len(rest) * SHARE))
     while in_order and len(rest) >= 2 * LEAST_PIECES and len(cuts) < MOST_WINDOWS - 1:
-        half = int(len(rest) * SHARE)
-        cuts.append(rest[:half])
-        rest = rest[half:]
+        count = min(most, len(rest) // 2)
+        cuts.append(rest[:count])
+        rest = rest[count:]
     windows = []
     for file, indices in zip(names(place), [*cuts, rest], strict=False):
         wanted = Pieces(kept.size)
@@ -133,8 +136,7 @@ def status_of_all(windows: list[Window], kept: Pieces) -> dict[str, str]:
     }
 
 
-def is_time_for_next(running: list[Window], connections: int) -> bool:
+def is_time_for_next(running: list[Window], connections: int, bytes_per_second: float) -> bool:
     """Whether so little is left of the running windows that connections will soon have nothing to do."""
     left = sum(window.bytes_wanted - window.bytes_done for window in running)
-    speed = sum(int(window.status.get("downloadSpeed", 0)) for window in running)
-    return left <= max(connections * PIECE_BYTES, speed // 2)
+    return left <= max(connections * PIECE_BYTES, int(bytes_per_second * SECONDS_AHEAD))

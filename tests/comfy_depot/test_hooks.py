@@ -64,13 +64,14 @@ def test_hooked_functions_are_unchanged_before_the_start() -> None:
         hooks.fetches_in_nodes,
         hooks.explains_missing,
         hooks.keeps_resident("a"),
+        hooks.takes_streamed,
         hooks.makes_room,
     ):
         assert hook(function)("a", "b", "more", extra=1) == "result"
         assert hook(function).__name__ == "function", (
             "the name of the function stays for tracebacks and packs"
         )
-    assert calls == [("a", "b", "more", {"extra": 1})] * 6
+    assert calls == [("a", "b", "more", {"extra": 1})] * 7
     hooks.add_routes(None)
     hooks.free_idle_models()
     hooks.queue_changed()
@@ -81,6 +82,8 @@ def test_hooks_pass_unknown_parameters_on_when_armed(depot_world: World) -> None
         path = depot_world.write_model("loras", "a.safetensors")
         get = hooks.fetches_in_nodes(lambda folder_name, filename, new_option: (str(path), new_option)[0])
         assert get(folder_name="loras", filename="a.safetensors", new_option=1) == str(path)
+        load = hooks.takes_streamed(lambda ckpt, safe_load=False, new_option=0: (ckpt, safe_load, new_option))
+        assert load(ckpt="a", new_option=1) == ("a", False, 1) and load("b", True) == ("b", True, 0)
 
 
 def test_folder_paths_holds_at_most_four_hook_lines() -> None:
@@ -105,6 +108,7 @@ def test_every_hook_stands_on_the_page_of_hooks() -> None:
         "fetches_in_nodes",
         "explains_missing",
         "keeps_resident",
+        "takes_streamed",
         "makes_room",
         "free_idle_models",
         "queue_changed",

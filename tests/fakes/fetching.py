@@ -25,6 +25,7 @@ from comfy_depot.limits import Limits
 from comfy_depot.manifest import Entry
 from comfy_depot.options import Options
 from comfy_depot.services import Patience
+from comfy_depot.stream import Streams
 from comfy_depot.transfers import Transfers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,6 +40,7 @@ def transfers(
     patience: Patience = QUICK,
     daemon: Daemon | None = None,
     limits: Limits | None = None,
+    streams: Streams | None = None,
     **options: Any,
 ) -> Iterator[Transfers]:
     """Transfers that may reach loopback, with their state under `folder`; closed at the end.
@@ -53,6 +55,7 @@ def transfers(
         patience=patience,
         daemon=daemon or shared_daemon(),
         limits=limits,
+        streams=streams,
     )
     try:
         yield ours
