@@ -187,8 +187,8 @@ class Catalogue:
                 entry = _canonical(written, is_anonymous=is_anonymous)
                 first = sources.setdefault((entry.folder, entry.name), file.name)
                 known = entries.get(entry.folder, {}).get(entry.name)
-                if known is not None and (is_guest or set(known.urls) & set(entry.urls)):
-                    continue  # two lists may agree
+                if known is not None and (is_guest or _agree(known, entry)):
+                    continue
                 reason = places.why_refused(entry, allow_pickle=self.allow_pickle)
                 if reason is None and known is not None:
                     reason = f"{first} names it already, and the first one counts. Take one of the two out"
@@ -212,6 +212,11 @@ class Catalogue:
         if snapshot.names != self._snapshot.names:
             self.changed_at = time.perf_counter()
         self._snapshot = snapshot
+
+
+def _agree(one: Entry, other: Entry) -> bool:
+    """Whether two lists name the same file."""
+    return bool(set(one.urls) & set(other.urls)) and one.bundle == other.bundle
 
 
 def _stamp(file: os.DirEntry[str]) -> dict[Path, _Stamp]:

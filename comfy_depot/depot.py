@@ -88,7 +88,8 @@ class Depot:
             if self._transfers is None:
                 self._transfers = Transfers(
                     self.options, publish=self.host.send, neighbours=self.neighbours,
-                    evictor=budget.Budget(self), streams=self.streams)
+                    evictor=budget.Budget(self), streams=self.streams,
+                    is_bundle_needed=self._is_bundle_needed)
             return self._transfers
 
     def active_transfers(self) -> list[Transfer]:
@@ -327,6 +328,12 @@ class Depot:
     ) -> str:
         path = transfer.wait(on_progress=on_progress, check=check)
         return self.local_path(entry.folder, entry.name) or str(path)
+
+    def _is_bundle_needed(self, entry: Entry) -> bool:
+        """Whether manifests name members of the same archive that are not on the disk."""
+        return any(other.bundle is not None and other.urls == entry.urls
+                   and self.local_path(other.folder, other.name) is None
+                   for other in self.catalogue)
 
     def _note(self, folder: str, name: str, path: str, node: Executing | None, outcome: str) -> None:
         try:

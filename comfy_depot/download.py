@@ -22,7 +22,7 @@ from comfy_depot.digests import Digests
 from comfy_depot.errors import DepotError, DiskFull, DownloadFailed, WrongContent
 from comfy_depot.eviction import Stamp
 from comfy_depot.growth import Growth
-from comfy_depot.journal import Record, Validator
+from comfy_depot.journal import Pieces, Record, Validator
 from comfy_depot.layout import Place
 from comfy_depot.manifest import Entry
 from comfy_depot.prefix import PrefixDigest
@@ -50,6 +50,8 @@ class Download:
     digest: PrefixDigest | None = None
     in_windows: bool = True
     growth: Growth | None = None
+    only: Pieces | None = None
+    """These pieces are wanted; None: the whole file."""
 
     def run(self) -> Path:
         """Bring the file and return its path; raises DepotError and nothing else that is expected."""
@@ -326,7 +328,8 @@ class Download:
 
     def _pull(self, url: str, remote: Remote, kept: Kept) -> None:
         """Let aria2 fetch what is missing, with the digest close behind."""
-        if self.entry.sha256 and remote.ranges and (remote.validator.size or 0) >= LEAST_TO_DIGEST_AHEAD:
+        is_long = self.only is None and (remote.validator.size or 0) >= LEAST_TO_DIGEST_AHEAD
+        if self.entry.sha256 and remote.ranges and is_long:
             self.digest = self.digest or PrefixDigest(self.place.partial)
         pull = Pull(
             self.entry,
@@ -340,6 +343,7 @@ class Download:
             self._full_by_now,
             self._await_turn,
             self.growth,
+            self.only,
         )
         try:
             pull.run()
@@ -347,7 +351,7 @@ class Download:
             if self.growth is not None:  # nobody can go on with what is there
                 self._discard_partial()
             raise
-        arrived = _size_of(self.place.partial)
+        arrived = _size_of(self.place.partial) if self.only is None else pull.watch.bytes_done
         self.services.speeds.note(_host(url), arrived - kept.bytes_done, pull.watch.seconds_running)
         self.progress.tell(bytes_done=arrived, bytes_per_second=0)
 
@@ -355,8 +359,17 @@ class Download:
 
     def _verify(self, url: str) -> None:
         """Raise WrongContent unless the partial is what was promised."""
+        self._verify_promise(url)
+        if self.entry.name.endswith(".safetensors"):
+            hashing.check_safetensors(self.place.partial, self.entry.key)
+
+    def _shown(self, url: str) -> str:
+        return sources.shown(url)
+
+    def _verify_promise(self, url: str) -> None:
+        """Raise WrongContent unless size and sha256 are those of the manifest."""
         self.progress.tell(state="verifying", bytes_per_second=0)
-        entry, where = self.entry, sources.shown(url)
+        entry, where = self.entry, self._shown(url)
         size = _size_of(self.place.partial)
         if entry.size is not None and size != entry.size:
             raise WrongContent(
@@ -371,8 +384,6 @@ class Download:
                     f"{entry.sha256.lower()}. The file is quarantined as {self.place.quarantine}; "
                     "correct the manifest or choose another url."
                 )
-        if entry.name.endswith(".safetensors"):
-            hashing.check_safetensors(self.place.partial, entry.key)
 
     def _sha256(self) -> str:
         """The digest of the partial. One computed on the way is believed when it is the promised one only."""

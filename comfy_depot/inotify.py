@@ -115,7 +115,7 @@ class Watcher:
 
     def _is_local(self, path: str, device: int) -> bool:
         if device not in self._file_systems:
-            self._file_systems[device] = _file_system(path) in LOCAL_FILE_SYSTEMS
+            self._file_systems[device] = file_system(path) in LOCAL_FILE_SYSTEMS
         return self._file_systems[device]
 
 
@@ -142,7 +142,7 @@ def _events(chunk: bytes) -> Iterator[Event]:
         yield Event(watch, name, bool(mask & _IGNORED))
 
 
-def _file_system(path: str) -> str | None:
+def file_system(path: str) -> str | None:
     """The kind of file system that holds a path: the last of the longest mount points above it."""
     real, longest, kind = os.path.realpath(path), -1, None
     try:

@@ -10,6 +10,7 @@ models/checkpoints/
     ├── sd15.safetensors.5f1c0e2a.lock        one writer at a time over all processes
     └── sd15.safetensors.5f1c0e2a.bad         the last copy that failed verification
 <state folder>/
+├── bundles/.depot/KEY.archive.5f1c0e2a.part  an archive of which members are wanted (bundles.py), and so on
 └── aria2-XXXX/                              private folder of one daemon, gone with it
 """
 
@@ -24,6 +25,7 @@ from pathlib import Path
 from comfy_depot.errors import UnsafeName
 
 HIDDEN = ".depot"
+BUNDLES = "bundles"  # of the state folder: archives while models are unpacked from them
 LONGEST_PART = 200  # bytes: file systems allow 255, and the partial's name adds a digest and an ending
 LONGEST_NAME = 1024
 _UNFINISHED = re.compile(r"(.+)\.[0-9a-f]{8}\.(?:part|bad)")

@@ -40,3 +40,50 @@ def _take(path: Path) -> int | None:
         pass  # held by another, or removed between our open and our lock
     os.close(fd)
     return None
+
+
+@contextlib.contextmanager
+def shared_mark(path: Path, *, when_last: Callable[[], None]) -> Iterator[None]:
+    """Be one of those, over threads and processes, who need something; the last to go calls `when_last`."""
+    fd = _share(path)
+    while fd is None:
+        fd = _share(path)
+    try:
+        yield
+    finally:
+        try:
+            with contextlib.suppress(BlockingIOError):  # somebody else still needs it
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                when_last()
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        finally:
+            os.close(fd)
+
+
+def is_marked(path: Path) -> bool:
+    """Whether anybody is inside a `shared_mark`."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+
+
+def _share(path: Path) -> int | None:
+    """The open file when the mark is ours now; None when the last one has just removed it."""
+    fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        if os.path.samestat(os.fstat(fd), os.stat(path)):
+            return fd
+    except FileNotFoundError:
+        pass
+    os.close(fd)
+    return None

@@ -39,6 +39,15 @@ Mistake = tuple[tuple[str, ...], str]
 
 
 @dataclass(frozen=True)
+class Bundle:
+    """Where a model is inside an archive. `size` and `sha256` are the archive's, not the model's."""
+
+    member: str
+    size: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
 class Entry:
     """A model that a manifest names.
 
@@ -55,7 +64,7 @@ class Entry:
     group: str | None = None
     license: str | None = None
     gated: bool = False
-    bundle: Mapping[str, Any] | None = field(default=None, hash=False)
+    bundle: Bundle | None = None
     """Where the file is inside the archive that the urls name; `size` and `sha256` are the file's own."""
     is_anonymous: bool = False
     """Whether none of this server's tokens are sent for it: somebody else than its owner has named it."""
@@ -107,6 +116,26 @@ def _check_headers(headers: dict[str, str]) -> dict[str, str]:
 Url = Annotated[str, AfterValidator(check_url)]
 
 
+def _check_member(name: str) -> str:
+    try:
+        return safe_name(name)
+    except UnsafeName as error:
+        raise ValueError(f"member: {str(error).rstrip('.')}") from None
+
+
+class BundleForm(BaseModel):
+    """Which member of the archive at `url` the model is; size and sha256 are those of the archive."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, title="Bundle")
+
+    member: Annotated[str, AfterValidator(_check_member)] = Field(
+        description="Its name inside the archive, with / between folders.")
+    size: Annotated[int, Field(gt=0)] | None = Field(None, description="Bytes of the archive.")
+    sha256: Annotated[str, AfterValidator(_check_sha256)] | None = Field(
+        None, description="64 hexadecimal digits of the archive. The archive is then always fetched whole, "
+                          "unless the model has a sha256 of its own.")
+
+
 class EntryForm(BaseModel):
     """The object form of an entry."""
 
@@ -125,8 +154,8 @@ class EntryForm(BaseModel):
     group: str | None = Field(None, description="A word of your own to sort by.")
     license: str | None = Field(None, description="For people to read.")
     gated: bool = Field(False, description="The source wants a token or an accepted licence.")
-    bundle: Annotated[dict[str, Any], Field(min_length=1)] | None = Field(
-        None, description="Where the file is inside the archive that the url names.")
+    bundle: BundleForm | None = Field(
+        None, description="The url is an archive (zip or tar), and the model is a member of it.")
 
 
 class ManifestForm(BaseModel):
@@ -239,11 +268,22 @@ def read_entry(folder: str, name: str, value: Any) -> Entry:
     if (form.url is None) == (form.urls is None):
         raise ValueError('one of "url" and "urls" must be there, not both. Write "url": "https://..."')
     urls = (form.url,) if form.url is not None else tuple(form.urls or ())
-    if form.bundle is None:
-        for url in urls:
-            _check_kind(name, url)
+    bundle = None
+    if form.bundle is not None:
+        bundle = _check_bundle(name, Bundle(form.bundle.member, form.bundle.size, form.bundle.sha256))
+    for url in urls if bundle is None else ():
+        _check_kind(name, url)
     return Entry(folder, name, urls, form.size, form.sha256, MappingProxyType(form.headers), form.group,
-                 form.license, form.gated, form.bundle)
+                 form.license, form.gated, bundle)
+
+
+def _check_bundle(name: str, bundle: Bundle) -> Bundle:
+    """The bundle; ValueError where its member is of another kind than the name says."""
+    if extension_of(bundle.member) != extension_of(name):
+        raise ValueError(f"the member '{bundle.member}' of its bundle is no '{extension_of(name)}' file. "
+                         "Name a member with the extension of the model, or give the model that of the "
+                         "member")
+    return bundle
 
 
 def _check_kind(name: str, url: str) -> str:
@@ -273,15 +313,19 @@ def check_name(name: str) -> None:
 
 
 def _explain(details: ErrorDetails) -> str:
-    where = str(details["loc"][0]) if details["loc"] else "the object"
+    where = ".".join(map(str, details["loc"][:2 if details["loc"][:1] == ("bundle",) else 1])) or "the object"
     if details["type"] == "extra_forbidden":
-        known = list(EntryForm.model_fields)
+        known = [f"bundle.{field}" for field in BundleForm.model_fields] if "." in where else [
+            *EntryForm.model_fields]
         near = difflib.get_close_matches(where, known, n=1)
         advice = f"'{near[0]}'" if near else f"one of {', '.join(known)}"
         return f"field '{where}' is not known. Write {advice}"
     if details["type"] == "value_error":
         return str(details["msg"]).removeprefix("Value error, ")
-    wanted = {"size": "a whole number of bytes above 0", "urls": "a list of urls", "gated": "true or false",
+    bytes_wanted = "a whole number of bytes above 0"
+    wanted = {"size": bytes_wanted, "bundle.size": bytes_wanted,
+              "urls": "a list of urls", "gated": "true or false",
               "headers": 'an object such as {"Authorization": "Bearer $NAME"}',
-              "bundle": 'an object such as {"member": "a/b.safetensors"}'}.get(where, "text in quotes")
+              "bundle": 'an object such as {"member": "a/b.safetensors"}',
+              "bundle.member": "the name of a file inside the archive"}.get(where, "text in quotes")
     return f"'{where}' must be {wanted}"

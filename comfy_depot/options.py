@@ -52,6 +52,7 @@ class Options:
     workflow_hosts: tuple[str, ...] = ("huggingface.co",)
     resident_budget: Budget = Budget()
     depot_stream: str = "on"
+    depot_scratch: Path | None = None
     depot_off: bool = False
 
     @property
@@ -215,6 +216,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--depot-stream", choices=("on", "off"), default=Options.depot_stream,
         help="load a .safetensors file while it arrives, so that the node that waits has it as soon as it is "
              "verified (default: on)")
+    add("--depot-scratch", type=Path, metavar="DIR",
+        help="where archives lie while models are unpacked from them, such as /dev/shm: at most half of it "
+             "is taken, and what does not fit goes to the state folder (default: the state folder)")
     add("--depot-off", action="store_true", help="no manifest, no download, no access log")
 
 
@@ -249,5 +253,10 @@ def from_args(args: argparse.Namespace, *, base_directory: Path | None = None) -
         workflow_hosts=tuple(getattr(args, "workflow_hosts", Options.workflow_hosts)),
         resident_budget=getattr(args, "resident_budget", Options.resident_budget),
         depot_stream=getattr(args, "depot_stream", Options.depot_stream),
+        depot_scratch=_absolute(getattr(args, "depot_scratch", None)),
         depot_off=bool(getattr(args, "depot_off", False)),
     )
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return None if path is None else path.absolute()

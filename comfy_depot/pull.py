@@ -52,6 +52,8 @@ class Pull:
     await_turn: Callable[[str, int], None]
     growth: Growth | None = None
     """The promise of room that grows, for a file of unknown size."""
+    only: Pieces | None = None
+    """These pieces are wanted; None: all."""
 
     def __post_init__(self) -> None:
         self.is_journalled = bool(self.remote.ranges and self.remote.validator.size)
@@ -94,7 +96,9 @@ class Pull:
         if not self.is_journalled:
             return [Window(self.place.partial, Pieces(0), {})]
         for in_order in (self.in_order, False):
-            planned = windows.plan_windows(self.place, self.kept.pieces, self.kept.blocks, in_order=in_order)
+            planned = windows.plan_windows(
+                self.place, self.kept.pieces, self.kept.blocks, in_order=in_order, only=self.only
+            )
             if len(planned) == 1 or (self._may_use_head(planned[1]) and windows.link(planned)):
                 break
         return planned
@@ -197,7 +201,8 @@ class Pull:
 
     def _may_use_head(self, window: Window) -> bool:
         """aria2 begins with a request for the whole file; when it needs another part that is for nothing."""
-        if not self.is_journalled or not (self.kept.bytes_done or window.file != self.place.partial):
+        needs_a_part = self.kept.bytes_done or window.file != self.place.partial or self.only is not None
+        if not self.is_journalled or not needs_a_part:
             return False
         if self._answers_head is None:
             self._answers_head = sources.answers_head(

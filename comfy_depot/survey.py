@@ -99,9 +99,13 @@ def _keys_by_path() -> dict[str, list[Key]]:
 
 
 def _unfinished(depot: Depot) -> Iterator[LocalModel]:
-    """Partials and bad copies, whether a manifest still names their model or not: nothing needs them."""
+    """Partials and bad copies, whether a manifest still names their model or not: nothing needs them.
+
+    An archive is never more than a partial.
+    """
     seen = set()
-    for kind, (directories, _) in sorted(places.table().items()):
+    archives = (layout.BUNDLES, ([str(depot.options.depot_dir / layout.BUNDLES)], ()))
+    for kind, (directories, _) in [*sorted(places.table().items()), archives]:
         for directory in directories if kind not in inventory.NOT_MODELS else ():
             for folder, subfolders, files in os.walk(directory, followlinks=True):
                 if os.path.basename(folder) != layout.HIDDEN:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from comfy_depot.aria2 import Daemon
+from comfy_depot.bundles import Bundles
 from comfy_depot.download import Download
 from comfy_depot.errors import DepotError, DownloadFailed, TransferCancelled
 from comfy_depot.events import EVENT, SECONDS_BETWEEN, transfer_payload
@@ -38,6 +39,7 @@ class State(str, enum.Enum):
     WAITING = "waiting"
     RESOLVING = "resolving"
     DOWNLOADING = "downloading"
+    UNPACKING = "unpacking"
     VERIFYING = "verifying"
     DONE = "done"
     FAILED = "failed"
@@ -210,7 +212,8 @@ class Transfers:
     """Starts transfers and joins them.
 
     The first one starts the aria2 daemon, unless a `daemon` is given, which is then left to its owner.
-    `leases` and `limits` may reach over more than this machine.
+    `leases` and `limits` may reach over more than this machine. `is_bundle_needed` tells whether manifests
+    name members of an entry's archive that are not on the disk.
     """
 
     def __init__(
@@ -225,6 +228,7 @@ class Transfers:
         neighbours: Neighbours | None = None,
         evictor: Evictor | None = None,
         streams: Streams | None = None,
+        is_bundle_needed: Callable[[Entry], bool] = lambda entry: False,
     ) -> None:
         self.options = options
         self.layout = Layout(options.depot_dir)
@@ -248,6 +252,7 @@ class Transfers:
             patience or Patience(),
             streams or Streams(),
         )
+        self._bundles = Bundles(self._services, is_needed=is_bundle_needed)
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._by_id: dict[str, Transfer] = {}
@@ -265,7 +270,11 @@ class Transfers:
                     return running
             transfer = Transfer(f"t{next(self._numbers)}", entry, file, priority, self._publish)
             self._remember(transfer)
-        work = Download(entry, self.layout.place(file), self._services, transfer._progress)
+        place, progress = self.layout.place(file), transfer._progress
+        if entry.bundle is None:
+            work = Download(entry, place, self._services, progress)
+        else:
+            work = self._bundles.download(entry, place, progress)
         transfer._thread = threading.Thread(
             target=transfer._run, args=(work,), name=f"transfer-{transfer.id}", daemon=True
         )

@@ -79,9 +79,15 @@ class Window:
         control.write_bytes(control_file(others, self.blocks))
 
 
-def plan_windows(place: Place, kept: Pieces, blocks: dict[int, int], *, in_order: bool) -> list[Window]:
-    """The windows of what is missing; one when no order is asked for or there is little to come."""
-    rest = [index for index in range(kept.count) if index not in kept]
+def plan_windows(
+    place: Place, kept: Pieces, blocks: dict[int, int], *, in_order: bool, only: Pieces | None = None
+) -> list[Window]:
+    """The windows of what is missing; one when no order is asked for or there is little to come.
+
+    With `only` nothing else is wanted.
+    """
+    rest = [index for index in range(kept.count)
+            if index not in kept and (only is None or index in only)]
     cuts: list[list[int]] = []
     most = max(LEAST_PIECES, math.ceil(len(rest) * SHARE))
     while in_order and len(rest) >= 2 * LEAST_PIECES and len(cuts) < MOST_WINDOWS - 1:
@@ -130,7 +136,7 @@ def status_of_all(windows: list[Window], kept: Pieces) -> dict[str, str]:
         bits |= window.pieces_done
     return {
         "completedLength": str(kept.bytes_done + sum(window.bytes_done for window in windows)),
-        "totalLength": str(kept.size),
+        "totalLength": str(kept.bytes_done + sum(window.bytes_wanted for window in windows)),
         "downloadSpeed": str(sum(int(w.status.get("downloadSpeed", 0)) for w in windows if w.is_running)),
         "bitfield": bits.to_bytes(len(kept.bits), "big").hex(),
     }

@@ -239,10 +239,10 @@ def test_the_file_system_of_a_path_is_that_of_the_nearest_mount(
         "24 23 0:22 / /models/fast\\040disk rw shared:1 - ext4 /dev/x rw\n"
     )
     monkeypatch.setattr(inotify, "MOUNTS", str(mounts))
-    found = map(inotify._file_system, ("/", "/models", "/models/a", "/models/fast disk/a", "/modelsx"))
+    found = map(inotify.file_system, ("/", "/models", "/models/a", "/models/fast disk/a", "/modelsx"))
     assert list(found) == ["overlay", "nfs4", "nfs4", "ext4", "overlay"]
     monkeypatch.setattr(inotify, "MOUNTS", str(tmp_path / "none"))
-    assert inotify._file_system("/") is None
+    assert inotify.file_system("/") is None
 
 
 def test_a_folder_without_rights_is_left_out_until_it_has_them_again(root: Path) -> None:

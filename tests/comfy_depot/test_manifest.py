@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from comfy_depot import manifest
 from comfy_depot.json_lines import key_lines
-from comfy_depot.manifest import Entry, read_entry, read_manifest
+from comfy_depot.manifest import Bundle, Entry, read_entry, read_manifest
 
 URL = "https://host.example/a.safetensors"
 MANIFESTS = Path(__file__).resolve().parents[2] / "model_manifests"
@@ -61,9 +61,12 @@ def test_the_object_form_gives_every_field() -> None:
     assert entry.key == "checkpoints/a.safetensors"
 
 
-def test_a_bundle_is_kept_as_it_is_written() -> None:
-    value = {"url": "https://host.example/all.zip", "bundle": {"member": "a/b.safetensors", "more": [1]}}
-    assert read_entry("loras", "b.safetensors", value).bundle == {"member": "a/b.safetensors", "more": [1]}
+def test_a_bundle_names_a_member_and_may_tell_of_the_archive() -> None:
+    value = {"url": "https://host.example/all.zip", "size": 5, "bundle": {"member": "a/b.safetensors"}}
+    assert read_entry("loras", "b.safetensors", value).bundle == Bundle("a/b.safetensors")
+    value["bundle"] |= {"size": 7, "sha256": "AB" * 32}
+    entry = read_entry("loras", "b.safetensors", value)
+    assert entry.bundle == Bundle("a/b.safetensors", 7, "ab" * 32) and entry.size == 5
 
 
 def test_an_entry_can_be_a_key_of_a_dictionary() -> None:
@@ -201,7 +204,13 @@ def test_a_hostile_or_bare_name_is_refused(tmp_path: Path, name: str, words: str
         ),
         ({"url": URL, "sha265": "x"}, "field 'sha265' is not known. Write 'sha256'"),
         ({"url": URL, "zzz": 1}, "field 'zzz' is not known. Write one of url, urls, size"),
-        ({"url": URL, "bundle": {}}, "'bundle' must be an object such as"),
+        ({"url": URL, "bundle": {}}, "'bundle.member' must be the name of a file inside the archive"),
+        ({"url": URL, "bundle": {"member": "../a.safetensors"}}, "a component starts with a dot"),
+        ({"url": URL, "bundle": {"member": "/a.safetensors"}}, "it is absolute"),
+        ({"url": URL, "bundle": {"member": "a.ckpt"}}, "'a.ckpt' of its bundle is no '.safetensors' file"),
+        ({"url": URL, "bundle": {"member": "a.safetensors", "size": 0}}, "'bundle.size' must be a whole"),
+        ({"url": URL, "bundle": {"member": "a.safetensors", "sha256": "1"}}, "is not a sha256"),
+        ({"url": URL, "bundle": {"membr": "a.safetensors"}}, "not known. Write 'bundle.member'"),
         ({"url": URL, "bundle": "a.zip"}, "'bundle' must be an object such as"),
     ],
 )

@@ -95,6 +95,7 @@ export const TEXT = {
             waiting: "waiting",
             resolving: "asking the server",
             downloading: "downloading",
+            unpacking: "unpacking",
             verifying: "verifying",
             done: "done",
             failed: "failed",
