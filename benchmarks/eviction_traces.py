@@ -2,6 +2,7 @@
 
     python benchmarks/eviction_traces.py                            a table over seeds, kinds and disk sizes
     python benchmarks/eviction_traces.py --write T.csv --kind drift --seed 3       one trace, for `replay`
+    python benchmarks/eviction_traces.py --check                    does `forecast` decide as plain formulas?
 
 A request uses all models of a workflow: a base model, its VAE and some LoRAs. Tenants work in sessions: they
 ask for the same workflow again and again, then for another one, by popularity (Zipf) or by their own taste.
@@ -18,6 +19,7 @@ import math
 import random
 import statistics
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +27,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from comfy_depot import replay
-from comfy_depot.policies import Key
+from comfy_depot.forecast import Forecast
+from comfy_depot.policies import Key, SimulatedCache
+from tests.fakes import plain_forecast
 
 GB, MB = 10**9, 10**6
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
@@ -188,6 +192,25 @@ def compare(kinds: list[str], seeds: int, uses: int) -> None:
     print(f"forecast misses fewer bytes than LRU in {better} of {len(worst['forecast'])} runs")
 
 
+def check(kinds: list[str], seeds: int, uses: int) -> None:
+    """Replay through the quick class of production and the plain formulas; print where they differ."""
+    seconds, runs, different = [0.0, 0.0], 0, 0
+    for kind, seed, share in itertools.product(kinds, range(seeds), SHARES):
+        trace = traces(kind, seed, uses)
+        size = int(trace.distinct_bytes() * share)
+        missed = []
+        for index, policy in enumerate((Forecast(size), plain_forecast.Forecast(size))):
+            begin, cache = time.perf_counter(), SimulatedCache(policy, size)
+            missed.append([row for row, use in enumerate(trace) if not cache.use(*use)])
+            seconds[index] += time.perf_counter() - begin
+        runs += 1
+        if missed[0] != missed[1]:
+            different += 1
+            print(f"{kind}, seed {seed}, disk {share:.0%}: {len(missed[0])} misses, plain {len(missed[1])}")
+    print(f"{runs} runs of {uses} uses, {different} with other decisions; "
+          f"{seconds[0]:.1f} s, plain {seconds[1]:.1f} s")
+
+
 def _cell(of_bytes: float, of_objects: float) -> str:
     return f"{of_bytes:6.3f}/{of_objects:6.3f}"
 
@@ -199,9 +222,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0, help="of --write")
     parser.add_argument("--uses", type=int, default=20_000)
+    parser.add_argument("--check", action="store_true", help="compare forecast with its plain formulas")
     parser.add_argument("--write", type=argparse.FileType("w"), metavar="FILE")
     arguments = parser.parse_args()
     kinds = arguments.kind or [*KINDS, "recency only"]
+    if arguments.check:
+        check(kinds, arguments.seeds, arguments.uses)
+        return
     if arguments.write is None:
         compare(kinds, arguments.seeds, arguments.uses)
         return

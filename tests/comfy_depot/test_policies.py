@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from benchmarks import eviction_traces
 from comfy_depot import forecast, replay
 from comfy_depot.policies import LRU, POLICIES, SERVING, SIEVE, GreedyDual, Key, Policy, SimulatedCache
+from tests.fakes import plain_forecast
 
 NAMES = "abcdefgh"
 
@@ -119,11 +120,22 @@ def test_forecast_keeps_up_with_lru_where_the_last_use_is_all_there_is_to_know()
 
 
 def test_forecast_turns_to_lru_when_rates_mislead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forecast.Rates, "rate", lambda self, name: -self.now + self.last_use[name])
     monkeypatch.setattr(forecast.ByRate, "_lowest", lambda self, count: sorted(  # most recently used first
-        self._scales, key=lambda name: -self._rates.last_use.get(name, 0))[:count])
+        self._scales, key=lambda name: -self._rates.last_use(name))[:count])
     trace = eviction_traces.traces("recency only", 3, 6000)
     assert missed("forecast", trace, 0.1)[0] < 1.2, "most recently used first alone misses many times as much"
+
+
+@pytest.mark.parametrize("kind", [*eviction_traces.KINDS, "recency only"])
+def test_forecast_decides_as_its_plain_formulas_do(kind: str) -> None:
+    trace = eviction_traces.traces(kind, 5, 700)
+    size = int(trace.distinct_bytes() * 0.05)
+    quick, plain = forecast.Forecast(size), plain_forecast.Forecast(size)
+    caches = SimulatedCache(quick, size), SimulatedCache(plain, size)
+    for when, name, bytes_of_use in trace:
+        was_there = {cache.use(when, name, bytes_of_use) for cache in caches}
+        assert len(was_there) == 1
+    assert list(quick.first_to_go()) == list(plain.first_to_go())
 
 
 def test_forecast_learns_that_a_scan_is_not_worth_keeping() -> None:
@@ -141,7 +153,12 @@ def test_forecast_forgets_the_models_that_were_not_used_for_longest(monkeypatch:
     rates = forecast.Rates()
     for number in range(1000):
         rates.use(key(str(number)))
-    assert len(rates.last_use) <= 100 + 64 and key("999") in rates.last_use
+    assert len(rates.states) <= 100 + 64 and rates.last_use(key("999")) == 1000
+    assert rates.last_use(key("0")) == 0
+    order = forecast.ByRate(rates)
+    for name in ("999", "0", "998"):
+        order.use(0, key(name), 1)
+    assert [name for _, name in order.first_to_go()] == ["0", "998", "999"], "what was forgotten goes first"
 
 
 def test_production_may_choose_policies_that_a_replay_knows() -> None:
