@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import folder_paths
-from comfy_depot import access, layout, places, schemes
+from comfy_depot import access, places, schemes
+from comfy_depot.forest import Forest
 from comfy_depot.manifest import Entry
+from comfy_depot.model_files import ask_for_facts
 
 if TYPE_CHECKING:
     from comfy_depot.depot import Depot
@@ -50,12 +52,14 @@ def models(depot: Depot, *, folder: str | None = None, tier: str | None = None) 
     for kind in sorted(set(places.table()) | set(entries)):
         if kind in NOT_MODELS and kind not in entries or wanted not in (None, kind):
             continue
-        found.extend(_models_of(kind, entries.get(kind, {}).values(), coming))
+        found.extend(_models_of(depot, kind, entries.get(kind, {}).values(), coming))
     return [model for model in found if tier is None or model.tier == tier]
 
 
-def _models_of(kind: str, entries: Iterable[Entry], coming: set[tuple[str, str]]) -> list[Model]:
-    sizes = {file.name: file.size for file in files_on_disk(kind)}
+def _models_of(
+    depot: Depot, kind: str, entries: Iterable[Entry], coming: set[tuple[str, str]]
+) -> list[Model]:
+    sizes = {file.name: file.size for file in files_on_disk(depot, kind)}
     named = {entry.name: entry for entry in entries}
     found = []
     for name in sorted(sizes.keys() | named.keys()):
@@ -80,19 +84,21 @@ class File:
     size: int
 
 
-def files_on_disk(kind: str) -> Iterator[File]:
-    """Each file of a type. Where folders hold the same name, the one that counts comes last."""
+def files_on_disk(depot: Depot, kind: str) -> Iterator[File]:
+    """Each file of a type, from memory. Where folders hold the same name, the one that counts comes last."""
     directories, extensions = places.table().get(kind, ([], ()))
     for directory in reversed(list(directories)):
-        for path, subfolders, files in os.walk(directory, followlinks=True):
-            subfolders[:] = [name for name in subfolders if name not in (".git", layout.HIDDEN)]
-            for file in folder_paths.filter_files_extensions(files, extensions):
-                full = os.path.join(path, file)
-                try:
-                    size = os.stat(full).st_size
-                except OSError:  # gone since the folder was read, or a link to nothing
-                    continue
-                yield File(os.path.relpath(full, directory).replace(os.sep, "/"), full, size)
+        sizes = _sizes_below(depot.index.forest, places.same_directory(directory))
+        for name in folder_paths.filter_files_extensions(list(sizes), extensions):
+            yield File(name.replace(os.sep, "/"), os.path.join(directory, name), sizes[name])
+
+
+def _sizes_below(forest: Forest, root: str) -> dict[str, int]:
+    """{name: size} of the files below a folder; a link to nothing is none."""
+    ask_for_facts(forest, [root])
+    with forest.lock:
+        return {folder.prefix + name: facts.size for folder in forest.tree(root).root.with_all_below()
+                for name, facts in folder.files.items() if facts is not None}
 
 
 def stats(depot: Depot) -> dict[str, Any]:

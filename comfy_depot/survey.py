@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from comfy_depot.depot import Depot
 
 SECONDS_BETWEEN_LOOKS = 0.5
+Entries = Mapping[str, Mapping[str, Entry]]
 
 
 def local_models(depot: Depot) -> list[LocalModel]:
@@ -34,10 +36,11 @@ def local_models(depot: Depot) -> list[LocalModel]:
     depot.access.flush()
     uses = access.last_uses(depot.options.depot_dir)
     busy = Busy(depot)
+    entries = depot.catalogue.snapshot().entries
     found = []
-    for path, keys in _keys_by_path().items():
+    for path, keys in _keys_by_path(depot).items():
         try:
-            model = _judge(depot, path, keys, uses)
+            model = _judge(entries, path, keys, uses)
         except OSError:  # gone since the folder was read
             continue
         found.append(model if model.kept else replace(model, kept=busy.reason(model)))
@@ -87,14 +90,17 @@ def recheck(depot: Depot) -> Callable[[LocalModel], str | None]:
     return why_busy
 
 
-def _keys_by_path() -> dict[str, list[Key]]:
+def _keys_by_path(depot: Depot) -> dict[str, list[Key]]:
     """Each model file with its (folder type, name) pairs: types can share a folder."""
     keys: dict[str, list[Key]] = {}
+    real_paths: dict[str, str] = {}
     for kind in sorted(places.table()):
         if kind not in inventory.NOT_MODELS:
-            for file in inventory.files_on_disk(kind):
+            for file in inventory.files_on_disk(depot, kind):
                 directory, base = os.path.split(file.path)
-                keys.setdefault(os.path.join(os.path.realpath(directory), base), []).append((kind, file.name))
+                if directory not in real_paths:
+                    real_paths[directory] = os.path.realpath(directory)
+                keys.setdefault(os.path.join(real_paths[directory], base), []).append((kind, file.name))
     return keys
 
 
@@ -107,15 +113,24 @@ def _unfinished(depot: Depot) -> Iterator[LocalModel]:
     archives = (layout.BUNDLES, ([str(depot.options.depot_dir / layout.BUNDLES)], ()))
     for kind, (directories, _) in [*sorted(places.table().items()), archives]:
         for directory in directories if kind not in inventory.NOT_MODELS else ():
-            for folder, subfolders, files in os.walk(directory, followlinks=True):
-                if os.path.basename(folder) != layout.HIDDEN:
-                    subfolders[:] = [name for name in subfolders if name != ".git"]
-                    continue
-                for path in (Path(folder, name) for name in files):
-                    if layout.owner_of(path) != path and os.path.realpath(path) not in seen:
-                        seen.add(os.path.realpath(path))
-                        with contextlib.suppress(OSError):  # gone since
-                            yield _unfinished_one(depot, kind, directory, path)
+            for path in _hidden_files(depot, directory):
+                if layout.owner_of(path) != path and os.path.realpath(path) not in seen:
+                    seen.add(os.path.realpath(path))
+                    with contextlib.suppress(OSError):  # gone since
+                        yield _unfinished_one(depot, kind, directory, path)
+
+
+def _hidden_files(depot: Depot, directory: str) -> Iterator[Path]:
+    """The files in the hidden folders below a model folder."""
+    root, forest = places.same_directory(directory), depot.index.forest
+    with forest.lock:
+        prefixes = [folder.prefix for folder in forest.tree(root).root.with_all_below()]
+    for prefix in prefixes:
+        hidden = os.path.join(directory, prefix, layout.HIDDEN)
+        with contextlib.suppress(OSError):  # most folders have none
+            for name in os.listdir(hidden):
+                if not os.path.isdir(os.path.join(hidden, name)):
+                    yield Path(hidden, name)
 
 
 def _unfinished_one(depot: Depot, kind: str, directory: str, path: Path) -> LocalModel:
@@ -129,17 +144,17 @@ def _unfinished_one(depot: Depot, kind: str, directory: str, path: Path) -> Loca
     )
 
 
-def _judge(depot: Depot, path: str, keys: list[Key], uses: Mapping[Key, LastUse]) -> LocalModel:
+def _judge(entries: Entries, path: str, keys: list[Key], uses: Mapping[Key, LastUse]) -> LocalModel:
     """A file with why it must stay, apart from what happens now."""
     status = os.lstat(path)
     key: Key = keys[0]
     kept: str | None = "no manifest names it, so nothing could bring it back"
-    for entry in _entries(depot, keys):
+    for entry in _entries_of(entries, keys):
         key = (entry.folder, entry.name)
         kept = _why_not_own(entry, path, status.st_size, uses.get(key))
         if kept is None:
             break
-    if os.path.islink(path):
+    if stat.S_ISLNK(status.st_mode):
         kept = "it is a symbolic link"
     times = [status.st_mtime, *(uses[alias].time for alias in keys if alias in uses)]
     return LocalModel(
@@ -149,8 +164,7 @@ def _judge(depot: Depot, path: str, keys: list[Key], uses: Mapping[Key, LastUse]
     )
 
 
-def _entries(depot: Depot, keys: list[Key]) -> Iterator[Entry]:
-    entries = depot.catalogue.snapshot().entries
+def _entries_of(entries: Entries, keys: list[Key]) -> Iterator[Entry]:
     for folder, name in keys:
         entry = entries.get(folder, {}).get(name)
         if entry is not None:

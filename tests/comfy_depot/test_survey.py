@@ -15,6 +15,7 @@ from comfy_depot import open_files, survey
 from comfy_depot.access import Access
 from comfy_depot.depot import Depot
 from comfy_depot.eviction import Limits, LocalModel
+from comfy_depot.layout import Layout
 from tests.comfy_depot.world import World, wait_until
 from tests.fakes.origin import Origin, safetensors
 
@@ -253,3 +254,19 @@ def test_an_unfinished_download_goes_by_the_name_of_its_model_unless_a_prompt_wa
         depot_world.models_in_use.clear()
         assert depot.plan_eviction(Limits(names=wanted)).execute().bytes_freed > 0
         assert not partial.exists()
+
+
+def test_what_changes_on_the_disk_between_two_looks_is_seen(depot_world: World) -> None:
+    depot_world.write_model("loras", "stays.safetensors")
+    gone = depot_world.write_model("loras", "goes.safetensors")
+    with depot_world.depot() as depot:
+        assert len(survey.local_models(depot)) == 2
+        gone.unlink()
+        depot_world.write_model("loras", "stays.safetensors", b"longer than before")
+        depot_world.write_model("loras", "new/deep/comes.safetensors", b"12")
+        partial = Layout(depot.options.depot_dir).place(depot_world.model("loras", "new/p.sft")).partial
+        partial.parent.mkdir()
+        partial.write_bytes(b"x")
+        models = {model.name: model.size for model in survey.local_models(depot)}
+    assert models == {
+        "new/deep/comes.safetensors": 2, "stays.safetensors": 18, f"new/.depot/{partial.name}": 4096}
