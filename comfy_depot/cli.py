@@ -1,6 +1,7 @@
 """`python -m comfy_depot`: the depot by hand.
 
     list      every known model and its tier
+    search    models by name, hash or base model
     fetch     download models now
     verify    every mistake in the manifests; also whether files on the disk are what the manifests say
     refresh   fetch the lists of models that are kept elsewhere
@@ -30,11 +31,12 @@ import sys
 from collections.abc import Callable, Sequence
 
 from comfy_depot import access, options
-from comfy_depot.commands import eviction, lists, models, serving
+from comfy_depot.commands import eviction, lists, models, search, serving
 from comfy_depot.errors import DepotError
 
 TOPICS = (
     models,
+    search,
     lists,
     eviction,
     serving,

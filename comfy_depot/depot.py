@@ -64,7 +64,7 @@ class Depot:
         )
         self.offers = offers.Offers(options, self.catalogue, local_path=self.local_path)
         self.lists = Lists(options, on_change=self.catalogue.report)
-        self.index = Index(self.catalogue)
+        self.index = Index(self.catalogue, options.depot_dir)
         self.access = AccessLog(options.depot_dir)
         self.digests = Digests(options.depot_dir)
         self.history = History(options.depot_dir, options.depot_policy)
@@ -120,6 +120,7 @@ class Depot:
         if is_serving:
             self.idle_eviction.start()
             self.preload.start()
+            self.index.indexer.start()
 
     # What the hooks call.
 

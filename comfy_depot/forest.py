@@ -30,6 +30,8 @@ EXCLUDED = frozenset({".git", layout.HIDDEN})
 NANOSECONDS_TO_SETTLE = 2_000_000_000
 """The coarsest clock of a file system (FAT): what changed since may have changed again with the same time."""
 MOST_CHANGES_KEPT = 4096
+FACTS_AT_ONCE = 2000
+"""Files whose facts are asked for before others get their turn: about 10 ms."""
 
 
 class Facts(NamedTuple):
@@ -405,8 +407,23 @@ class Forest:
             for folder, touched in names.items():
                 self._apply(folder, touched)
 
+    def learn_facts(self, directories: Iterable[str]) -> None:
+        """Have the facts of all files below some model folders known; others are answered in between."""
+        for directory in directories:
+            with self.lock:
+                self.tree(directory).doubt()
+            is_done = False
+            while not is_done:
+                with self.lock:
+                    is_done = self.tree(directory).learn_facts(at_most=FACTS_AT_ONCE)
+
+    def facts_version(self) -> int:
+        """Another number whenever a file that has been asked for changed, as far as was told until now."""
+        with self.lock:
+            return sum(tree.facts_version for tree in self._trees.values())
+
     def wait(self, *, seconds: float) -> bool:
-        """Sleep until something changes; whether it did."""
+        """Sleep until something changes; whether it did. Who asks in the meantime takes the notice away."""
         return self._watcher.wait(seconds=seconds)
 
     def close(self) -> None:

@@ -1,19 +1,23 @@
 """The index of local files: what lists, searches and the model library ask instead of the disk.
 
-Names come from the forest (`forest.py`), which is right at every question; lists are kept in memory
-(`listing.py`).
+Names, sizes and dates come from the forest (`forest.py`), which is right at every question; lists are kept in
+memory (`listing.py`, `model_files.py`). What it takes longer to find out (sha256, headers) is in a database
+(`database.py`), which a thread keeps current (`indexer.py`).
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import folder_paths
 from comfy_depot import inventory, places
 from comfy_depot.catalog import Catalogue
+from comfy_depot.database import Database
 from comfy_depot.forest import Forest
+from comfy_depot.indexer import Indexer
 from comfy_depot.listing import FileList, Listings
 from comfy_depot.model_files import Describe, ModelFile, ModelFiles
 
@@ -26,15 +30,18 @@ _OWN_MODULES = ("folder_paths", "comfy_depot.hooks")
 class Index:
     """The local files of all model folders. Every method may be called from any thread."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue, state_dir: Path) -> None:
         self._catalogue = catalogue
         self.forest = Forest()
+        self.database = Database(state_dir)
+        self.indexer = Indexer(self.forest, self.database, _roots)
         self.listings = Listings(self.forest, catalogue.names_in)
         self._files = ModelFiles(self.forest, catalogue.names_in)
         self._given: dict[str, FileList] = {}
 
     def close(self) -> None:
         """Forget everything; the kernel is asked no more."""
+        self.indexer.close()
         self.forest.close()
 
     # In the place of `folder_paths`.
@@ -87,6 +94,13 @@ class Index:
             for kind, (directories, _) in list(places.table().items()) if kind not in inventory.NOT_MODELS
             for one in directories
         )
+
+
+def _roots() -> list[str]:
+    """The folders of all types of models."""
+    found = {places.same_directory(directory) for kind, (directories, _) in list(places.table().items())
+             if kind not in inventory.NOT_MODELS for directory in directories}
+    return sorted(found)
 
 
 def _lists_are_made_as_usual() -> bool:

@@ -14,8 +14,6 @@ from comfy_depot import places
 from comfy_depot.forest import Facts, Forest, Tree
 from comfy_depot.listing import is_among_any
 
-FACTS_AT_ONCE = 2000
-"""Files whose facts are asked for before lists get their turn: about 10 ms."""
 MOST_CORRECTIONS = 1000
 """Above so many changes, making all lines anew takes less time."""
 
@@ -57,7 +55,7 @@ class ModelFiles:
         """A line for each name; the same list while nothing has changed."""
         roots = [places.same_directory(directory) for directory in places.table()[kind][0]]
         cloud = tuple(self._names_in(root) for root in roots)
-        ask_for_facts(self._forest, roots)
+        self._forest.learn_facts(roots)
         with self._forest.lock:
             trees = tuple(self._forest.tree(root) for root in roots)
             versions = tuple(tree.facts_version for tree in trees)
@@ -107,17 +105,6 @@ def _line_of(name: str, trees: tuple[Tree, ...]) -> list[ModelFile]:
         if facts is not None:
             return [_line(name, index, facts)]
     return [ModelFile(name, 0)] if any(places_of) else []  # a link to nothing
-
-
-def ask_for_facts(forest: Forest, roots: list[str]) -> None:
-    """Have the facts of all files below some folders known, and let lists be made in between."""
-    for root in roots:
-        with forest.lock:
-            forest.tree(root).doubt()
-        is_done = False
-        while not is_done:
-            with forest.lock:
-                is_done = forest.tree(root).learn_facts(at_most=FACTS_AT_ONCE)
 
 
 def _by_name(trees: tuple[Tree, ...]) -> dict[str, tuple[int, Facts]]:

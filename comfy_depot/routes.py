@@ -6,6 +6,7 @@
     POST   /depot/evict {folder, name}   {dry_run, bytes_freed, bytes_over, evicted: [...], kept: [...]}
     POST   /depot/evict {max_size, keep_days}       the same; `dry_run` in both
     POST   /depot/pin|unpin {folder, name}          {pinned: [{folder, name}]}
+    GET    /depot/search?name=&hash=&base_model=    {models: [...], total, is_complete} (`search_routes.py`)
     GET    /depot/transfers              {transfers: [...]}
     DELETE /depot/transfers/{id}         {cancelled: id}
     GET    /depot/stats                  {tiers, transfers, accesses, problems, bytes_free, resident}
@@ -31,7 +32,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from comfy_depot import inventory, options
+from comfy_depot import inventory, options, search_routes
 from comfy_depot.errors import DepotError, DiskFull, ModelUnavailable
 from comfy_depot.eviction import Limits
 from comfy_depot.manifest import Problem
@@ -63,6 +64,7 @@ def add_routes(routes: web.RouteTableDef, depot: Depot) -> None:
     routes.post("/depot/offers")(handlers.offer)
     routes.post("/depot/offers/accept")(handlers.accept_offer)
     routes.post("/depot/offers/forget")(handlers.forget_offer)
+    search_routes.add_routes(routes, depot)
 
 
 class _Handlers:

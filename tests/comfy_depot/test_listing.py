@@ -125,7 +125,7 @@ def test_a_list_that_a_pack_puts_into_the_cache_counts_until_the_folder_changes(
 
 def test_the_index_answers_for_model_folders_and_for_no_other_search(depot_world: World) -> None:
     depot_world.write_model("loras", "sub/a.safetensors")
-    index = Index(Catalogue(depot_world.manifests))
+    index = Index(Catalogue(depot_world.manifests), depot_world.base / "depot")
     loras = str(depot_world.base / "models" / "loras")
     assert index.search(loras + os.sep, [".git"]) == (
         [os.path.join("sub", "a.safetensors")],

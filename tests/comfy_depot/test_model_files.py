@@ -26,7 +26,7 @@ def test_lines_are_those_of_the_disk_after_every_change(
 ) -> None:
     if not is_watched:
         monkeypatch.setattr(inotify, "LOCAL_FILE_SYSTEMS", frozenset())
-    monkeypatch.setattr(lines, "FACTS_AT_ONCE", 2)
+    monkeypatch.setattr(forest, "FACTS_AT_ONCE", 2)
     first, second = depot_world.base / "models" / "loras", depot_world.base / "more"
     folder_paths.add_model_folder_path("loras", str(second))
     depot_world.write_manifest({"loras": {"cloud.safetensors": URL, "a.safetensors": URL}})

@@ -1,0 +1,332 @@
+"""The index on the disk: what is known of each local file (SQLite, WAL; `index.sqlite3` in the state folder).
+
+    files      path -> device, inode, size, time of change: the file's stamp when it was last seen
+    contents   stamp -> sha256 where a download or `verify` has computed it, and what the header says
+
+What is known belongs to a stamp and not to a path, so it goes along when a file is renamed or linked, and
+says nothing about another file under the old name. Where the device has another number (after a restart),
+the path tells which content it was. Nothing here is true by itself: whoever asks compares the stamp with the
+disk.
+
+Every method may be called from any thread and by several processes at once. A file that is damaged is set
+aside, and the index is built anew; where the database cannot be used at all, nothing is known.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from comfy_depot.eviction import Stamp
+from comfy_depot.model_headers import Header
+
+log = logging.getLogger(__name__)
+
+FILE_NAME = "index.sqlite3"
+FORM = 1
+"""Another number when the tables change: an index of another form is begun anew."""
+SECONDS_GONE_IS_KEPT = 30 * 86_400
+"""A disk that is not there for some days costs nothing that was computed."""
+MOST_AT_ONCE = 400
+"""Paths in one query: SQLite takes 999 values at least."""
+
+Result = TypeVar("Result")
+Numbers = tuple[int, int, int, int]
+"""A stamp as the database keeps it."""
+_HEADER = tuple(column.name for column in fields(Header))
+_STAMP = "device = ? AND inode = ? AND size = ? AND changed_ns = ?"
+_CREATE = f"""
+CREATE TABLE IF NOT EXISTS files (
+    path BLOB PRIMARY KEY, device INTEGER NOT NULL, inode INTEGER NOT NULL, size INTEGER NOT NULL,
+    changed_ns INTEGER NOT NULL, gone_at REAL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS files_by_stamp ON files (inode, size, changed_ns, device);
+CREATE TABLE IF NOT EXISTS contents (
+    inode INTEGER NOT NULL, size INTEGER NOT NULL, changed_ns INTEGER NOT NULL, device INTEGER NOT NULL,
+    noted_at REAL NOT NULL, sha256 TEXT, is_read INTEGER NOT NULL DEFAULT 0, tensors INTEGER, dtypes TEXT,
+    base_model TEXT, base_model_from TEXT, architecture TEXT, metadata TEXT, problem TEXT,
+    PRIMARY KEY (inode, size, changed_ns, device)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS contents_by_sha256 ON contents (sha256) WHERE sha256 IS NOT NULL;
+CREATE INDEX IF NOT EXISTS contents_by_base_model ON contents (base_model) WHERE base_model IS NOT NULL;
+PRAGMA user_version = {FORM};
+"""
+_NOTE_SHA256 = """
+INSERT INTO contents (device, inode, size, changed_ns, noted_at, sha256) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET sha256 = excluded.sha256, noted_at = excluded.noted_at
+"""
+_NOTE_HEADER = f"""
+INSERT INTO contents (device, inode, size, changed_ns, noted_at, is_read, {', '.join(_HEADER)})
+VALUES (?, ?, ?, ?, ?, 1, {', '.join('?' * len(_HEADER))})
+ON CONFLICT DO UPDATE SET is_read = 1, {', '.join(f'{name} = excluded.{name}' for name in _HEADER)}
+"""
+_NOTE_FILE = """
+INSERT INTO files (path, device, inode, size, changed_ns) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET device = excluded.device, inode = excluded.inode, size = excluded.size,
+    changed_ns = excluded.changed_ns, gone_at = NULL
+"""
+_TAKE_ALONG = f"""
+INSERT OR IGNORE INTO contents
+    (device, inode, size, changed_ns, noted_at, sha256, is_read, {', '.join(_HEADER)})
+SELECT ?, inode, size, changed_ns, noted_at, sha256, is_read, {', '.join(_HEADER)} FROM contents
+WHERE {_STAMP}
+"""
+_ARE_KNOWN = """
+SELECT path, device, inode, size, changed_ns, gone_at, COALESCE((
+    SELECT is_read FROM contents WHERE contents.inode = files.inode AND contents.size = files.size
+    AND contents.changed_ns = files.changed_ns AND contents.device = files.device), 0)
+FROM files WHERE path IN ({})
+"""
+_FOUND = """
+SELECT files.path, files.device, files.inode, files.size, files.changed_ns FROM contents
+JOIN files USING (inode, size, changed_ns, device) WHERE files.gone_at IS NULL AND {}
+"""
+_DETAILS = f"SELECT sha256, {', '.join(_HEADER)} FROM contents WHERE {_STAMP}"
+
+
+@dataclass(frozen=True)
+class Details:
+    """What is known of the content of a file."""
+
+    sha256: str | None
+    header: Header
+
+
+class Database:
+    """The index of one state folder. It is made when something is first noted."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.file = state_dir / FILE_NAME
+        self._lock = threading.Lock()
+        self._has_failed = False
+
+    # What is computed of a content.
+
+    def note_sha256(self, stamp: Stamp, sha256: str) -> None:
+        """The file with this stamp was read and has this sha256."""
+        values = (*numbers_of(stamp), time.time(), sha256.lower())
+        self._write(lambda connection: connection.execute(_NOTE_SHA256, values))
+
+    def sha256_of(self, stamp: Stamp) -> str | None:
+        """The sha256 of the file with this stamp, or None where nobody has computed it."""
+        query = f"SELECT sha256 FROM contents WHERE {_STAMP}"
+        row = self._read(lambda connection: connection.execute(query, numbers_of(stamp)).fetchone(), None)
+        return None if row is None or row[0] is None else str(row[0])
+
+    def note_headers(self, headers: Iterable[tuple[Stamp, Header]]) -> None:
+        """These headers were read."""
+        rows = [(*numbers_of(stamp), time.time(), *astuple(header)) for stamp, header in headers]
+        self._write(lambda connection: connection.executemany(_NOTE_HEADER, _writable(rows)))
+
+    # Which files there are.
+
+    def note_files(self, stamps: Mapping[str, Stamp | None]) -> list[str]:
+        """Files as they are now, None for one that is gone; those of which no header was read."""
+        unread: list[str] = []
+
+        def note(connection: sqlite3.Connection) -> None:
+            unread.clear()
+            for paths in _portions(list(stamps)):
+                unread.extend(_note_portion(connection, {path: stamps[path] for path in paths}))
+
+        return unread if self._write(note) else []
+
+    def paths_below(self, root: str) -> list[str]:
+        """The files of a folder and those below it that were there when last seen."""
+        above = os.fsencode(root + os.sep)
+        query = "SELECT path FROM files WHERE path > ? AND path < ? AND gone_at IS NULL"
+        after = above[:-1] + bytes([above[-1] + 1])
+        rows = self._rows(query, (above, after))
+        return [os.fsdecode(path) for path, in rows]
+
+    def forget_old(self) -> None:
+        """Drop what was known of files that have been gone for long."""
+        before = time.time() - SECONDS_GONE_IS_KEPT
+
+        def forget(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM files WHERE gone_at < ?", (before,))
+            connection.execute("DELETE FROM contents WHERE noted_at < ? AND NOT EXISTS (SELECT 1 FROM files "
+                               "WHERE files.inode = contents.inode AND files.size = contents.size AND "
+                               "files.changed_ns = contents.changed_ns AND files.device = contents.device)",
+                               (before,))
+
+        if self.file.exists():
+            self._write(forget)
+
+    # What searches ask.
+
+    def with_sha256(self, beginning: str) -> dict[str, Numbers]:
+        """The files whose sha256 begins so (lower case), with the stamps that it belongs to."""
+        return self._found("sha256 >= ? AND sha256 < ?", (beginning, beginning + "g"))
+
+    def of_base_model(self, words: str, family: str | None) -> dict[str, Numbers]:
+        """The files of a family; without one, those of which the file's own words hold `words`."""
+        if family is not None:
+            return self._found("base_model = ?", (family,))
+        words = words.encode("utf-8", "replace").decode()
+        said = "COALESCE(architecture, base_model)"
+        return self._found(f"base_model IS NOT NULL AND instr(lower({said}), lower(?)) > 0", (words,))
+
+    def details_of(self, stamps: Iterable[Stamp]) -> dict[Numbers, Details]:
+        """What is known of the contents with these stamps."""
+        wanted = [numbers_of(stamp) for stamp in stamps]
+
+        def ask(connection: sqlite3.Connection) -> dict[Numbers, Details]:
+            rows = ((numbers, connection.execute(_DETAILS, numbers).fetchone()) for numbers in wanted)
+            return {numbers: Details(row[0], Header(*row[1:])) for numbers, row in rows if row is not None}
+
+        return self._read(ask, {})
+
+    def _found(self, condition: str, values: Sequence[object]) -> dict[str, Numbers]:
+        query = _FOUND.format(condition)
+        rows = self._rows(query, values)
+        return {os.fsdecode(row[0]): row[1:] for row in rows}
+
+    # Inside.
+
+    def is_sound(self) -> bool:
+        """Look through the whole file; a damaged one is set aside."""
+        def look(connection: sqlite3.Connection) -> bool:
+            (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if answer != "ok":
+                raise sqlite3.DatabaseError(answer)
+            return True
+
+        return not self.file.exists() or self._run(look, tries=1) is True
+
+    def _rows(self, query: str, values: Sequence[object]) -> list[Any]:
+        nothing: list[Any] = []
+        return self._read(lambda connection: connection.execute(query, values).fetchall(), nothing)
+
+    def _read(self, ask: Callable[[sqlite3.Connection], Result], otherwise: Result) -> Result:
+        if not self.file.exists():
+            return otherwise
+        found = self._run(ask)
+        return otherwise if found is None else found
+
+    def _write(self, write: Callable[[sqlite3.Connection], object]) -> bool:
+        """Whether it was written."""
+        def in_one_step(connection: sqlite3.Connection) -> bool:
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
+                write(connection)
+            return True
+
+        return self._run(in_one_step) is True
+
+    def _run(self, work: Callable[[sqlite3.Connection], Result], *, tries: int = 2) -> Result | None:
+        """What the work gives; None where the database cannot be used, which is logged once."""
+        with self._lock:
+            for number in range(1, tries + 1):
+                try:
+                    with closing(self._connect()) as connection:
+                        result = work(connection)
+                    self._has_failed = False
+                    return result
+                except (sqlite3.Error, OSError) as error:
+                    if not _is_damage(error):
+                        self._tell(error)
+                        return None
+                    self._set_aside(error)
+                    if number == tries:
+                        return None
+        return None
+
+    def _connect(self) -> sqlite3.Connection:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self.file, timeout=30, isolation_level=None)
+        try:
+            connection.execute("PRAGMA synchronous = NORMAL")
+            (form,) = connection.execute("PRAGMA user_version").fetchone()
+            if form not in (0, FORM):
+                raise sqlite3.DatabaseError(f"it has form {form}, and this program knows form {FORM}")
+            if form == 0:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.executescript(_CREATE)
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    def _set_aside(self, error: Exception) -> None:
+        aside = self.file.with_name(self.file.name + ".broken")
+        log.error("The index of local files %s is damaged (%s). It is kept as %s, and a new one is built. "
+                  "Nothing is lost but time: headers are read again, and what downloads and `verify --hash` "
+                  "have computed is known again after: python -m comfy_depot verify --hash",
+                  self.file, error, aside.name)
+        for ending in ("-wal", "-shm"):
+            self.file.with_name(self.file.name + ending).unlink(missing_ok=True)
+        os.replace(self.file, aside)
+
+    def _tell(self, error: Exception) -> None:
+        if not self._has_failed:
+            log.error("The index of local files %s cannot be used (%s). Lists are right all the same; "
+                      "searches by hash and base model find less. Make room on the disk or correct the "
+                      "rights.", self.file, error)
+        self._has_failed = True
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether the file itself is bad: the subclasses mean a lock, a full disk or rights."""
+    return type(error) is sqlite3.DatabaseError
+
+
+def _note_portion(connection: sqlite3.Connection, stamps: Mapping[str, Stamp | None]) -> list[str]:
+    """Bring some paths up to date; those whose header was not read."""
+    known = {os.fsdecode(row[0]): row[1:] for row in connection.execute(
+        _with_marks(_ARE_KNOWN, stamps), [os.fsencode(path) for path in stamps])}
+    unread = []
+    for path, stamp in stamps.items():
+        row = known.get(path)
+        if stamp is None:
+            if row is not None and row[4] is None:
+                gone = (time.time(), os.fsencode(path))
+                connection.execute("UPDATE files SET gone_at = ? WHERE path = ?", gone)
+            continue
+        values = numbers_of(stamp)
+        is_read = row is not None and bool(row[5])
+        if row is None or row[:4] != values or row[4] is not None:
+            if row is not None and row[1:4] == values[1:] and row[0] != values[0]:
+                connection.execute(_TAKE_ALONG, (values[0], *row[:4]))
+            connection.execute(_NOTE_FILE, (os.fsencode(path), *values))
+            is_read = _is_read(connection, values)
+        if not is_read:
+            unread.append(path)
+    return unread
+
+
+def _is_read(connection: sqlite3.Connection, stamp: Numbers) -> bool:
+    row = connection.execute(f"SELECT is_read FROM contents WHERE {_STAMP}", stamp).fetchone()
+    return row is not None and bool(row[0])
+
+
+def numbers_of(stamp: Stamp) -> Numbers:
+    """A stamp as the database keeps it."""
+    return _signed(stamp.device), _signed(stamp.inode), stamp.size, _signed(stamp.changed_ns)
+
+
+def _signed(number: int) -> int:
+    """SQLite has signed numbers of 64 bits; those of file systems may be larger."""
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
+def _portions(paths: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(paths), MOST_AT_ONCE):
+        yield paths[start:start + MOST_AT_ONCE]
+
+
+def _with_marks(query: str, values: Sequence[str] | Mapping[str, object]) -> str:
+    return query.format(", ".join("?" * len(values)))
+
+
+def _writable(rows: Iterable[tuple[object, ...]]) -> Iterator[tuple[object, ...]]:
+    """SQLite takes UTF-8 only; a JSON text may hold half of a pair of surrogates."""
+    for row in rows:
+        yield tuple(value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+                    for value in row)
