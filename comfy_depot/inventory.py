@@ -13,7 +13,6 @@ import folder_paths
 from comfy_depot import access, places, schemes
 from comfy_depot.forest import Forest
 from comfy_depot.manifest import Entry
-from comfy_depot.model_files import ask_for_facts
 
 if TYPE_CHECKING:
     from comfy_depot.depot import Depot
@@ -95,7 +94,7 @@ def files_on_disk(depot: Depot, kind: str) -> Iterator[File]:
 
 def _sizes_below(forest: Forest, root: str) -> dict[str, int]:
     """{name: size} of the files below a folder; a link to nothing is none."""
-    ask_for_facts(forest, [root])
+    forest.learn_facts([root])
     with forest.lock:
         return {folder.prefix + name: facts.size for folder in forest.tree(root).root.with_all_below()
                 for name, facts in folder.files.items() if facts is not None}
