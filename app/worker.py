@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import logging
 import sys
@@ -23,6 +24,7 @@ from comfy_execution.results.retention import budget_bytes
 
 SECONDS_BETWEEN_CLEANUPS = 10.0
 SECONDS_TO_WAIT = 1000.0
+SECONDS_BETWEEN_LINES = 0.2
 TIME_IS_OVER = (
     "The prompt was stopped after {:g} s: that is its time limit. Send a larger timeout_seconds, or start "
     "the server with a larger --prompt-timeout."
@@ -35,6 +37,25 @@ def inference_environment() -> Iterator[None]:
     import torch
 
     with torch.inference_mode():
+        yield
+
+
+@functools.cache
+def settle() -> None:
+    """Load torch. Whatever is there now stays, and is not searched for garbage any more: that takes 0.2 s
+    each time. Models come later and are no part of it.
+    """
+    import torch  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
+
+
+@contextlib.contextmanager
+def settled_environment() -> Iterator[None]:
+    """`inference_environment` in a process that runs prompts to its end."""
+    settle()
+    with inference_environment():
         yield
 
 
@@ -99,23 +120,50 @@ def model_management() -> Any | None:
     return sys.modules.get("comfy.model_management")
 
 
+class LogOfEnds:
+    """A line in the log for each prompt that has run, or for many that follow each other quickly."""
+
+    def __init__(self) -> None:
+        self.unsaid: list[float] = []
+        self._last_line = float("-inf")
+
+    def add(self, seconds: float) -> None:
+        """A prompt has run for so long."""
+        self.unsaid.append(seconds)
+        if time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+            self.say_rest()
+
+    def say_rest(self) -> None:
+        """Write what was put off."""
+        if len(self.unsaid) == 1:
+            logging.info("Prompt executed in %.2f seconds", self.unsaid[0])
+        elif self.unsaid:
+            logging.info("%d prompts executed in %.2f seconds", len(self.unsaid), sum(self.unsaid))
+        self.unsaid = []
+        self._last_line = time.monotonic()
+
+
 class Worker:
     """Takes prompts from the queue, runs them, keeps house between them."""
 
-    def __init__(self, queue: Any, server: Any) -> None:
+    def __init__(self, queue: Any, server: Any, *, environment: Any = inference_environment) -> None:
         self.queue = queue
         self.server = server
         self.executor = execution.PromptExecutor(
-            server, environment=inference_environment, **cache_settings(args)
+            server, environment=environment, **cache_settings(args)
         )
         server.cache_stats = lambda: self.executor.caches.stats()
         self.needs_cleanup = False
         self.last_cleanup = 0.0
+        self.ends = LogOfEnds()
 
     def run_next(self) -> None:
         """Wait for a prompt, run it, act on what was asked for meanwhile."""
         until_cleanup = max(0.0, self.last_cleanup + SECONDS_BETWEEN_CLEANUPS - time.monotonic())
-        taken = self.queue.get(timeout=until_cleanup if self.needs_cleanup else SECONDS_TO_WAIT)
+        wait = until_cleanup if self.needs_cleanup else SECONDS_TO_WAIT
+        taken = self.queue.get(timeout=min(wait, SECONDS_BETWEEN_LINES) if self.ends.unsaid else wait)
+        if taken is None:
+            self.ends.say_rest()
         if taken is not None:
             self.run_prompt(*taken)
         self.follow_flags()
@@ -131,7 +179,7 @@ class Worker:
         if self.server.client_id is not None and not self.queue.stopping:
             self.server.send_sync("executing", {"node": None, "prompt_id": prompt_id}, self.server.client_id)
         self.needs_cleanup = True
-        logging.info("Prompt executed in %.2f seconds", time.perf_counter() - started)
+        self.ends.add(time.perf_counter() - started)
 
     def execute(self, item: tuple) -> tuple[dict[str, Any], execution.PromptQueue.ExecutionStatus]:
         """(outputs for the history, status) of a prompt, also when the executor itself breaks."""
@@ -203,7 +251,7 @@ class Worker:
 
 def prompt_worker(queue: Any, server: Any) -> None:
     """Run prompts forever. Whatever happens to one, the next is taken."""
-    worker = Worker(queue, server)
+    worker = Worker(queue, server, environment=settled_environment)
     while True:
         try:
             worker.run_next()

@@ -91,10 +91,12 @@ class NodeFacts:
         self.is_output = getattr(class_def, "OUTPUT_NODE", False) is True
         self.has_intermediate_output = bool(getattr(class_def, "HAS_INTERMEDIATE_OUTPUT", False))
         self.is_async = is_async(getattr(class_def, self.function, None))
-        self.is_changed_function = schema_nodes.function_name(class_def, "IS_CHANGED")
-        self.validation_function = schema_nodes.function_name(class_def, "VALIDATE_INPUTS")
-        self.has_check_lazy_status = schema_nodes.function_name(class_def, "check_lazy_status") is not None
         self.is_schema = schema_nodes.is_schema_class(class_def)
+        function_name = schema_nodes.function_name
+        self.is_changed_function = function_name(class_def, "IS_CHANGED", self.is_schema)
+        self.validation_function = function_name(class_def, "VALIDATE_INPUTS", self.is_schema)
+        lazy_function = function_name(class_def, "check_lazy_status", self.is_schema)
+        self.has_check_lazy_status = lazy_function is not None
         self.hidden: Mapping[str, Any] = {} if self.is_schema else self.declared.get("hidden") or {}
         """Kinds of the hidden values that are passed as arguments, by name."""
         self.hidden_of_schema = schema_nodes.hidden_kinds(self.declared) if self.is_schema else {}
@@ -108,7 +110,9 @@ class NodeFacts:
             "UNIQUE_ID" in self.hidden.values() or "UNIQUE_ID" in self.hidden_of_schema.values()
         )
         self._parameters: inspect.FullArgSpec | None = None
-        self._read_inputs()
+        self.inputs = _Inputs(self.declared)
+        """The declaration of each input by name, None for a name that the class does not know."""
+        self._validated_inputs: list[tuple[str, InputSpec]] | None = None
         self.validation_names, self.validation_takes_any = _validation_parameters(
             class_def, self.validation_function
         )
@@ -117,13 +121,14 @@ class NodeFacts:
         """Does it check the types of its links itself?"""
         self.has_custom_validation = bool(self.validation_names) or self.validation_takes_any
 
-    def _read_inputs(self) -> None:
-        self.inputs = _Inputs(self.declared)
-        """The declaration of each input by name, None for a name that the class does not know."""
-        names = dict.fromkeys([*self.declared.get("required", ()), *self.declared.get("optional", ())])
-        specs = ((name, self.inputs[name]) for name in names)
-        self.validated_inputs = [(name, spec) for name, spec in specs if spec is not None]
+    @property
+    def validated_inputs(self) -> list[tuple[str, InputSpec]]:
         """What validation looks at, in the order of declaration: required, then optional."""
+        if self._validated_inputs is None:
+            names = dict.fromkeys([*self.declared.get("required", ()), *self.declared.get("optional", ())])
+            specs = [(name, self.inputs[name]) for name in names]
+            self._validated_inputs = [(name, spec) for name, spec in specs if spec is not None]
+        return self._validated_inputs
 
     def live(self, inputs: Mapping[str, Any]) -> NodeFacts:
         """The facts of a class with dynamic inputs, as they are for a node with these inputs."""
@@ -131,7 +136,7 @@ class NodeFacts:
         live.is_dynamic = False
         live.expansion = expansion = dynamic_inputs.expand(self.declared, inputs)
         live.declared = {"required": expansion.required, "optional": expansion.optional}
-        live._read_inputs()
+        live.inputs, live._validated_inputs = _Inputs(live.declared), None
         return live
 
     def validates_itself(self, name: str) -> bool:

@@ -46,11 +46,11 @@ def first_real_override(cls: Any, name: str, *, base: Any = None) -> Callable[..
     return None
 
 
-def function_name(class_def: Any, name: str) -> str | None:
+def function_name(class_def: Any, name: str, is_schema: bool) -> str | None:
     """The name under which a class has the optional function `name` (VALIDATE_INPUTS, IS_CHANGED,
     check_lazy_status), or None if it has none.
     """
-    if not is_schema_class(class_def):
+    if not is_schema:
         return name if hasattr(class_def, name) else None
     name = OTHER_NAMES.get(name, name)
     return None if first_real_override(class_def, name) is None else name

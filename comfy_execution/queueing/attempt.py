@@ -152,7 +152,7 @@ class AttemptFile:
         if self._file is None:
             return
         try:
-            self._end += _write_at(self._file, content, self._end)
+            self._end += write_at(self._file, content, self._end)
             if self._flushes:
                 os.fsync(self._file)
         except OSError as error:
@@ -283,7 +283,8 @@ class Attempt:
         return number, given_at
 
 
-def _write_at(file: int, content: bytes, place: int) -> int:
+def write_at(file: int, content: bytes, place: int) -> int:
+    """Write at a place of an open file; gives how many bytes were written."""
     if hasattr(os, "pwrite"):
         return os.pwrite(file, content, place)
     os.lseek(file, place, os.SEEK_SET)

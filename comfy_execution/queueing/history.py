@@ -12,15 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequen
 from typing import Any
 
 from comfy_execution import jobs
+from comfy_execution.queueing.ends import FINISH
 from comfy_execution.queueing.journal import INSERT, PLACES, Accepted, Journal
 
 HistoryEntry = dict[str, Any]
 
-FINISH = (
-    "UPDATE OR REPLACE prompts SET ended=?, ended_at=?, turn=?, result=?, summary=?, status=?, created=?, "
-    "duration=?, workflow=?, client=? WHERE sequence=?"
-)
 OF_FINISHED = " FROM prompts WHERE ended IS NOT NULL "
+SURPLUS = 0.01
+"""When the oldest entries are dropped: to count and drop them takes as long as a tiny prompt."""
 
 
 def without(text: str, secrets: Iterable[Any]) -> str:
@@ -79,18 +78,19 @@ class JournalHistory(MutableMapping[str, HistoryEntry]):
             item = without(self._journal.encode(list(prompt)), secrets)
 
         def write(db: sqlite3.Connection) -> None:
-            if sequence is not None and db.execute(FINISH, (*values, sequence)).rowcount:
+            if sequence is not None and db.execute(FINISH, (*values, sequence, prompt_id)).rowcount:
                 db.execute("UPDATE prompts SET item=? WHERE sequence=?", (item, sequence))
                 return
             row = Accepted(_next_sequence(db), prompt_id, item, 0.0, "", turn, 0.0, "[]")
             db.execute(INSERT + PLACES, row)
-            db.execute(FINISH, (*values, row.sequence))
+            db.execute(FINISH, (*values, row.sequence, prompt_id))
 
-        if item or not self._journal.run_statement(FINISH, (*values, sequence)):
+        end = (*values, sequence, prompt_id)
+        if item or not (self._journal.submit_end(end) or self._journal.run_statement(FINISH, end)):
             item = item or without(self._journal.encode(list(prompt)), secrets)
             self._journal.run(write)
         self._count += 1
-        if self._count > self._limit():
+        if self._count > self._limit() * (1 + SURPLUS):
             self._journal.submit(self._drop_oldest)
         return int(values[0])
 

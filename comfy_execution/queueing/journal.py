@@ -3,6 +3,7 @@
     queue.db            a row per prompt; finished ones are the history
     queue.db.lock       held by the process that uses it; the node in work; a sign of life
     queue.db.attempt    what the running prompt has done so far (see `attempt.py`)
+    queue.db.ends-*     what has ended and is not in queue.db yet (see `ends.py`)
 
 Writes of many threads share transactions: a prompt that is accepted waits in a list for the writer's thread,
 and any thread that must write at once takes with it what is in the list. What is committed survives the death
@@ -22,6 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from comfy_execution.queueing.ends import ENDINGS, End, EndsOnTheirWay, finish_many
 from comfy_execution.queueing.lock import JournalLock
 
 log = logging.getLogger(__name__)
@@ -189,6 +191,7 @@ class Journal:
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA wal_autocheckpoint=0")
             self._prepare_tables()
+            self._take_up_ends()
             self._reader = self._connect()
             self._reader_mutex = threading.Lock()
         except BaseException:
@@ -208,6 +211,13 @@ class Journal:
             if row[0] != "ok":
                 raise sqlite3.DatabaseError(row[0])
 
+    def _take_up_ends(self) -> None:
+        """Put into the table what the process before has left beside it."""
+        self._ends = EndsOnTheirWay(self.path)
+        if ends := self._ends.left():
+            self._in_transaction(lambda db: finish_many(db, ends))
+        self._ends.empty()
+
     def _is_small(self) -> bool:
         """Is it read fast enough to look through it at each start?"""
         return self.path.stat().st_size < 64 << 20
@@ -217,7 +227,7 @@ class Journal:
         while (aside := self.path.with_name(f"{self.path.name}.damaged-{number}")).exists():
             number += 1
         os.replace(self.path, aside)
-        for ending in ("-wal", "-shm", ".attempt"):
+        for ending in ("-wal", "-shm", ".attempt", *ENDINGS):
             part = self.path.with_name(self.path.name + ending)
             if part.exists():
                 os.replace(part, aside.with_name(aside.name + ending))
@@ -230,7 +240,16 @@ class Journal:
     def submit(self, what: Accepted | Operation[Any], when_done: WhenDone | None = None) -> None:
         """Write this soon, together with others. `when_done(error or None)` is called from some thread."""
         self._pending.append((what, when_done))
-        self._wake.set()
+        if not self._wake.is_set():  # to set it again costs as much as the first time
+            self._wake.set()
+
+    def submit_end(self, end: End) -> bool:
+        """Keep the end of a prompt, and put it into the table later. False if it must go there now."""
+        if self.sync == "full" or not self._ends.add(end):
+            return False
+        if self._ends.are_due() and not self._wake.is_set():
+            self._wake.set()
+        return True
 
     def run_or_owe(self, operation: Operation[Any]) -> None:
         """`run`; while the disk is full it is owed, and done as soon as there is room."""
@@ -285,8 +304,11 @@ class Journal:
 
     def flush(self) -> None:
         """Write what was submitted before, so that it can be read."""
+        self._flush(with_ends=True)
+
+    def _flush(self, with_ends: bool) -> None:
         with self._mutex:
-            told = self._write_pending()
+            told = self._write_pending(with_ends)
         _tell(told)
 
     def read(self, operation: Operation[T]) -> T:
@@ -336,29 +358,35 @@ class Journal:
                 self.lock.show_life()
             if self._wake.is_set():
                 self._wake.clear()
+                self._flush(with_ends=self._ends.are_due())
+            else:
                 self.flush()
-            elif self._owed:
                 self._pay()
 
-    def _write_pending(self) -> list[tuple[WhenDone, JournalError | None]]:
+    def _write_pending(self, with_ends: bool = True) -> list[tuple[WhenDone, JournalError | None]]:
         """Commit the list; the mutex is held. Gives whom to tell what once the mutex is free."""
         accepted: list[tuple[Accepted, WhenDone | None]] = []
         others: list[tuple[Operation[Any], WhenDone | None]] = []
         while self._pending:
             what, when_done = self._pending.popleft()
-            if isinstance(what, Accepted):
-                accepted.append((what, when_done))
-            else:
-                others.append((what, when_done))
+            (accepted if isinstance(what, Accepted) else others).append((what, when_done))  # type: ignore
+        if with_ends or others:  # which may be about what has ended
+            self._write_ends()
         told: list[tuple[WhenDone, JournalError | None]] = []
         accepted, refused = self._with_room(accepted)
-        told += [(when_done, self.full_error()) for when_done in refused if when_done is not None]
+        told += [(done, self.full_error()) for done in refused if done is not None]
         for start in range(0, len(accepted), ROWS_PER_STATEMENT):
             part = accepted[start : start + ROWS_PER_STATEMENT]
             told += self._write_accepted([row for row, _ in part], [done for _, done in part])
         for operation, when_done in others:
             told += self._write_each([operation], [when_done])
         return told
+
+    def _write_ends(self) -> None:
+        try:
+            self._ends.write(lambda ends: self._in_transaction(lambda db: finish_many(db, ends)))
+        except sqlite3.Error as error:
+            log.error("%s What has ended is kept beside it until then.", self._translated(error))
 
     def _with_room(
         self, accepted: list[tuple[Accepted, WhenDone | None]]
@@ -457,6 +485,7 @@ class Journal:
             assert self._reader is not None
             self._reader.close()
             self._connection.close()
+            self._ends.close()
         self.lock.close()
 
 

@@ -235,3 +235,17 @@ def test_a_bar_is_where_a_long_node_learns_that_it_shall_stop(told):
 
 def test_node_states_come_from_the_registry():
     assert progress_messages.get_progress_state is progress.get_progress_state
+
+
+def test_many_quick_prompts_share_a_line_of_the_log(house, caplog):
+    for number in range(5):
+        put(house, f"p{number}", text=str(number))
+    with caplog.at_level("INFO"):
+        for _ in range(5):
+            house.run_next()
+        said = [record.message for record in caplog.records if "executed in" in record.message]
+        assert len(said) < 5 and said[0].startswith("Prompt executed in ")
+        while house.ends.unsaid:
+            house.run_next()  # the queue is empty: what was put off is said
+    said = [record.message for record in caplog.records if "executed in" in record.message]
+    assert sum(1 if line.startswith("Prompt ") else int(line.split()[0]) for line in said) == 5
