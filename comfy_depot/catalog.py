@@ -12,14 +12,24 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
 import folder_paths
 from comfy_depot import places
-from comfy_depot.manifest import Entry, Mistake, Problem, Reading, locate, read_manifest, told
+from comfy_depot.manifest import (
+    Checked,
+    Entry,
+    Mistake,
+    Problem,
+    Reading,
+    extension_of,
+    locate,
+    read_manifest,
+    told,
+)
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +57,15 @@ class Catalogue:
     """Manifests of one folder, kept current. Every method may be called from any thread."""
 
     def __init__(
-        self, directory: Path, *, allow_pickle: bool = False, guests: Mapping[Path, bool] = _NO_GUESTS
+        self, directory: Path, *, allow_pickle: bool = False, guests: Mapping[Path, bool] = _NO_GUESTS,
+        checked: Checked | None = None,
     ) -> None:
         """`guests` are manifests of models that workflows have named, and whether these get no token.
 
         They count after all others, in this order, and are silent where a model has a manifest already.
         """
         self.directory = directory
+        self._checked = checked
         self._guests = dict(guests)
         self._reported: tuple[Problem, ...] = ()
         self.allow_pickle = allow_pickle
@@ -99,8 +111,9 @@ class Catalogue:
             stamp, reading = _stamp_of(file.stat()), self._read(file)
             entries = dict(self._snapshot.entries)
             names = dict(self._snapshot.names)
+            canonical = _canonical(is_anonymous=self._guests[file])
             for written in reading.entries:
-                entry = _canonical(written, is_anonymous=self._guests[file])
+                entry = canonical(written)
                 known = entries.get(entry.folder, {})
                 directory = places.directory_for(entry.folder)
                 if entry.name in known or directory is None:
@@ -170,7 +183,7 @@ class Catalogue:
 
     def _read(self, file: Path) -> Reading:
         """Read a file; one that has become unreadable keeps the entries that it had."""
-        reading = read_manifest(file)
+        reading = read_manifest(file, checked=self._checked)
         if not reading.is_readable and file in self._readings:
             return replace(reading, entries=self._readings[file][1].entries)
         return reading
@@ -179,19 +192,21 @@ class Catalogue:
         self._table_seen = _table_fingerprint()
         entries: dict[str, dict[str, Entry]] = {}
         problems: list[Problem] = []
-        sources: dict[tuple[str, str], str] = {}
+        first: dict[str, dict[str, str]] = {}  # {folder type: {name: the file that counts}}
+        why_refused = self._gate()
         for file, (_, reading) in self._readings.items():
             mistakes: list[Mistake] = []
-            is_guest, is_anonymous = file in self._guests, self._guests.get(file, False)
+            is_guest, canonical = file in self._guests, _canonical(is_anonymous=self._guests.get(file, False))
             for written in reading.entries:
-                entry = _canonical(written, is_anonymous=is_anonymous)
-                first = sources.setdefault((entry.folder, entry.name), file.name)
-                known = entries.get(entry.folder, {}).get(entry.name)
+                entry = canonical(written)
+                files = first.setdefault(entry.folder, {})
+                known = entries[entry.folder].get(entry.name) if entry.folder in entries else None
                 if known is not None and (is_guest or _agree(known, entry)):
                     continue
-                reason = places.why_refused(entry, allow_pickle=self.allow_pickle)
+                named_by = files.setdefault(entry.name, file.name)
+                reason = why_refused(entry)
                 if reason is None and known is not None:
-                    reason = f"{first} names it already, and the first one counts. Take one of the two out"
+                    reason = f"{named_by} names it already, and the first one counts. Take one of the two out"
                 if reason is None:
                     entries.setdefault(entry.folder, {})[entry.name] = entry
                 else:
@@ -200,6 +215,18 @@ class Catalogue:
                     mistakes.append((path, f"{where}: {told(reason, 1500)}."))
             problems.extend((*reading.problems, *_located(file, mistakes)))
         self._publish(Snapshot(entries, _names_by_directory(entries), (*problems, *self._reported)))
+
+    def _gate(self) -> Callable[[Entry], str | None]:
+        """`places.why_refused`, which says the same of all entries of one type and extension."""
+        known: dict[tuple[str, str], str | None] = {}
+
+        def why_refused(entry: Entry) -> str | None:
+            kind = (entry.folder, extension_of(entry.name))
+            if kind not in known:
+                known[kind] = places.why_refused(entry, allow_pickle=self.allow_pickle)
+            return known[kind]
+
+        return why_refused
 
     def _publish(self, snapshot: Snapshot) -> None:
         known = set(self._snapshot.problems)
@@ -249,11 +276,19 @@ def _names_by_directory(entries: Mapping[str, Mapping[str, Entry]]) -> dict[str,
     }
 
 
-def _canonical(entry: Entry, *, is_anonymous: bool) -> Entry:
-    folder = folder_paths.map_legacy(entry.folder)
-    if folder == entry.folder and not is_anonymous:
-        return entry
-    return replace(entry, folder=folder, is_anonymous=is_anonymous)
+def _canonical(*, is_anonymous: bool) -> Callable[[Entry], Entry]:
+    """What gives entries of one file the present name of their folder type."""
+    folders: dict[str, str] = {}
+
+    def canonical(entry: Entry) -> Entry:
+        folder = folders.get(entry.folder)
+        if folder is None:
+            folder = folders[entry.folder] = folder_paths.map_legacy(entry.folder)
+        if folder == entry.folder and not is_anonymous:
+            return entry
+        return replace(entry, folder=folder, is_anonymous=is_anonymous)
+
+    return canonical
 
 
 def _located(file: Path, mistakes: list[Mistake]) -> list[Problem]:

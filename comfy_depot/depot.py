@@ -24,6 +24,7 @@ from comfy.cli_args import args
 from comfy_depot import budget, hooks, layout, offers, places, survey
 from comfy_depot.access import Access, AccessLog
 from comfy_depot.catalog import Catalogue
+from comfy_depot.checked import CheckedManifests
 from comfy_depot.digests import Digests
 from comfy_depot.errors import DepotError, DiskFull, ModelUnavailable
 from comfy_depot.eviction import Limits, Plan
@@ -60,7 +61,8 @@ class Depot:
         self.options = options
         self.host = host
         self.catalogue = Catalogue(
-            options.model_manifests, allow_pickle=options.allow_pickle, guests=offers.files_of(options)
+            options.model_manifests, allow_pickle=options.allow_pickle, guests=offers.files_of(options),
+            checked=CheckedManifests(options.depot_dir),
         )
         self.offers = offers.Offers(options, self.catalogue, local_path=self.local_path)
         self.lists = Lists(options, on_change=self.catalogue.report)

@@ -29,6 +29,7 @@ BUNDLES = "bundles"  # of the state folder: archives while models are unpacked f
 LONGEST_PART = 200  # bytes: file systems allow 255, and the partial's name adds a digest and an ending
 LONGEST_NAME = 1024
 _UNFINISHED = re.compile(r"(.+)\.[0-9a-f]{8}\.(?:part|bad)")
+_USUAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{,98}[A-Za-z0-9_]")
 FORBIDDEN = frozenset('<>:"|?*\\')
 DEVICES = frozenset(
     ["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in "0123456789")]
@@ -111,6 +112,8 @@ def destination(folder: Path, name: str) -> Path:
 
 def _reason_against(part: str) -> str:
     """Why one component of a name is refused; empty when it is fine."""
+    if _USUAL.fullmatch(part) and part.partition(".")[0].lower() not in DEVICES:
+        return ""  # as nearly all: a catalogue may hold 100,000
     if part == "":
         return "it is absolute or has an empty component"
     if part.startswith("."):
@@ -119,7 +122,7 @@ def _reason_against(part: str) -> str:
         return "a component starts or ends with a blank or ends with a dot"
     if FORBIDDEN.intersection(part):
         return f"it holds one of the characters {' '.join(sorted(FORBIDDEN))}"
-    is_plain = part.isascii() and part.isprintable()  # almost every name, and a catalogue may hold 100,000
+    is_plain = part.isascii() and part.isprintable()
     if not is_plain and any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") for c in part):
         return "it holds control or invisible characters"
     if part.split(".")[0].strip().lower() in DEVICES:

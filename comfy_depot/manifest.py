@@ -10,13 +10,15 @@ generated here. A mistake costs its own entry only; the rest of the file works.
 from __future__ import annotations
 
 import difflib
+import hashlib
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -31,9 +33,16 @@ LARGEST_MANIFEST = 64 << 20
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _FORM = 'The form is {"checkpoints": {"name.safetensors": "https://..."}}.'
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+_USUAL_FIELDS = {"url", "size", "sha256"}
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _SECRET_HEADERS = {"authorization", "cookie", "proxy-authorization", "x-api-key", "private-token"}
 
+SMALLEST_TO_REMEMBER = 256 << 10
+"""Bytes. A smaller manifest is checked in a moment."""
+
+Refused = frozenset[tuple[str, str]]
+"""(folder, name) of entries"""
 Mistake = tuple[tuple[str, ...], str]
 """(path of keys in the file, what is wrong)"""
 
@@ -95,10 +104,12 @@ class Reading:
     entries: tuple[Entry, ...] = ()
     problems: tuple[Problem, ...] = ()
     is_readable: bool = True
+    refused: Refused = frozenset()
+    """The entries with mistakes."""
 
 
 def _check_sha256(text: str) -> str:
-    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+    if not _SHA256.fullmatch(text):
         raise ValueError(f"'{text}' is not a sha256. Write its 64 hexadecimal digits, or leave the field out")
     return text.lower()
 
@@ -172,17 +183,40 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **ManifestForm.model_json_schema()}
 
 
-def read_manifest(file: Path) -> Reading:
+class Checked(Protocol):
+    """Knows which manifests were checked before."""
+
+    def refused_of(self, digest: str) -> Refused | None:
+        """What was refused of the manifest with this sha256; None where it was not checked."""
+
+    def note(self, digest: str, refused: Refused) -> None:
+        """A manifest was checked."""
+
+
+def read_manifest(file: Path, *, checked: Checked | None = None) -> Reading:
     """Read one manifest file. Never raises: what is wrong stands in `problems`."""
     try:
         if file.stat().st_size > LARGEST_MANIFEST:
             largest = f"{LARGEST_MANIFEST >> 20} MiB"
             return _unreadable(file, None, f"larger than {largest}. Split it into several files.")
-        text = file.read_text(encoding="utf-8-sig")
+        body = file.read_bytes()
+        text = io.TextIOWrapper(io.BytesIO(body), encoding="utf-8-sig").read()
     except UnicodeDecodeError as error:
         return _unreadable(file, None, f"not UTF-8 at byte {error.start}. Save it as UTF-8.")
     except OSError as error:
         return _unreadable(file, None, f"cannot be read ({error.strerror}). Check the file and its rights.")
+    if checked is None or len(body) < SMALLEST_TO_REMEMBER:
+        return _read_text(file, text)
+    digest = hashlib.sha256(body).hexdigest()
+    del body
+    refused = checked.refused_of(digest)
+    reading = _read_text(file, text, refused)
+    if refused is None and reading.is_readable:
+        checked.note(digest, reading.refused)
+    return reading
+
+
+def _read_text(file: Path, text: str, refused: Refused | None = None) -> Reading:
     try:
         content, has_repeated_keys = _parse(text)
     except json.JSONDecodeError as error:
@@ -193,7 +227,7 @@ def read_manifest(file: Path) -> Reading:
     if not isinstance(content, dict):
         return _unreadable(file, 1, f"not an object. {_FORM}")
     repeated = list(_repeated_keys(file, text)) if has_repeated_keys else []
-    return _read_content(file, text, content, repeated)
+    return _read_content(file, text, content, repeated, refused)
 
 
 def _parse(text: str) -> tuple[Any, bool]:
@@ -213,7 +247,10 @@ def _unreadable(file: Path, line: int | None, message: str) -> Reading:
     return Reading(file, problems=(Problem(file.name, line, message),), is_readable=False)
 
 
-def _read_content(file: Path, text: str, content: dict[str, Any], repeated: list[Problem]) -> Reading:
+def _read_content(
+    file: Path, text: str, content: dict[str, Any], repeated: list[Problem], refused: Refused | None
+) -> Reading:
+    """`refused`: the entries in which there are mistakes, where that is known."""
     entries: list[Entry] = []
     mistakes: list[Mistake] = []
     for folder, models in content.items():
@@ -224,13 +261,15 @@ def _read_content(file: Path, text: str, content: dict[str, Any], repeated: list
             continue
         for name, value in models.items():
             try:
-                entries.append(read_entry(folder, name, value))
+                is_good = refused is not None and (folder, name) not in refused
+                entries.append((_entry_of if is_good else read_entry)(folder, name, value))
             except ValueError as error:
                 where = f"'{told(name)}' in '{told(folder)}'"
                 mistakes.append(((folder, name), f"{where}: {told(str(error), 800)}."))
     problems = [*locate(file.name, text, mistakes), *repeated]
     problems.sort(key=lambda problem: problem.line or 0)
-    return Reading(file, tuple(entries), tuple(problems))
+    found = frozenset((path[0], path[-1]) for path, _ in mistakes if len(path) == 2)
+    return Reading(file, tuple(entries), tuple(problems), refused=found)
 
 
 def told(text: str, most: int = 200) -> str:
@@ -261,6 +300,9 @@ def read_entry(folder: str, name: str, value: Any) -> Entry:
         return Entry(folder, name, (_check_kind(name, check_url(value)),))
     if not isinstance(value, dict):
         raise ValueError('the value is no url and no object. Write "https://..." or {"url": "https://..."}')
+    if _is_usual(value):
+        _check_kind(name, check_url(value["url"]))
+        return _entry_of(folder, name, value)
     try:
         form = EntryForm.model_validate(value)
     except ValidationError as error:
@@ -275,6 +317,32 @@ def read_entry(folder: str, name: str, value: Any) -> Entry:
         _check_kind(name, url)
     return Entry(folder, name, urls, form.size, form.sha256, MappingProxyType(form.headers), form.group,
                  form.license, form.gated, bundle)
+
+
+def _is_usual(value: dict[str, Any]) -> bool:
+    """Whether an object has the form that nearly all have, so that only its url is to be checked."""
+    size, sha256 = value.get("size", 1), value.get("sha256", "0" * 64)
+    return (value.keys() <= _USUAL_FIELDS and isinstance(value.get("url"), str)
+            and type(size) is int and size > 0
+            and isinstance(sha256, str) and _SHA256.fullmatch(sha256) is not None)
+
+
+def _entry_of(folder: str, name: str, value: str | dict[str, Any]) -> Entry:
+    """The entry of a value that was checked."""
+    if isinstance(value, str):
+        return Entry(folder, name, (value,))
+    get = value.get
+    url, sha256, headers, bundle = get("url"), get("sha256"), get("headers"), get("bundle")
+    return Entry(
+        folder, name, tuple(get("urls") or ()) if url is None else (url,), get("size"),
+        None if sha256 is None else sha256.lower(), MappingProxyType(headers) if headers else _NO_HEADERS,
+        get("group"), get("license"), get("gated", False), None if bundle is None else _bundle_of(bundle),
+    )
+
+
+def _bundle_of(value: dict[str, Any]) -> Bundle:
+    sha256 = value.get("sha256")
+    return Bundle(value["member"], value.get("size"), None if sha256 is None else sha256.lower())
 
 
 def _check_bundle(name: str, bundle: Bundle) -> Bundle:

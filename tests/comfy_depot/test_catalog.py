@@ -318,7 +318,7 @@ def test_a_manifest_that_may_be_read_at_last_is_read(
 ) -> None:
     file = depot_world.write_manifest({"loras": {"a.safetensors": URL}})
 
-    def refuse(path: Path) -> Reading:
+    def refuse(path: Path, **how: object) -> Reading:
         return Reading(path, is_readable=False)  # root, who runs tests, may read everything
 
     with monkeypatch.context() as patch:
