@@ -25,6 +25,7 @@ from comfy_depot.growth import Growth
 from comfy_depot.journal import Pieces, Record, Validator
 from comfy_depot.layout import Place
 from comfy_depot.manifest import Entry
+from comfy_depot.piece_hashes import PieceCheck, PieceHashes
 from comfy_depot.prefix import PrefixDigest
 from comfy_depot.pull import Kept, Pull, Reopened
 from comfy_depot.room import Shortage, explain, still_to_come
@@ -48,6 +49,7 @@ class Download:
     progress: Progress
     resumed: bool = False
     digest: PrefixDigest | None = None
+    pieces: PieceCheck | None = None
     in_windows: bool = True
     growth: Growth | None = None
     only: Pieces | None = None
@@ -191,11 +193,12 @@ class Download:
         )
         if remote.ranges and remote.validator.size:
             self.services.streams.see(self.place, self.entry.key, kept.pieces)
-        if remote.validator.size is None or kept.bytes_done < remote.validator.size:
-            self._pull(url, remote, kept)
-        if not self.entry.sha256 and self._resolve(url).validator != remote.validator:
-            raise Changed
         try:
+            if remote.validator.size is None or kept.bytes_done < remote.validator.size:
+                self._pull(url, remote, kept)
+            is_proven = self.entry.sha256 or self.entry.pieces
+            if not is_proven and self._resolve(url).validator != remote.validator:
+                raise Changed
             self._verify(url)
         except WrongContent:
             if not self.resumed:
@@ -282,7 +285,9 @@ class Download:
     def _drop_digest(self) -> None:
         if self.digest is not None:
             self.digest.close()
-        self.digest = None
+        if self.pieces is not None:
+            self.pieces.close()
+        self.digest = self.pieces = None
 
     def _quarantine(self) -> None:
         """Keep one bad copy aside, for whoever wants to know what the source sent."""
@@ -331,6 +336,8 @@ class Download:
         is_long = self.only is None and (remote.validator.size or 0) >= LEAST_TO_DIGEST_AHEAD
         if self.entry.sha256 and remote.ranges and is_long:
             self.digest = self.digest or PrefixDigest(self.place.partial)
+        if self.entry.pieces and self.only is None and remote.ranges and remote.validator.size:
+            self.pieces = self.pieces or self._piece_check(self.entry.pieces)
         pull = Pull(
             self.entry,
             self.place,
@@ -344,6 +351,7 @@ class Download:
             self._await_turn,
             self.growth,
             self.only,
+            self.pieces,
         )
         try:
             pull.run()
@@ -376,6 +384,9 @@ class Download:
                 f"'{entry.key}': {where} sent {size} bytes and the manifest promises {entry.size}. "
                 "The file is quarantined; correct the manifest or choose another url."
             )
+        if entry.pieces:
+            self.pieces = self.pieces or self._piece_check(entry.pieces)
+            self.pieces.finish(self.place.partial, self.progress.check)
         if entry.sha256:
             found = self._sha256()
             if found != entry.sha256.lower():
@@ -384,6 +395,17 @@ class Download:
                     f"{entry.sha256.lower()}. The file is quarantined as {self.place.quarantine}; "
                     "correct the manifest or choose another url."
                 )
+
+    def _piece_check(self, pieces: PieceHashes) -> PieceCheck:
+        """The comparison of the partial's pieces; WrongContent when there are more or fewer."""
+        size = _size_of(self.place.partial)
+        if not pieces.fits(size):
+            raise WrongContent(
+                f"'{self.entry.key}': the source sends {size} bytes, and the manifest has "
+                f"{len(pieces.digests)} pieces of {pieces.length}. "
+                "Correct the manifest or choose another url."
+            )
+        return PieceCheck(self.place.partial, pieces, size, self.entry.key)
 
     def _sha256(self) -> str:
         """The digest of the partial. One computed on the way is believed when it is the promised one only."""

@@ -26,6 +26,7 @@ from pydantic_core import ErrorDetails
 from comfy_depot.errors import UnsafeName
 from comfy_depot.json_lines import key_lines
 from comfy_depot.layout import safe_name
+from comfy_depot.piece_hashes import LEAST_BYTES, PieceHashes
 from comfy_depot.schemes import check_url, local_file
 
 LARGEST_MANIFEST = 64 << 20
@@ -74,6 +75,7 @@ class Entry:
     license: str | None = None
     gated: bool = False
     bundle: Bundle | None = None
+    pieces: PieceHashes | None = None
     """Where the file is inside the archive that the urls name; `size` and `sha256` are the file's own."""
     is_anonymous: bool = False
     """Whether none of this server's tokens are sent for it: somebody else than its owner has named it."""
@@ -114,6 +116,12 @@ def _check_sha256(text: str) -> str:
     return text.lower()
 
 
+def _check_blake2b(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise ValueError(f"'{text}' is not a blake2b of 32 bytes. Write its 64 hexadecimal digits")
+    return text.lower()
+
+
 def _check_headers(headers: dict[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name) or re.search(r"[\x00-\x1f\x7f]", value):
@@ -147,6 +155,28 @@ class BundleForm(BaseModel):
                           "unless the model has a sha256 of its own.")
 
 
+class PiecesForm(BaseModel):
+    """Digests of the pieces of the file, in order, all of one kind."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, title="Pieces")
+
+    bytes: Annotated[int, Field(ge=LEAST_BYTES)] = Field(description="Of each piece but the last.")
+    sha256: list[Annotated[str, AfterValidator(_check_sha256)]] | None = Field(None, min_length=1)
+    blake2b: list[Annotated[str, AfterValidator(_check_blake2b)]] | None = Field(
+        None, min_length=1, description="With 32 bytes.")
+
+    def hashes(self, size: int | None) -> PieceHashes:
+        """The same, checked; ValueError says what does not fit."""
+        if (self.sha256 is None) == (self.blake2b is None):
+            raise ValueError('"pieces" holds one list, "sha256" or "blake2b", not both')
+        found = PieceHashes(self.bytes, "blake2b" if self.sha256 is None else "sha256",
+                            tuple(self.sha256 or self.blake2b or ()))
+        if size is not None and not found.fits(size):
+            raise ValueError(f'"pieces" holds {len(found.digests)} digests, and a file of {size} bytes has '
+                             f"{-(-size // found.length)} pieces of {found.length}. Correct one of them")
+        return found
+
+
 class EntryForm(BaseModel):
     """The object form of an entry."""
 
@@ -160,6 +190,8 @@ class EntryForm(BaseModel):
     size: Annotated[int, Field(gt=0)] | None = Field(None, description="Bytes.")
     sha256: Annotated[str, AfterValidator(_check_sha256)] | None = Field(
         None, description="64 hexadecimal digits.")
+    pieces: PiecesForm | None = Field(
+        None, description="Digests of the file's pieces, which are compared while it arrives.")
     headers: Annotated[dict[str, str], AfterValidator(_check_headers)] = Field(
         default_factory=dict, description="Sent to the url's own host only; $NAME: the environment.")
     group: str | None = Field(None, description="A word of your own to sort by.")
@@ -315,8 +347,11 @@ def read_entry(folder: str, name: str, value: Any) -> Entry:
         bundle = _check_bundle(name, Bundle(form.bundle.member, form.bundle.size, form.bundle.sha256))
     for url in urls if bundle is None else ():
         _check_kind(name, url)
+    if form.pieces is not None and bundle is not None:
+        raise ValueError('"pieces" cannot be compared for a member of a bundle. Take the field out')
+    pieces = None if form.pieces is None else form.pieces.hashes(form.size)
     return Entry(folder, name, urls, form.size, form.sha256, MappingProxyType(form.headers), form.group,
-                 form.license, form.gated, bundle)
+                 form.license, form.gated, bundle, pieces)
 
 
 def _is_usual(value: dict[str, Any]) -> bool:
@@ -381,6 +416,10 @@ def check_name(name: str) -> None:
 
 
 def _explain(details: ErrorDetails) -> str:
+    if details["loc"][:1] == ("pieces",) and details["type"] != "value_error":
+        return (f"'{'.'.join(map(str, details['loc'][:2]))}' is wrong ({details['msg']}). "
+                f'The form is {{"bytes": {16 << 20}, "sha256": ["...", ...]}}, or "blake2b", '
+                f"with at least {LEAST_BYTES} bytes")
     where = ".".join(map(str, details["loc"][:2 if details["loc"][:1] == ("bundle",) else 1])) or "the object"
     if details["type"] == "extra_forbidden":
         known = [f"bundle.{field}" for field in BundleForm.model_fields] if "." in where else [

@@ -13,6 +13,7 @@ from comfy_depot.growth import Growth
 from comfy_depot.journal import Pieces, Record
 from comfy_depot.layout import Place
 from comfy_depot.manifest import Entry
+from comfy_depot.piece_hashes import PieceCheck
 from comfy_depot.prefix import PrefixDigest
 from comfy_depot.services import Priority, Progress, Services
 from comfy_depot.sources import Busy, Remote
@@ -54,6 +55,7 @@ class Pull:
     """The promise of room that grows, for a file of unknown size."""
     only: Pieces | None = None
     """These pieces are wanted; None: all."""
+    pieces: PieceCheck | None = None
 
     def __post_init__(self) -> None:
         self.is_journalled = bool(self.remote.ranges and self.remote.validator.size)
@@ -95,9 +97,12 @@ class Pull:
         """The windows, in order when a digest can follow them and aria2 can begin in the middle."""
         if not self.is_journalled:
             return [Window(self.place.partial, Pieces(0), {})]
+        is_counted = self.services.limits.most_requests(self.remote.host) > 0
+        share = windows.LARGE_SHARE if is_counted else windows.SHARE
         for in_order in (self.in_order, False):
             planned = windows.plan_windows(
-                self.place, self.kept.pieces, self.kept.blocks, in_order=in_order, only=self.only
+                self.place, self.kept.pieces, self.kept.blocks, in_order=in_order, only=self.only,
+                share=share,
             )
             if len(planned) == 1 or (self._may_use_head(planned[1]) and windows.link(planned)):
                 break
@@ -117,6 +122,8 @@ class Pull:
             )
         if self.digest is not None:
             self.digest.allow(self.watch.bytes_in_order)
+        if self.pieces is not None:
+            self.pieces.allow(self.watch.pieces)
         if self.is_journalled:
             self.services.streams.see(self.place, self.entry.key, self.watch.pieces)
         for window in self.windows:

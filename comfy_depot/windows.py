@@ -24,6 +24,7 @@ from comfy_depot.layout import Place
 LEAST_PIECES = 16  # of a window
 MOST_WINDOWS = 24
 SHARE = 1 / 16  # of what is missing, and no more than half of what is left
+LARGE_SHARE = 1 / 2  # where requests are counted, since each window costs one per connection
 SECONDS_AHEAD = 0.4  # twice the time between two looks
 
 
@@ -80,16 +81,17 @@ class Window:
 
 
 def plan_windows(
-    place: Place, kept: Pieces, blocks: dict[int, int], *, in_order: bool, only: Pieces | None = None
+    place: Place, kept: Pieces, blocks: dict[int, int], *, in_order: bool, only: Pieces | None = None,
+    share: float = SHARE,
 ) -> list[Window]:
     """The windows of what is missing; one when no order is asked for or there is little to come.
 
-    With `only` nothing else is wanted.
+    With `only` nothing else is wanted. Each window is at most a `share` of it, and half of what is left.
     """
     rest = [index for index in range(kept.count)
             if index not in kept and (only is None or index in only)]
     cuts: list[list[int]] = []
-    most = max(LEAST_PIECES, math.ceil(len(rest) * SHARE))
+    most = max(LEAST_PIECES, math.ceil(len(rest) * share))
     while in_order and len(rest) >= 2 * LEAST_PIECES and len(cuts) < MOST_WINDOWS - 1:
         count = min(most, len(rest) // 2)
         cuts.append(rest[:count])

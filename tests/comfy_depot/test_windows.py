@@ -42,6 +42,8 @@ def test_every_missing_piece_is_in_one_window_and_windows_follow_each_other(tmp_
     assert len(windows.plan_windows(place, kept, {}, in_order=False)) == 1
     long = windows.plan_windows(place, Pieces(7000 * MIB), {}, in_order=True)
     assert [window.bytes_wanted // MIB for window in long] == [438] * 14 + [434, 217, 108, 54, 27, 28]
+    few = windows.plan_windows(place, Pieces(200 * MIB), {}, in_order=True, share=windows.LARGE_SHARE)
+    assert [window.bytes_wanted // MIB for window in few] == [100, 50, 25, 25]
 
 
 def test_aria2_is_told_that_all_else_is_there(tmp_path: Path) -> None:
