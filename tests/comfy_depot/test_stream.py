@@ -141,6 +141,7 @@ def test_a_stopped_and_resumed_download_streams_all_tensors(tmp_path: Path) -> N
         transfer = ours.fetch(what, file)
         with streams.wanted(file), pytest.raises(TransferCancelled):
             until(lambda: transfer.bytes_done > 2 * MIB)
+            origin.total.rate = 1000
             transfer.stop()
             transfer.wait()
         origin.total.rate = None
@@ -281,10 +282,13 @@ def test_a_wrong_model_is_an_error_on_the_node_and_a_cancelled_prompt_keeps_no_t
                 folder_paths.get_full_path_or_raise("checkpoints", "a.safetensors")
             assert any("a.safetensors" in file for file in opened)
             before = origin.bytes_sent()
-            stop = threading.Thread(
-                target=lambda: (until(lambda: origin.bytes_sent() > before + MIB),
-                                setattr(depot_world, "interruption", KeyboardInterrupt()))
-            )
+
+            def interrupt() -> None:
+                until(lambda: origin.bytes_sent() > before + MIB)
+                origin.total.rate = 1000
+                depot_world.interruption = KeyboardInterrupt()
+
+            stop = threading.Thread(target=interrupt)
             stop.start()
             with pytest.raises(KeyboardInterrupt):
                 folder_paths.get_full_path_or_raise("checkpoints", "b.safetensors")
