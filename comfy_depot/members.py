@@ -47,6 +47,7 @@ class MemberDownload(Download):
         self._alone = threading.Lock()  # against writing for somebody who has left
         self._has_left = False
         self._file: IO[bytes] | None = None
+        self._is_unverified = False
         self._digest: Any = None
 
     @property
@@ -75,7 +76,7 @@ class MemberDownload(Download):
         """Take no more bytes."""
         with self._alone:
             self._has_left = True
-            self._close()
+            self._give_up()
 
     # -- on the thread of whoever holds the archive's lease
 
@@ -86,10 +87,9 @@ class MemberDownload(Download):
 
     def refuse(self, error: DepotError) -> None:
         """It gets nothing, for this reason."""
-        if self.refusal is None:
-            self.refusal = error
         with self._alone:
-            self._close()
+            self.refusal = self.refusal or error
+            self._give_up()
 
     def begin(self, member: Member) -> None:
         """A member that it waits for comes now."""
@@ -104,6 +104,7 @@ class MemberDownload(Download):
                 )
             self._discard_partial()
             self._promise_room(member.size)
+            self._is_unverified = True
             self._file = open(self.place.partial, "wb", buffering=0)  # noqa: SIM115 - closed by _close
             self._digest = hashlib.sha256() if self.entry.sha256 else None
             self.progress.tell(state="unpacking", bytes_done=0, bytes_total=member.size, bytes_per_second=0)
@@ -134,6 +135,7 @@ class MemberDownload(Download):
                     raise Changed from None
                 self._quarantine()
                 raise
+            self._is_unverified = False
 
     def wrong(self, reason: str, url: str | None = None) -> WrongContent:
         """The error of an archive or a member that cannot be used."""
@@ -151,6 +153,14 @@ class MemberDownload(Download):
         if self._file is not None:
             self._file.close()
         self._file = None
+
+    def _give_up(self) -> None:
+        """Half a member is of no use to anybody."""
+        self._close()
+        if self._is_unverified:
+            self._is_unverified = False
+            with contextlib.suppress(OSError):
+                self._discard_partial()
 
     def _shown(self, url: str) -> str:
         return f"{sources.shown(url)} (member '{self.member}')"
@@ -172,12 +182,10 @@ class _Refusing:
         if not isinstance(error, (DepotError, OSError)):
             return False
         want = self.want
-        want._close()
         if not isinstance(error, DepotError):
             error = want._full_by_now() if error.errno in NO_ROOM else want._disk_error(error)
         want.refusal = error
-        with contextlib.suppress(OSError):  # half a member is of no use to anybody
-            want._discard_partial()
+        want._give_up()
         return True
 
 

@@ -72,6 +72,7 @@ class PackedTar(TarArchive):
     is_seekable = False
 
     def __init__(self, source: Bytes, compression: str) -> None:
+        self._bytes_packed = source.size
         self._unpacked = _Unpacked(source, compression)
         super().__init__(self._unpacked)
         if not is_header(self._source.read_at(0, BLOCK)):
@@ -82,7 +83,9 @@ class PackedTar(TarArchive):
 
     def members(self) -> Iterator[Member]:
         """Walk to the end, and through what stands behind it: only there a checksum may follow."""
-        yield from super().members()
+        for member in super().members():
+            check_ratio(member.end, self._bytes_packed, f"with its member {member.name[:200]!r} it")
+            yield member
         position = self._unpacked.position
         while chunk := self._unpacked.read_at(position, CHUNK_BYTES):
             position += len(chunk)
@@ -159,6 +162,8 @@ class _Walk:
             raise ArchiveRefused(f"{what} in it has a size, so that its end is uncertain. {_ADVICE}")
         name = self.attributes.get("path") or self.name or _name_of(header)
         check_name(name)
+        if self.position + size > self.source.size:
+            raise cut_off(f"its member {name[:200]!r} is longer than all that can be there: it")
         data, self.position = self.position, self.position + -(-size // BLOCK) * BLOCK
         return Member(plain(name), size, begin, data + size, _problem(kind, name, self.attributes), data)
 
@@ -234,7 +239,7 @@ class _Unpacked:
     """`Bytes` of what comes out of a decompressor; offsets only grow, but for the last block that was
     read."""
 
-    size = 1 << 62
+    size = 1 << 62  # nobody knows
 
     def __init__(self, source: Bytes, compression: str) -> None:
         self._source, self._compression = source, compression
