@@ -60,9 +60,6 @@ class Member:
 class Archive(Protocol):
     """An opened archive."""
 
-    is_seekable: bool
-    """Whether members may be read in any order, and the others left out."""
-
     def members(self) -> Iterator[Member]:
         """All members in order. Of an archive that only goes forwards, once, and each before the next."""
 
@@ -88,6 +85,13 @@ def open_archive(source: Bytes) -> Archive:
         f"{what}. Models are read from zip, tar, tar.gz, tar.xz and tar.zst: pack it anew as one of these, "
         "or take 'bundle' out of the entry where the url is the model itself."
     )
+
+
+def is_packed(head: bytes) -> bool:
+    """Whether an archive with these first bytes is compressed as a whole: no part can be left out."""
+    from comfy_depot.tar_archive import COMPRESSIONS
+
+    return head.startswith(tuple(COMPRESSIONS))
 
 
 _OTHERS = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!": "rar", b"BZh": "bzip2"}

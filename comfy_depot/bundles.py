@@ -89,23 +89,26 @@ class Bundles:
     def lead(self, leader: MemberDownload, url: str) -> None:
         """Serve all who wait for the leader's archive; the caller holds its lease."""
         key = key_of(leader.entry)
-        with self._lock:
-            wants = [want for want in self._wants[key] if not want.is_served]
-        work = ArchiveDownload(self, key, wants, leader)
+        work = ArchiveDownload(self, key, leader)
         use = Use.RESUME
         try:
             work.run_from(url)
             use = Use.OTHERS if work.is_whole_only else Use.NONE
         except DownloadFailed as error:
             use = Use.RESUME if isinstance(error, (Busy, DiskFull)) else Use.NONE
-            for want in wants:
+            for want in work.take_all():
                 want.refuse(same_for(want, error, leader))
         finally:
             work.close()
-            for want in wants:
+            for want in work.wants:
                 want.archive_is_for = use
-        for want in wants:
+        for want in work.wants:
             want.is_served = True
+
+    def waiting(self, key: str) -> list[MemberDownload]:
+        """Those who wait for members of an archive now."""
+        with self._lock:
+            return [want for want in self._wants.get(key, ()) if not want.is_served]
 
     def place(self, key: str) -> Place:
         """Where an archive lies in the state folder; its lock is the lease wherever the archive lies."""
@@ -151,9 +154,7 @@ def remove(place: Place) -> None:
 class ArchiveDownload(Download):
     """As much of an archive as those who wait need, and their members out of it."""
 
-    def __init__(
-        self, bundles: Bundles, key: str, wants: list[MemberDownload], leader: MemberDownload
-    ) -> None:
+    def __init__(self, bundles: Bundles, key: str, leader: MemberDownload) -> None:
         bundle = leader.entry.bundle
         assert bundle is not None
         entry = replace(leader.entry, size=bundle.size, sha256=bundle.sha256, bundle=None)
@@ -162,7 +163,9 @@ class ArchiveDownload(Download):
             woken=leader.progress.woken,
         )
         super().__init__(entry, bundles.place(key), bundles.services, progress)
-        self.bundles, self.key, self.wants, self.leader = bundles, key, wants, leader
+        self.bundles, self.key, self.leader = bundles, key, leader
+        self.wants: list[MemberDownload] = [leader]
+        """Those who are served: whoever waits when the parts to fetch are chosen, else when all has come."""
         self.is_whole_only = False
         """Whether the last try could not leave anything out, at a source that lets us keep what came."""
         self._is_unpacking = False
@@ -175,6 +178,11 @@ class ArchiveDownload(Download):
             if isinstance(error, DepotError):
                 raise
             raise self._disk_error(error) from error
+
+    def take_all(self) -> list[MemberDownload]:
+        """From now on it works for all who wait at this moment."""
+        self.wants = list(dict.fromkeys([*self.wants, *self.bundles.waiting(self.key)]))
+        return self.wants
 
     def close(self) -> None:
         """Give back the room; the archive itself is up to `Bundles`."""
@@ -189,7 +197,8 @@ class ArchiveDownload(Download):
     def _tell_all(self) -> None:
         """All who wait show how far the archive is."""
         ours = self.progress
-        for want in self.wants if not self._is_unpacking else ():
+        wants = self.wants if self.only is not None else self.bundles.waiting(self.key)
+        for want in wants if not self._is_unpacking else ():
             if want.is_waiting:
                 want.progress.tell(state=ours.state, bytes_done=ours.bytes_done, bytes_total=ours.bytes_total,
                                    bytes_per_second=ours.bytes_per_second, source=ours.source)
@@ -201,6 +210,7 @@ class ArchiveDownload(Download):
         self.progress.tell(state="resolving", source="library")
         try:
             with _opened(file) as source:
+                self.take_all()
                 self._unpack(url, source)
         except ArchiveRefused as refusal:
             raise self.leader.wrong(str(refusal), url) from None
@@ -245,6 +255,7 @@ class ArchiveDownload(Download):
                 self._unpack(url, _PartlyHere(parts.remote, here, parts.wanted))
             return
         self._verify_archive(url)
+        self.take_all()
         with _opened(self.place.partial) as source:
             self._unpack(url, source)
 
@@ -268,6 +279,7 @@ class ArchiveDownload(Download):
     def _parts(self, remote: Remote) -> _Parts | None:
         """What of the archive is needed, or None when that is all of it."""
         validator = remote.validator
+        self.take_all()
         must_prove = self.entry.sha256 and not all(want.entry.sha256 for want in self.wants)
         if not remote.ranges or not validator.size or must_prove or not (validator.etag or
         validator.last_modified):
@@ -277,11 +289,9 @@ class ArchiveDownload(Download):
             before_each=lambda: self._await_turn(remote.host, 1),
         )
         try:
-            archive = archives.open_archive(source)
-            if not archive.is_seekable:
+            if archives.is_packed(source.read_at(0, 512)):
                 return None
-            wanted = self._named(archive)
-            return _Parts(source, wanted)
+            return _Parts(source, self._named(archives.open_archive(source)))
         except Scattered:
             return None
 

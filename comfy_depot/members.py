@@ -43,6 +43,9 @@ class MemberDownload(Download):
     refusal: DepotError | None = None
     archive_is_for: Use = Use.RESUME
 
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
     def __post_init__(self) -> None:
         self._alone = threading.Lock()  # against writing for somebody who has left
         self._has_left = False

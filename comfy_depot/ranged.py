@@ -15,7 +15,7 @@ from comfy_depot.manifest import Entry
 from comfy_depot.sources import Busy, Remote
 
 FIRST_AHEAD, MOST_AHEAD = 4 << 10, 256 << 10
-MOST_REQUESTS = 200
+MOST_REQUESTS = 100
 MOST_BYTES = 64 << 20
 
 

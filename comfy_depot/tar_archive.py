@@ -46,8 +46,6 @@ _ADVICE = "Take the model from elsewhere, or pack it anew with plain files."
 class TarArchive:
     """See `archives.Archive`; a plain tar."""
 
-    is_seekable = True
-
     def __init__(self, source: Bytes) -> None:
         self._source = source
 
@@ -68,8 +66,6 @@ class TarArchive:
 
 class PackedTar(TarArchive):
     """A compressed tar: it goes forwards only, and every byte that comes out is counted."""
-
-    is_seekable = False
 
     def __init__(self, source: Bytes, compression: str) -> None:
         self._bytes_packed = source.size
@@ -341,16 +337,16 @@ class _Xz:
 
 class _Zst(_Xz):
     def _make(self) -> Any:
-        zstd = _zstd()
-        if zstd is None:
+        module = zstd()
+        if module is None:
             raise ArchiveRefused(
                 "it is compressed with zstd, which this Python cannot read. Run: pip install backports.zstd"
             )
         window = MOST_DECODER_BYTES.bit_length() - 1
-        return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: window})
+        return module.ZstdDecompressor(options={module.DecompressionParameter.window_log_max: window})
 
 
-def _zstd() -> Any:
+def zstd() -> Any:
     """The module for zstd: in the standard library from Python 3.14 on, as a package before; None without."""
     for name in ("compression.zstd", "backports.zstd"):
         with contextlib.suppress(ImportError):
@@ -360,8 +356,8 @@ def _zstd() -> Any:
 
 def _stream_errors() -> tuple[type[Exception], ...]:
     """What decompressors raise for a stream that is not as it should be."""
-    zstd = _zstd()
-    return (zlib.error, lzma.LZMAError, ValueError, *(() if zstd is None else (zstd.ZstdError,)))
+    module = zstd()
+    return (zlib.error, lzma.LZMAError, ValueError, *(() if module is None else (module.ZstdError,)))
 
 
 _DECODERS: Mapping[str, type[_Decoder]] = MappingProxyType({"gz": _Gz, "xz": _Xz, "zst": _Zst})

@@ -36,8 +36,6 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, O
 class ZipArchive:
     """See `archives.Archive`."""
 
-    is_seekable = True
-
     def __init__(self, source: Bytes) -> None:
         self._size = source.size
         source.read_at(max(0, source.size - TAIL_BYTES), TAIL_BYTES)  # in one go, where reading is a request

@@ -11,15 +11,23 @@ from typing import Any
 
 import pytest
 
+from comfy_depot import cli, tar_archive
+from comfy_depot.archives import Scattered
+from comfy_depot.bundles import key_of
+from comfy_depot.errors import DownloadFailed, TransferCancelled, WrongContent
+from comfy_depot.eviction import Limits
 from comfy_depot.manifest import Bundle, Entry
+from comfy_depot.ranged import RemoteBytes
+from comfy_depot.sources import resolve
 from comfy_depot.transfers import Transfer, Transfers
-from tests.fakes.fetching import transfers
+from tests.comfy_depot.world import World
+from tests.fakes.fetching import transfers, until
 from tests.fakes.origin import Fault, Origin, safetensors, sha256, weights
 
 MIB = 1 << 20
-A, B, C = safetensors(3 * MIB, 1), safetensors(5 * MIB, 2), safetensors(40_000, 3)
-BODIES = {"loras/a.safetensors": A, "b.safetensors": B, "deep/er/c.safetensors": C,
-          "junk.bin": weights(20 << 20)}
+A, B, C = safetensors(3 * MIB // 2, 1), safetensors(5 * MIB // 2, 2), safetensors(40_000, 3)
+SMALL = {"a.safetensors": C, "deep/er/b.safetensors": safetensors(150_000, 4)}
+BODIES = {"a.safetensors": A, "deep/er/b.safetensors": B, "c.safetensors": C}
 
 
 def zipped(bodies: dict[str, bytes], *, method: int = zipfile.ZIP_STORED) -> bytes:
@@ -40,15 +48,20 @@ def tarred(bodies: dict[str, bytes], mode: str = "w:", **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-FAST_GZ = {"mode": "w:gz", "compresslevel": 1}
+LONG = "sub/" + "long/" * 30 + "d.safetensors"  # more than fits into a plain header of a tar
 FORMS = {
     "zip, stored": lambda bodies: zipped(bodies),
     "zip, deflated": lambda bodies: zipped(bodies, method=zipfile.ZIP_DEFLATED),
     "tar": lambda bodies: tarred(bodies, format=tarfile.PAX_FORMAT),
     "tar of GNU": lambda bodies: tarred(bodies, format=tarfile.GNU_FORMAT),
-    "tar.gz": lambda bodies: tarred(bodies, **FAST_GZ),
-    "tar.xz": lambda bodies: tarred(bodies, mode="w:xz", preset=0),
+    "tar.gz": lambda bodies: tarred(bodies, "w:gz", compresslevel=1),
+    "tar.xz": lambda bodies: tarred(bodies, "w:xz", preset=0),
+    "tar.zst": lambda bodies: zstd().compress(tarred(bodies)),
 }
+
+
+def zstd() -> Any:
+    return tar_archive.zstd() or pytest.skip("tar.zst needs the package backports.zstd")
 
 
 @pytest.fixture(scope="module")
@@ -57,24 +70,28 @@ def origin() -> Iterator[Origin]:
         yield running
 
 
+@pytest.fixture
+def ours(tmp_path: Path) -> Iterator[Transfers]:
+    with transfers(tmp_path) as made:
+        yield made
+
+
 @pytest.fixture(autouse=True)
-def _forget(request: pytest.FixtureRequest) -> None:
-    if "origin" in request.fixturenames:
-        request.getfixturevalue("origin").log.clear()
+def _forget(origin: Origin) -> None:
+    origin.log.clear()
+    origin.total.rate = None
 
 
-def member(url: str, name: str, *, as_name: str = "", archive: Bundle | None = None, **fields: Any) -> Entry:
-    told = archive or Bundle(name)
-    return Entry("loras", as_name or name.rpartition("/")[2], (url,), bundle=told, **fields)
+def member(*urls: str, name: str, as_name: str = "", archive: Bundle | None = None, **fields: Any) -> Entry:
+    return Entry("loras", as_name or name.rpartition("/")[2], urls, bundle=archive or Bundle(name), **fields)
 
 
-def start(ours: Transfers, folder: Path, entry: Entry) -> Transfer:
-    return ours.fetch(entry, folder / "models" / entry.name)
+def start(ours: Transfers, entry: Entry) -> Transfer:
+    return ours.fetch(entry, ours.options.depot_dir.parent / "models" / entry.name)
 
 
-def fetch(folder: Path, entry: Entry, **options: Any) -> Path:
-    with transfers(folder, **options) as ours:
-        return start(ours, folder, entry).wait()
+def start_all(ours: Transfers, url: str) -> list[Transfer]:
+    return [start(ours, member(url, name=name)) for name in BODIES]
 
 
 def left_over(folder: Path) -> list[str]:
@@ -84,53 +101,229 @@ def left_over(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_member_arrives_verified_and_nothing_is_left_of_the_archive(
-    tmp_path: Path, origin: Origin, form: str
+def test_a_member_arrives_verified_and_nothing_is_left(tmp_path: Path, ours: Transfers, form: str) -> None:
+    (tmp_path / "pack").write_bytes(FORMS[form]({**SMALL, LONG: C}))
+    for name, body in (("deep/er/b.safetensors", SMALL["deep/er/b.safetensors"]), (LONG, C)):
+        wanted = member(str(tmp_path / "pack"), name=name, size=len(body), sha256=sha256(body))
+        file = start(ours, wanted).wait()
+        assert file == tmp_path / "models" / wanted.name and file.read_bytes() == body
+    assert left_over(tmp_path) == []
+
+
+@pytest.mark.parametrize("form", ["zip, stored", "tar"])
+def test_a_single_member_is_fetched_without_the_rest(
+    tmp_path: Path, origin: Origin, ours: Transfers, form: str
 ) -> None:
-    url = origin.put("/pack", FORMS[form]({"a.safetensors": C, "sub/b.safetensors": A}))
-    file = fetch(tmp_path, member(url, "sub/b.safetensors", size=len(A), sha256=sha256(A)))
-    assert file == tmp_path / "models" / "b.safetensors" and file.read_bytes() == A
-    assert left_over(tmp_path) == []
-
-
-@pytest.mark.parametrize("form", ["zip, stored", "tar", "tar of GNU"])
-def test_a_single_member_is_fetched_without_the_rest(tmp_path: Path, origin: Origin, form: str) -> None:
-    archive = FORMS[form](BODIES)
+    archive = FORMS[form]({**BODIES, "junk.bin": weights(24 * MIB)})
     url = origin.put("/pack", archive)
-    assert fetch(tmp_path, member(url, "loras/a.safetensors", sha256=sha256(A))).read_bytes() == A
-    assert len(A) <= origin.bytes_sent() <= len(A) + 2.5 * MIB < len(archive) / 4
+    wanted = member(url, name="deep/er/b.safetensors", sha256=sha256(B))
+    file = start(ours, wanted).wait()
+    assert file.read_bytes() == B
+    assert len(B) <= origin.bytes_sent() <= len(B) + 2.5 * MIB < len(archive) / 4
     origin.log.clear()
-    assert fetch(tmp_path, member(url, "deep/er/c.safetensors")).read_bytes() == C
+    assert start(ours, member(url, name="c.safetensors")).wait().read_bytes() == C
     assert origin.bytes_sent() <= len(C) + MIB // 4, "a small member comes without aria2's pieces"
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_members_that_are_asked_at_once_are_one_download(tmp_path: Path, origin: Origin, form: str) -> None:
-    bodies = {"a.safetensors": A, "b.safetensors": B, "c.safetensors": C}
-    archive = FORMS[form](bodies)
-    url = origin.put("/pack", archive, rate=20 * MIB)
-    with transfers(tmp_path) as ours:
-        running = [start(ours, tmp_path, member(url, name)) for name in bodies]
-        assert [transfer.wait().read_bytes() for transfer in running] == list(bodies.values())
-    assert origin.bytes_sent() <= 1.1 * len(archive) + MIB
+    origin.log.clear()
+    file.unlink()  # as eviction does
+    assert start(ours, wanted).wait().read_bytes() == B
+    assert origin.bytes_sent() <= len(B) + 2.5 * MIB, "what was evicted comes back by its range"
     assert left_over(tmp_path) == []
 
 
-def test_one_member_can_have_two_names(tmp_path: Path, origin: Origin) -> None:
-    url = origin.put("/pack", tarred({"a.safetensors": A}, **FAST_GZ), rate=20 * MIB)
-    with transfers(tmp_path) as ours:
-        names = ("one.safetensors", "two.safetensors")
-        running = [start(ours, tmp_path, member(url, "a.safetensors", as_name=name)) for name in names]
-        assert [transfer.wait().read_bytes() for transfer in running] == [A, A]
+@pytest.mark.parametrize("form", ["zip, deflated", "tar.gz"])
+def test_members_that_are_asked_at_once_are_one_download(
+    tmp_path: Path, origin: Origin, ours: Transfers, form: str
+) -> None:
+    archive = FORMS[form](BODIES)
+    url = origin.put("/pack", archive, delay=0.02, rate=20 * MIB)
+    running = start_all(ours, url)
+    assert [transfer.wait().read_bytes() for transfer in running] == list(BODIES.values())
+    assert origin.bytes_sent() <= len(archive) + MIB
+    assert left_over(tmp_path) == []
+
+
+def test_processes_that_ask_at_once_share_a_download(tmp_path: Path, origin: Origin, ours: Transfers) -> None:
+    """Each `Transfers` knows nothing of the other, as in two processes: they share files and locks only."""
+    archive = FORMS["tar.gz"](BODIES)
+    url = origin.put("/pack", archive, delay=0.02, rate=20 * MIB)
+    with transfers(tmp_path) as others:
+        running = [start(ours, member(url, name="a.safetensors")),
+                   start(others, member(url, name="c.safetensors"))]
+        assert [transfer.wait().read_bytes() for transfer in running] == [A, C]
+    assert origin.bytes_sent() <= len(archive) + MIB
+    assert left_over(tmp_path) == []
+
+
+def test_one_member_can_have_two_names(tmp_path: Path, ours: Transfers) -> None:
+    (tmp_path / "pack").write_bytes(FORMS["tar.gz"](SMALL))
+    running = [start(ours, member(str(tmp_path / "pack"), name="a.safetensors", as_name=name))
+               for name in ("one.safetensors", "two.safetensors")]
+    assert [transfer.wait().read_bytes() for transfer in running] == [C, C]
 
 
 @pytest.mark.parametrize("behaviour", [
-    {"ranges": False}, {"ranges": False, "length_known": False}, {"etag": None, "last_modified": None},
+    {"ranges": False, "length_known": False}, {"etag": None, "last_modified": None},
     {"fault_for": lambda hit: Fault(ignores_range=hit.range not in (None, "bytes=0-0"))},
 ])
 def test_an_origin_without_ranges_gives_the_whole_archive(
-    tmp_path: Path, origin: Origin, behaviour: dict[str, Any]
+    tmp_path: Path, origin: Origin, ours: Transfers, behaviour: dict[str, Any]
 ) -> None:
-    url = origin.put("/pack", zipped({"a.safetensors": A, "b.safetensors": B}), **behaviour)
-    assert fetch(tmp_path, member(url, "a.safetensors", sha256=sha256(A))).read_bytes() == A
+    url = origin.put("/pack", FORMS["tar"](SMALL), **behaviour)
+    assert start(ours, member(url, name="a.safetensors", sha256=sha256(C))).wait().read_bytes() == C
     assert left_over(tmp_path) == []
+
+
+def test_what_has_come_of_an_archive_is_not_fetched_again(
+    tmp_path: Path, origin: Origin, ours: Transfers
+) -> None:
+    """Whoever works for all is stopped; another who waits goes on, and so does the next fetch."""
+    archive = FORMS["tar.gz"]({"a.safetensors": A, "b.safetensors": safetensors(5 * MIB)})
+    url = origin.put("/pack", archive)
+    origin.total.rate = 5 * MIB
+    first, second = (start(ours, member(url, name=name)) for name in ("a.safetensors", "b.safetensors"))
+    until(lambda: min(first.bytes_done, second.bytes_done) > MIB // 2)  # all who wait see how far it is
+    first.stop()
+    with pytest.raises(TransferCancelled):
+        first.wait()
+    until(lambda: second.bytes_done > 2 * MIB)
+    second.stop()
+    with pytest.raises(TransferCancelled):
+        second.wait()
+    assert any(name.endswith(".part") for name in left_over(tmp_path))
+    origin.total.rate = None
+    assert start(ours, member(url, name="b.safetensors")).wait().stat().st_size == 5 * MIB
+    assert origin.bytes_sent() <= len(archive) + 2.5 * MIB
+    assert left_over(tmp_path) == []
+
+
+def test_an_archive_that_changes_on_the_way_is_begun_anew(
+    tmp_path: Path, origin: Origin, ours: Transfers
+) -> None:
+    old, new = FORMS["tar"](BODIES), FORMS["tar"]({**BODIES, "a.safetensors": safetensors(3 * MIB // 2, 9)})
+    url = origin.put("/pack", old, swap_after=MIB, swap_to=new)
+    file = start(ours, member(url, name="a.safetensors")).wait()
+    assert file.read_bytes() in (A, safetensors(3 * MIB // 2, 9)), "old or new, and never both"
+    assert left_over(tmp_path) == []
+
+
+def test_wrong_bytes_are_refused_whoever_promised_them(
+    tmp_path: Path, origin: Origin, ours: Transfers
+) -> None:
+    archive = FORMS["zip, stored"](BODIES)
+    url, name = origin.put("/pack", archive), "c.safetensors"
+    cases = [
+        (member(url, name=name, sha256=sha256(A)), r"/pack \(member 'c.safetensors'\) sent has the sha256"),
+        (member(url, name=name, size=7), "has 40000 bytes and the manifest promises 7. Correct the manifest"),
+        (member(url, name=name, archive=Bundle(name, sha256=sha256(A))), "and the manifest promises"),
+        (member(url, name=name, archive=Bundle(name, size=7)), "offers .* and the manifest promises 7"),
+        (member(url, name="C.safetensors"), "has no member 'C.safetensors'. Correct the manifest; it has: "),
+    ]
+    for entry, words in cases:
+        with pytest.raises(WrongContent, match=words):
+            start(ours, entry).wait()
+    good = member(url, name=name, archive=Bundle(name, size=len(archive), sha256=sha256(archive)))
+    assert start(ours, good).wait().read_bytes() == C
+    assert all(left.endswith(".bad") for left in left_over(tmp_path))
+
+
+def test_one_refusal_costs_the_others_nothing(tmp_path: Path, origin: Origin, ours: Transfers) -> None:
+    url = origin.put("/pack", FORMS["tar.gz"](SMALL), delay=0.02)
+    bad, good = (start(ours, member(url, name=f"{name}.safetensors")) for name in ("none", "a"))
+    assert good.wait().read_bytes() == C
+    with pytest.raises(WrongContent, match="'loras/none.safetensors'.*has no member 'none.safetensors'"):
+        bad.wait()
+
+
+def test_a_failure_of_the_archive_is_everybodys_and_is_met_once(origin: Origin, ours: Transfers) -> None:
+    running = start_all(ours, origin.put("/pack", b"", status=404, delay=0.1))
+    for transfer in running:
+        with pytest.raises(DownloadFailed, match=f"'{transfer.entry.key}'.*answered 404"):
+            transfer.wait()
+    assert len(origin.hits()) <= 2, "one may come too late for the first look"
+
+
+def test_the_next_mirror_is_asked_for_a_member(origin: Origin, ours: Transfers) -> None:
+    first = origin.put("/old", FORMS["zip, stored"]({"a.safetensors": A}))
+    second = origin.put("/new", FORMS["zip, stored"](BODIES))
+    assert start(ours, member(first, second, name="c.safetensors")).wait().read_bytes() == C
+
+
+def test_an_archive_that_must_be_whole_stays_while_it_is_needed(tmp_path: Path, origin: Origin) -> None:
+    archive, needed = FORMS["tar.gz"](BODIES), [True]
+    url = origin.put("/pack", archive)
+    with transfers(tmp_path, is_bundle_needed=lambda entry: needed[0]) as ours:
+        assert start(ours, member(url, name="a.safetensors")).wait().read_bytes() == A
+        assert any(name.endswith(".part") for name in left_over(tmp_path))
+        origin.log.clear()
+        needed[0] = False
+        assert start(ours, member(url, name="c.safetensors")).wait().read_bytes() == C
+        assert origin.bytes_sent() < 5000
+        assert left_over(tmp_path) == []
+
+
+def test_entries_share_an_archive_only_with_the_same_rights() -> None:
+    one = member("https://host.example/a.zip", name="a.safetensors")
+    same = member("https://host.example/a.zip", name="b.safetensors", sha256="a" * 64)
+    others = [
+        member("https://host.example/b.zip", name="a.safetensors"),
+        member("https://host.example/a.zip", name="a.safetensors", headers={"Authorization": "$A"}),
+        member("https://host.example/a.zip", name="a.safetensors", is_anonymous=True),
+        member("https://host.example/a.zip", name="a.safetensors", archive=Bundle("a.safetensors", 5)),
+    ]
+    assert key_of(one) == key_of(same)
+    assert len({key_of(entry) for entry in (one, *others)}) == 5
+
+
+def test_the_depot_fetches_verifies_and_evicts_members(
+    depot_world: World, origin: Origin, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = origin.put("/pack", FORMS["tar.gz"](BODIES))
+    depot_world.write_manifest({"loras": {
+        name.rpartition("/")[2]: {"url": url, "bundle": {"member": name}, "size": len(body)}
+        for name, body in BODIES.items()
+    }})
+    with depot_world.depot() as depot:
+        depot_world.run_node()
+        path = depot.path_in_node("loras", "a.safetensors", None)
+        assert path is not None and Path(path).read_bytes() == A
+        states = [event["state"] for kind, event in depot_world.events if kind == "depot"]
+        assert list(dict.fromkeys(states))[-1] == "done"
+        plan = depot.plan_eviction(Limits(max_size=0))
+        assert {verdict.model.folder for verdict in plan.going} == {"loras", "bundles"}
+        plan.execute()
+        assert left_over(depot_world.base) == [] and not Path(path).exists()
+    command = ["--base-directory", str(depot_world.base), "--depot-allow-hosts", "127.0.0.1", "--json"]
+    assert cli.main([*command, "fetch", "loras/b.safetensors"]) == 0
+    assert depot_world.model("loras", "b.safetensors").read_bytes() == B
+    assert cli.main([*command, "verify", "--hash"]) == 0
+    assert '"problems": []' in capsys.readouterr().out
+
+
+def test_phases_are_told(tmp_path: Path, origin: Origin) -> None:
+    events: list[dict[str, Any]] = []
+    with transfers(tmp_path, events=events) as ours:
+        url = origin.put("/pack", FORMS["zip, stored"](BODIES))
+        transfer = start(ours, member(url, name="a.safetensors"))
+        seen = []
+        transfer._progress.changed = lambda: seen.append((transfer.state.value, transfer.bytes_total))
+        transfer.wait()
+    states = list(dict.fromkeys(state for state, _ in seen))
+    assert [state for state in states if state in ("downloading", "unpacking", "verifying")] == [
+        "downloading", "unpacking", "verifying"]
+    assert ("unpacking", len(A)) in seen and events[-1]["bytes_done"] == len(A)
+
+
+def test_ranges_are_read_ahead_and_given_up_when_there_are_too_many(origin: Origin) -> None:
+    body = weights(MIB)
+    entry = member(origin.put("/pack", body), name="a.safetensors")
+    remote = resolve(entry, entry.urls[0], allow_hosts=("127.0.0.1",))
+    origin.log.clear()
+    turns: list[None] = []
+    ranges = RemoteBytes(entry, remote, allow_hosts=("127.0.0.1",), before_each=lambda: turns.append(None))
+    for position in range(0, 400_000, 512):
+        assert ranges.read_at(position, 512) == body[position : position + 512]
+    assert len(origin.hits()) == len(turns) < 12
+    assert ranges.read_at(MIB - 10, 100) == body[-10:]
+    with pytest.raises(Scattered):
+        for position in range(1000):
+            ranges.fetch(position, position + 1)

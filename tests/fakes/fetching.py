@@ -41,6 +41,7 @@ def transfers(
     daemon: Daemon | None = None,
     limits: Limits | None = None,
     streams: Streams | None = None,
+    is_bundle_needed: Callable[[Entry], bool] = lambda entry: False,
     **options: Any,
 ) -> Iterator[Transfers]:
     """Transfers that may reach loopback, with their state under `folder`; closed at the end.
@@ -56,6 +57,7 @@ def transfers(
         daemon=daemon or shared_daemon(),
         limits=limits,
         streams=streams,
+        is_bundle_needed=is_bundle_needed,
     )
     try:
         yield ours
