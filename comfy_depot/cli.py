@@ -14,6 +14,7 @@
     replay    what each eviction policy would have fetched, from a trace of uses
     log       which model was used when
     serve     offer a folder of models over HTTP
+    transfers what a running server downloads now; stop it
 
 Exit status: 0 done, 1 something is wrong (it is printed), 2 the command line is wrong, 130 interrupted,
 141 the reader of the output has gone.
@@ -31,7 +32,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from comfy_depot import access, options
-from comfy_depot.commands import eviction, lists, models, search, serving
+from comfy_depot.commands import eviction, lists, models, search, server, serving
 from comfy_depot.errors import DepotError
 
 TOPICS = (
@@ -40,6 +41,7 @@ TOPICS = (
     lists,
     eviction,
     serving,
+    server,
 )
 
 

@@ -236,20 +236,22 @@ class Depot:
             raise ModelUnavailable(f"'{folder}/{name}' is not on this disk, so there is nothing to evict.")
         return budget.plan_by_hand(self, limits, models)
 
-    def pin(self, folder: str, name: str) -> Key:
+    def pin(self, folder: str, name: str, *, is_dry_run: bool = False) -> Key:
         """Keep a model on the disk, now or once it is there; ModelUnavailable when nobody knows the name."""
         if self.local_path(folder, name) is None:
             self.entry(folder, name)
         key = (folder_paths.map_legacy(folder), name.replace(os.sep, "/"))
-        self.pins.change(add=[key])
+        if not is_dry_run:
+            self.pins.change(add=[key])
         return key
 
-    def unpin(self, folder: str, name: str) -> Key:
+    def unpin(self, folder: str, name: str, *, is_dry_run: bool = False) -> Key:
         """Let a model go again when room is needed; ModelUnavailable when it is not pinned."""
         key = (folder_paths.map_legacy(folder), name.replace(os.sep, "/"))
         if key not in self.pins.all():
             raise ModelUnavailable(f"'{key[0]}/{key[1]}' is not pinned. What is: python -m comfy_depot pin")
-        self.pins.change(remove=[key])
+        if not is_dry_run:
+            self.pins.change(remove=[key])
         return key
 
     def entry(self, folder: str, name: str) -> Entry:

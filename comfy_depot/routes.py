@@ -5,7 +5,7 @@
     POST   /depot/fetch {folder, name}   202 {transfer: {...}}, or 200 {folder, name, tier: "disk"}
     POST   /depot/evict {folder, name}   {dry_run, bytes_freed, bytes_over, evicted: [...], kept: [...]}
     POST   /depot/evict {max_size, keep_days}       the same; `dry_run` in both
-    POST   /depot/pin|unpin {folder, name}          {pinned: [{folder, name}]}
+    POST   /depot/pin|unpin {folder, name, dry_run} {dry_run, pinned: [{folder, name}]}
     GET    /depot/search?name=&hash=&base_model=    {models: [...], total, is_complete} (`search_routes.py`)
     GET    /depot/transfers              {transfers: [...]}
     DELETE /depot/transfers/{id}         {cancelled: id}
@@ -14,6 +14,7 @@
     GET    /depot/offers                 {policy, hosts, offers: [{folder, name, state, message, url}]}
     POST   /depot/offers {workflow}      {offers: [...]}
     POST   /depot/offers/accept|forget {folder, name}       as GET /depot/offers
+    see also upkeep_routes.py (log, verify, replay), task_routes.py (/api/tasks), file_routes.py
 
 Every error is `{"error": {"type", "message"}}`, and the message says what to do. No answer holds a header, a
 token or more of a url than its host.
@@ -26,23 +27,26 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from comfy_depot import inventory, options, search_routes
+from comfy_depot import file_routes, inventory, options, search_routes, task_routes, upkeep_routes
 from comfy_depot.errors import DepotError, DiskFull, ModelUnavailable
 from comfy_depot.eviction import Limits
 from comfy_depot.manifest import Problem
 from comfy_depot.pins import PinsUnreadable
+from comfy_depot.policies import Key
 
 if TYPE_CHECKING:
     from comfy_depot.depot import Depot
     from comfy_depot.transfers import Transfer
 
 _FETCH_BODY = 'Send {"folder": "checkpoints", "name": "x.safetensors"}.'
+_PIN_BODY = 'Send {"folder": "checkpoints", "name": "x.safetensors"}; add "dry_run": true to only look.'
 _OFFER_BODY = 'Send {"workflow": {"nodes": [...]}}.'
 _EVICT_BODY = ('Send {"folder": "checkpoints", "name": "x.safetensors"}, or limits as '
                '{"max_size": "200G", "keep_days": 7}; add "dry_run": true to only look.')
@@ -65,6 +69,9 @@ def add_routes(routes: web.RouteTableDef, depot: Depot) -> None:
     routes.post("/depot/offers/accept")(handlers.accept_offer)
     routes.post("/depot/offers/forget")(handlers.forget_offer)
     search_routes.add_routes(routes, depot)
+    upkeep_routes.add_routes(routes, depot)
+    task_routes.add_routes(routes, depot)
+    file_routes.add_routes(routes, depot)
 
 
 class _Handlers:
@@ -108,24 +115,31 @@ class _Handlers:
 
     async def pin(self, request: web.Request) -> web.Response:
         """Keep a model on the disk."""
-        return await self._change_pins(request, self.depot.pin)
+        return await self._change_pins(request, self.depot.pin, lambda pins, key: pins | {key})
 
     async def unpin(self, request: web.Request) -> web.Response:
         """Let a pinned model go again when room is needed."""
-        return await self._change_pins(request, self.depot.unpin)
+        return await self._change_pins(request, self.depot.unpin, lambda pins, key: pins - {key})
 
-    async def _change_pins(self, request: web.Request, change: Callable[[str, str], object]) -> web.Response:
+    async def _change_pins(
+        self, request: web.Request, change: Callable[..., Key],
+        foretell: Callable[[AbstractSet[Key], Key], AbstractSet[Key]],
+    ) -> web.Response:
         def carry_out() -> web.Response:
             try:
-                change(folder, name)
+                key = change(folder, name, is_dry_run=is_dry_run)
+                pins = foretell(self.depot.pins.all(), key)
             except ModelUnavailable as error:
                 return _error(404, "model_unavailable", str(error))
             except DepotError as error:
                 return _error(409, "pins_unreadable", str(error))
-            return web.json_response({"pinned": self._pinned()})
+            return web.json_response({"dry_run": is_dry_run, "pinned": [
+                {"folder": folder, "name": name} for folder, name in sorted(pins)]})
 
         try:
-            folder, name = _folder_and_name(await _body_of(request, _FETCH_BODY), _FETCH_BODY)
+            body = await _body_of(request, _PIN_BODY)
+            folder, name = _folder_and_name(body, _PIN_BODY)
+            is_dry_run = _dry_run_of(body, {"folder", "name"}, _PIN_BODY)
         except _BadBody as error:
             return _error(400, error.kind, str(error))
         return await asyncio.to_thread(carry_out)
@@ -262,14 +276,21 @@ def _folder_and_name(body: dict[str, Any], form: str) -> tuple[str, str]:
     return body["folder"], body["name"]
 
 
-def _eviction_of(body: dict[str, Any]) -> tuple[Limits, bool]:
-    """What to evict, and whether only to look. An unknown field is refused: it may be meant as `dry_run`."""
-    unknown = sorted(body.keys() - {"folder", "name", "max_size", "keep_days", "dry_run"})
+def _dry_run_of(body: dict[str, Any], fields: set[str], form: str) -> bool:
+    """Whether only to look; a field that is none of `fields` is refused: it may be meant as `dry_run`."""
+    unknown = sorted(body.keys() - fields - {"dry_run"})
     if unknown:
-        raise _BadBody(f"'{unknown[0]}' is not known here. {_EVICT_BODY}")
-    is_dry_run, days = body.get("dry_run", False), body.get("keep_days")
+        raise _BadBody(f"'{unknown[0][:80]}' is not known here. {form}")
+    is_dry_run = body.get("dry_run", False)
     if not isinstance(is_dry_run, bool):
-        raise _BadBody(f"'dry_run' is neither true nor false. {_EVICT_BODY}")
+        raise _BadBody(f"'dry_run' is neither true nor false. {form}")
+    return is_dry_run
+
+
+def _eviction_of(body: dict[str, Any]) -> tuple[Limits, bool]:
+    """What to evict, and whether only to look."""
+    is_dry_run = _dry_run_of(body, {"folder", "name", "max_size", "keep_days"}, _EVICT_BODY)
+    days = body.get("keep_days")
     if days is not None and (isinstance(days, bool) or not isinstance(days, (int, float))):
         raise _BadBody(f"'keep_days' is no number. {_EVICT_BODY}")
     names = {_folder_and_name(body, _EVICT_BODY)} if body.keys() & {"folder", "name"} else None

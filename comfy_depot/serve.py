@@ -116,39 +116,47 @@ class Library:
         file = self._find(request.match_info["name"])
         if file is None:
             raise web.HTTPNotFound(text="There is no such file. GET /manifest.json lists what there is.\n")
-        with file.open("rb") as stream:
-            status = os.fstat(stream.fileno())
-            etag = f'"{status.st_size:x}-{status.st_mtime_ns:x}"'
-            headers = {"ETag": etag, "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
-            wanted = request.headers.get("Range") if request.headers.get("If-Range", etag) == etag else None
-            span = parse_range(wanted, status.st_size)
-            if span is None:
-                unsatisfied = {"Content-Range": f"bytes */{status.st_size}"}
-                raise web.HTTPRequestRangeNotSatisfiable(headers=unsatisfied)
-            response = web.StreamResponse(status=200 if wanted is None else 206, headers=headers)
-            if wanted is not None:
-                last = span.start + span.length - 1
-                response.headers["Content-Range"] = f"bytes {span.start}-{last}/{status.st_size}"
-            response.content_length = span.length
-            await response.prepare(request)
-            try:
-                if request.method != "HEAD":
-                    await self._send(response, stream, span)
-                await response.write_eof()
-            except ConnectionResetError:  # the client has what it wanted, or gave up
-                pass
-        return response
+        return await send_file(request, file, self.throttle)
 
-    async def _send(self, response: web.StreamResponse, stream: BinaryIO, span: Span) -> None:
-        stream.seek(span.start)
-        left = span.length
-        while left > 0:
-            chunk = await asyncio.to_thread(stream.read, min(left, self.throttle.chunk()))
-            if not chunk:  # the file has become shorter: the client notices by the length
-                return
-            await self.throttle.wait_for(len(chunk))
-            await response.write(chunk)
-            left -= len(chunk)
+
+async def send_file(request: web.Request, file: Path, throttle: Throttle) -> web.StreamResponse:
+    """Answer with a file, or with the part of it that the request names."""
+    with file.open("rb") as stream:
+        status = os.fstat(stream.fileno())
+        etag = f'"{status.st_size:x}-{status.st_mtime_ns:x}"'
+        headers = {"ETag": etag, "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
+        wanted = request.headers.get("Range") if request.headers.get("If-Range", etag) == etag else None
+        span = parse_range(wanted, status.st_size)
+        if span is None:
+            unsatisfied = {"Content-Range": f"bytes */{status.st_size}"}
+            raise web.HTTPRequestRangeNotSatisfiable(headers=unsatisfied)
+        response = web.StreamResponse(status=200 if wanted is None else 206, headers=headers)
+        if wanted is not None:
+            last = span.start + span.length - 1
+            response.headers["Content-Range"] = f"bytes {span.start}-{last}/{status.st_size}"
+        response.content_length = span.length
+        await response.prepare(request)
+        try:
+            if request.method != "HEAD":
+                await _send(response, stream, span, throttle)
+            await response.write_eof()
+        except ConnectionResetError:  # the client has what it wanted, or gave up
+            pass
+    return response
+
+
+async def _send(
+    response: web.StreamResponse, stream: BinaryIO, span: Span, throttle: Throttle
+) -> None:
+    stream.seek(span.start)
+    left = span.length
+    while left > 0:
+        chunk = await asyncio.to_thread(stream.read, min(left, throttle.chunk()))
+        if not chunk:  # the file has become shorter: the client notices by the length
+            return
+        await throttle.wait_for(len(chunk))
+        await response.write(chunk)
+        left -= len(chunk)
 
 
 def parse_range(header: str | None, size: int) -> Span | None:

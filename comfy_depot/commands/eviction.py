@@ -33,6 +33,7 @@ def add_commands(add: AddCommand) -> None:
         command = add(name, run, summary)
         command.add_argument("models", nargs="*" if name == "pin" else "+", metavar="FOLDER/NAME",
                              help="such as checkpoints/x.safetensors")
+        command.add_argument("--dry-run", action="store_true", help="only say whether it can be done")
     command = add("replay", _replay, "what each eviction policy would have fetched, from a trace of uses")
     command.add_argument("trace", nargs="?", metavar="TRACE.csv",
                          help="columns time,key,size, or the output of `log --csv`; - reads standard input "
@@ -81,19 +82,19 @@ def _unpin(arguments: argparse.Namespace) -> int:
     return _change_pins(arguments, Depot.unpin)
 
 
-def _change_pins(arguments: argparse.Namespace, change: Callable[[Depot, str, str], object]) -> int:
-    """Pin or unpin; then show all that is pinned."""
+def _change_pins(arguments: argparse.Namespace, change: Callable[..., object]) -> int:
+    """Pin or unpin, unless it is a dry run; then show all that is pinned."""
     errors = []
     with open_depot(arguments) as depot:
         for folder, name in map(folder_and_name, arguments.models):
             try:
-                change(depot, folder, name)
+                change(depot, folder, name, is_dry_run=arguments.dry_run)
             except ModelUnavailable as error:
                 errors.append(str(error))
         pinned = [{"folder": folder, "name": name, "on_disk": depot.local_path(folder, name) is not None}
                   for folder, name in sorted(depot.pins.all())]
     if arguments.json:
-        print_json({"pinned": pinned, "errors": errors})
+        print_json({"dry_run": arguments.dry_run, "pinned": pinned, "errors": errors})
     else:
         print_table(("pinned", "tier"), [(f"{one['folder']}/{one['name']}",
                                            "disk" if one["on_disk"] else "cloud") for one in pinned])

@@ -5,19 +5,15 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, astuple
-from pathlib import Path
 
-from comfy_depot import access, hashing, inventory, manifest
+from comfy_depot import access, inventory, manifest
 from comfy_depot.commands import AddCommand
 from comfy_depot.commands.opening import folder_and_name, open_depot, options_of
 from comfy_depot.commands.printing import human_size, moment, print_json, print_table
-from comfy_depot.depot import Depot
 from comfy_depot.errors import DepotError
-from comfy_depot.eviction import Stamp
+from comfy_depot.verifying import wrong_files
 
 
 def add_commands(add: AddCommand) -> None:
@@ -76,7 +72,7 @@ def _verify(arguments: argparse.Namespace) -> int:
             file = depot.options.model_manifests / "schema.json"
             file.write_text(json.dumps(manifest.json_schema(), indent=2) + "\n", encoding="utf-8")
         mistakes = [str(problem) for problem in depot.catalogue.snapshot().problems]
-        mistakes += _wrong_files(depot, with_hashes=arguments.hash)
+        mistakes += wrong_files(depot, with_hashes=arguments.hash)
         models = sum(1 for _ in depot.catalogue)
     if arguments.json:
         print_json({"models": models, "problems": mistakes})
@@ -85,23 +81,6 @@ def _verify(arguments: argparse.Namespace) -> int:
             print(mistake)
         print(f"Models in the manifests: {models}. Mistakes: {len(mistakes)}.")
     return 1 if mistakes else 0
-
-
-def _wrong_files(depot: Depot, *, with_hashes: bool) -> Iterator[str]:
-    """Files on the disk that are not what the manifests say."""
-    advice = "Remove the file to have it fetched again, or correct the manifest."
-    for entry in depot.catalogue:
-        path = depot.local_path(entry.folder, entry.name)
-        if path is None:
-            continue
-        stamp = Stamp.of(os.stat(path))
-        if entry.size is not None and stamp.size != entry.size:
-            yield f"{path}: has {stamp.size} bytes, and the manifest says {entry.size}. {advice}"
-        elif with_hashes and entry.sha256 is not None:
-            found = hashing.sha256_file(Path(path))
-            depot.digests.note(stamp, found)
-            if found != entry.sha256:
-                yield f"{path}: has sha256 {found}, and the manifest says {entry.sha256}. {advice}"
 
 
 def _log(arguments: argparse.Namespace) -> int:

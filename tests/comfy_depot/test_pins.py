@@ -60,11 +60,18 @@ async def test_pins_are_changed_over_http(depot_world: World) -> None:
     depot_world.write_model("loras", "own.safetensors")
     wish = {"folder": "loras", "name": "own.safetensors"}
     async with client(depot_world) as http:
+        answer = await http.post("/depot/pin", json={**wish, "dry_run": True})
+        assert (answer.status, await answer.json()) == (200, {"dry_run": True, "pinned": [wish]})
+        assert (await (await http.get("/depot/models")).json())["pinned"] == []
+        answer = await http.post("/depot/pin", json={**wish, "dryrun": True})
+        assert (answer.status, "'dryrun' is not known" in await answer.text()) == (400, True)
         answer = await http.post("/depot/pin", json=wish)
-        assert (answer.status, await answer.json()) == (200, {"pinned": [wish]})
+        assert (answer.status, await answer.json()) == (200, {"dry_run": False, "pinned": [wish]})
         assert (await (await http.get("/depot/models")).json())["pinned"] == [wish]
+        answer = await http.post("/depot/unpin", json={**wish, "dry_run": True})
+        assert (await answer.json())["pinned"] == []
         answer = await http.post("/depot/unpin", json=wish)
-        assert (answer.status, await answer.json()) == (200, {"pinned": []})
+        assert (answer.status, await answer.json()) == (200, {"dry_run": False, "pinned": []})
         answer = await http.post("/depot/unpin", json=wish)
         assert answer.status == 404
         assert "'loras/own.safetensors' is not pinned" in (await answer.json())["error"]["message"]
@@ -86,4 +93,8 @@ def test_pins_are_changed_on_the_command_line(
     assert cli.main(["pin", "--json", *base]) == 0
     assert json.loads(capsys.readouterr().out)["pinned"] == [
         {"folder": "loras", "name": "own.safetensors", "on_disk": True}]
+    assert cli.main(["unpin", "--dry-run", "loras/own.safetensors", *base]) == 0
+    assert capsys.readouterr().out == "loras/own.safetensors\tdisk\n", "it is pinned still"
+    assert cli.main(["unpin", "--dry-run", "loras/none.safetensors", *base]) == 1
+    assert "is not pinned" in capsys.readouterr().err
     assert cli.main(["unpin", "loras/own.safetensors", *base]) == 0 and capsys.readouterr().out == ""

@@ -298,4 +298,5 @@ async def test_every_route_stands_in_the_documentation(depot_world: World) -> No
         assert len(routes) >= 13
         for route in routes:
             assert isinstance(route, web.RouteDef)
-            assert f"`{route.method} {route.path}`" in text
+            path = route.path.replace(":.+}", "}")  # a name may hold "/"
+            assert f"`{route.method} {path}`" in text
