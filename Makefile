@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 ARGS ?=
+# The tests start many servers: their code is compiled once.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-browser test-all demo lint types docs bench clean
+.PHONY: run test test-slow test-browser test-all demo lint types docs bench clean
 
 run: $(VENV)/.installed
 	$(BIN)/python main.py $(ARGS)
@@ -15,8 +17,13 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow -n 2 $(ARGS)
+
 test-browser: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m browser $(ARGS)
+
+test-all: test test-slow test-browser
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

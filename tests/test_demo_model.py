@@ -32,6 +32,7 @@ def test_the_prompt_decides_colour_and_shape(artist, seed, colour, shape):
     assert (seen.colour, seen.shape) == (colour, shape), seen
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_picture_again(artist):
     first, again = (artist.draw("a yellow square", seed=7) for _ in range(2))
     assert np.array_equal(first, again)

@@ -179,6 +179,7 @@ def test_two_prompts_for_one_missing_model_share_one_transfer_and_cancelling_lea
     assert target.read_bytes() == SLOW_BODY
 
 
+@pytest.mark.slow
 def test_after_sigkill_of_the_server_the_download_goes_on_where_it_was(tmp_path):
     body = safetensors(24 << 20)
     with Origin(rate_total=12 << 20) as origin:

@@ -4,9 +4,12 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from tests.fakes.server_process import ROOT
 
 
+@pytest.mark.slow
 def test_no_kill_loses_a_prompt_or_commits_an_output_twice():
     command = [sys.executable, "benchmarks/queue_kills.py", "--kills", "10", "--milliseconds", "250"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)

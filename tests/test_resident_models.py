@@ -64,6 +64,7 @@ def prompt(loader="1", name="demo.safetensors"):
     }
 
 
+@pytest.mark.slow
 def test_the_server_opens_a_checkpoint_once_whatever_is_forced(tmp_path):
     (tmp_path / "custom_nodes/counting").mkdir(parents=True)
     (tmp_path / "custom_nodes/counting/__init__.py").write_text(COUNTING_PACK)

@@ -193,6 +193,7 @@ def test_a_port_in_use_is_said_with_advice(server, tmp_path):
     assert f"--port {server.port + 1}" in log
 
 
+@pytest.mark.slow
 def test_a_killed_server_starts_again(tmp_path):
     process = ServerProcess(tmp_path)
     process.start()

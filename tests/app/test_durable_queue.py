@@ -382,6 +382,7 @@ def test_options_that_cannot_be_followed_are_refused(option, capsys):
     assert "is not a" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_killed_server_goes_on_where_it_was(tmp_path):
     """The whole program: SIGKILL in the middle of a node, and later SIGTERM."""
     shutil.copytree(ROOT / "tests/fakes/tiny_pack", tmp_path / "custom_nodes/tiny_pack")

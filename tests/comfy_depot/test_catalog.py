@@ -276,6 +276,7 @@ def test_a_thousand_mistakes_do_not_flood_the_log(
     assert len(caplog.records) == 21
 
 
+@pytest.mark.slow
 def test_a_list_of_a_hundred_thousand_entries_is_made_once(depot_world: World) -> None:
     names = {f"set{i % 50}/model-{i:06}.safetensors": f"https://host.example/{i}" for i in range(100_000)}
     depot_world.write_manifest(json.dumps({"loras": names}))

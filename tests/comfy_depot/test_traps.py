@@ -65,6 +65,7 @@ def test_plain_aria2_loses_what_it_had_when_it_is_killed(tmp_path: Path) -> None
     assert waste > 4 * MIB
 
 
+@pytest.mark.slow
 def test_a_killed_process_costs_the_depot_at_most_4_mib(tmp_path: Path) -> None:
     body, file = safetensors(16 * MIB), tmp_path / "models" / "a.safetensors"
     with Origin(rate_total=48 * MIB) as origin:

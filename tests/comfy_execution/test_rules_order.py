@@ -174,6 +174,7 @@ def chain(length):
     return {**prompt, "end": node("Show", value=[str(length - 2), 0])}
 
 
+@pytest.mark.slow
 def test_time_and_messages_are_linear_in_the_number_of_nodes(rig):
     def measure(length):
         prompt = chain(length)
@@ -190,6 +191,7 @@ def test_time_and_messages_are_linear_in_the_number_of_nodes(rig):
     assert many < 15 * few
 
 
+@pytest.mark.slow
 def test_a_wide_prompt_is_linear_too(rig):
     """Thousands of nodes that are ready at the same time are not searched again for each step."""
     prompt = {"0": node("Number", value=0)}
