@@ -146,6 +146,7 @@ def depot_host():
     import server
     from app import queued_models
     from comfy_depot.host import Executing, Host
+    from comfy_execution.results import ram
     from comfy_execution.utils import get_executing_context
 
     def current_node():
@@ -167,6 +168,7 @@ def depot_host():
         chosen=lambda prompt: queued_models.chosen_values(prompt.graph, prompt.outputs),
         load_settings=load_settings,
         bytes_free=bytes_free,
+        bytes_allowed=lambda: ram.read_ram().total,
     )
 
 

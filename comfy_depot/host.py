@@ -73,6 +73,12 @@ def _no_settings() -> Hashable:
     return None
 
 
+def _all_of_the_machine() -> int:
+    import psutil
+
+    return int(psutil.virtual_memory().total)
+
+
 def _no_limit(device: Any) -> float:
     return float("inf")
 
@@ -99,3 +105,5 @@ class Host:
     """What decides, besides a loader's arguments, how a model is loaded: the devices of now."""
     bytes_free: Callable[[Any], float] = _no_limit
     """Bytes of memory that are free on a device (a `torch.device`)."""
+    bytes_allowed: Callable[[], int] = _all_of_the_machine
+    """Bytes of memory that this process may use at most, everything that it uses already included."""

@@ -34,7 +34,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import folder_paths
-from comfy_depot import memory, places
+from comfy_depot import places
 from comfy_depot.eviction import Stamp
 
 if TYPE_CHECKING:
@@ -308,7 +308,7 @@ class Residents:
     @functools.cached_property
     def budget(self) -> int:
         """Bytes that the models may take before one is let go."""
-        return self._budget.of(memory.bytes_allowed)
+        return self._budget.of(self._host.bytes_allowed)
 
     # What the hooks call.
 

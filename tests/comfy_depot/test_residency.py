@@ -9,12 +9,14 @@ from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from comfy_depot import hooks
 from comfy_depot.depot import Depot
+from comfy_depot.digests import Digests
 from comfy_depot.eviction import Limits, Stamp
 from comfy_depot.host import Host
 from comfy_depot.options import Budget
@@ -452,3 +454,13 @@ def test_the_budget_is_a_size_or_a_share() -> None:
     assert Budget(size=0).of(budget_of(100)) == 0
     assert Budget(share=0.25).of(budget_of(100)) == 25
     assert Budget().of(budget_of(100)) == 40
+
+
+def test_a_share_is_one_of_the_memory_that_the_host_allows(tmp_path: Path) -> None:
+    def budget_of(host: Host) -> int:
+        return Residents(
+            Budget(share=0.5), host=host, digests=Digests(tmp_path), local_path=lambda folder, name: None
+        ).budget
+
+    assert budget_of(Host(bytes_allowed=lambda: 4096)) == 2048
+    assert budget_of(Host()) == psutil.virtual_memory().total // 2
