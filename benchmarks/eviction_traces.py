@@ -108,6 +108,12 @@ class World:
 
 def generate(traffic: Traffic, seed: int) -> Iterator[tuple[float, Key, int]]:
     """(time, key, size) of each use."""
+    for now, key, size, _ in generate_by_tenant(traffic, seed):
+        yield now, key, size
+
+
+def generate_by_tenant(traffic: Traffic, seed: int) -> Iterator[tuple[float, Key, int, str]]:
+    """(time, key, size, tenant) of each use."""
     chance = random.Random(seed)
     world = World(chance)
     ranks = [world.add_workflow() for _ in range(traffic.workflows)]
@@ -136,7 +142,7 @@ def generate(traffic: Traffic, seed: int) -> Iterator[tuple[float, Key, int]]:
             models = sessions[tenant]
         for key in models:
             made += 1
-            yield now, key, world.sizes[key]
+            yield now, key, world.sizes[key], f"tenant{tenant}"
 
 
 def _choose_models(chance: random.Random, workflow: Workflow) -> list[Key]:

@@ -24,6 +24,10 @@ SECONDS_TO_RETRY = 5.0
 MOST_WAITING = 100_000
 
 
+USES = ("hit", "fetched")
+"""Outcomes of accesses at which somebody asked for the model."""
+
+
 @dataclass(frozen=True)
 class Access:
     """One use of a model file."""
@@ -43,7 +47,7 @@ class Access:
     @property
     def is_use(self) -> bool:
         """Whether somebody has asked for the model."""
-        return self.outcome in ("hit", "fetched")
+        return self.outcome in USES
 
 
 COLUMNS = tuple(column.name for column in fields(Access))

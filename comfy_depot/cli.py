@@ -12,6 +12,9 @@
     pin       keep models on the disk; without a name: show which are kept
     unpin     let pinned models go again when room is needed
     replay    what each eviction policy would have fetched, from a trace of uses
+    warm      bring models that nobody waits for yet
+    predict   how well the next model would have been foretold, from a trace of uses
+    stats     counts and bytes: models, downloads ahead, predictions and their waste
     log       which model was used when
     serve     offer a folder of models over HTTP
     transfers what a running server downloads now; stop it
@@ -32,7 +35,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from comfy_depot import access, options
-from comfy_depot.commands import eviction, lists, models, search, server, serving
+from comfy_depot.commands import ahead, eviction, lists, models, search, server, serving
 from comfy_depot.errors import DepotError
 
 TOPICS = (
@@ -40,6 +43,7 @@ TOPICS = (
     search,
     lists,
     eviction,
+    ahead,
     serving,
     server,
 )

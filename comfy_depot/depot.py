@@ -41,6 +41,7 @@ from comfy_depot.policies import Key
 from comfy_depot.preload import Preload
 from comfy_depot.residency import Residents
 from comfy_depot.stream import Streams
+from comfy_depot.warm import Warm
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -78,6 +79,7 @@ class Depot:
         )
         self.preload = Preload(self)
         self.streams = Streams(is_on=options.depot_stream == "on" and not args.disable_mmap)
+        self.warm = Warm(self)
         self._transfers: Transfers | None = None
         self._lock = threading.Lock()
 
@@ -102,6 +104,7 @@ class Depot:
         """Stop the downloads (what has arrived stays for a later resume) and write the access log out."""
         self.idle_eviction.close()
         self.preload.close()
+        self.warm.close()
         with self._lock:
             if self._transfers is not None:
                 self._transfers.close()
@@ -123,6 +126,7 @@ class Depot:
             self.idle_eviction.start()
             self.preload.start()
             self.index.indexer.start()
+            self.warm.start()
 
     # What the hooks call.
 

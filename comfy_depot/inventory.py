@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -114,6 +115,9 @@ def stats(depot: Depot) -> dict[str, Any]:
         "problems": len(depot.catalogue.snapshot().problems),
         "bytes_free": _bytes_free(Path(folder_paths.models_dir)),
         "resident": depot.residents.stats(),
+        "preload": depot.preload.stats(),
+        "warm": depot.warm.stats(),
+        "predict": depot.warm.foresight.stats(time.time()),
     }
 
 

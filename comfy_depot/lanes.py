@@ -8,7 +8,7 @@ others have a little more now and then, and looks whether the urgent one becomes
 they get more and more; when it does they get their twentieth again at once, and the next try is made later.
 
 What the system has received for a connection that nobody reads from has used the link all the same. So
-connections that may have to give way have narrow buffers, and downloads that nobody waits for half as many.
+connections that may have to give way have narrow buffers.
 
 Standard library only: this runs in the process of the gate.
 """
@@ -30,7 +30,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.5, 30.0
 SLOWED = 0.88  # of its rate before: the urgent class has been slowed down
 TICK_SECONDS = 0.05
 CHUNK_BYTES = 1 << 14
-HELD_BYTES = 1 << 16  # of a connection, in the system's buffer: it comes although nobody reads it
+HELD_BYTES = 1 << 15  # of a connection, in the system's buffer: it comes although nobody reads it
 LONGEST_TURN = 10.0  # seconds; aria2 gives up a connection that is silent for 20
 
 
@@ -44,13 +44,17 @@ class Governor:
         self._step = -1
         self._top = len(STEPS) - 1
         """The highest step that has not slowed the urgent class down so far."""
+        self._found = -1
+        """The step at which the urgent download before was not slowed down."""
         self._since = now
         self._undisturbed = 0.0
         self._samples: collections.deque[tuple[float, int]] = collections.deque([(now, 0)])
 
     def restart(self, now: float) -> None:
-        """Another urgent download has come: all that was found out is out of date."""
+        """Another urgent download has come: what was found out may be out of date."""
         total = self._samples[-1][1]
+        if self._step >= 0:
+            self._found = self._step
         self._samples = collections.deque([(now, total)])
         self._fall_back(now)
 
@@ -67,7 +71,7 @@ class Governor:
                 self._stay_low(now, seconds)
             elif got < SLOWED * self._undisturbed:
                 self.pause = min(2 * self.pause, LONGEST_PAUSE)
-                self._top = self._step - 1
+                self._top, self._found = self._step - 1, -1
                 self._fall_back(now)
             elif seconds >= (STEP_SECONDS if self._step < self._top else self.pause):
                 self._go_up(now)
@@ -75,6 +79,10 @@ class Governor:
 
     def _stay_low(self, now: float, seconds: float) -> None:
         self.rate = max(LEAST_RATE, FLOOR_SHARE * self._got(now, STEP_SECONDS))
+        if self._undisturbed and self._found > 0 and seconds >= STEP_SECONDS:  # as it was before
+            self._step, self._found = self._found - 1, -1
+            self._go_up(now)
+            return
         if seconds < (FIRST_PAUSE if self._top > 0 else self.pause):
             return
         if self._undisturbed:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 WINDOW_SECONDS = 60
+FLOOR_PARTS = 20
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class Quota:
         return min((limit for limit in (self.total, self.of(source)) if limit), default=0)
 
 
+def _of_somebody_who_waits() -> int:
+    return 0
+
+
 class Limits(Protocol):
     """What transfers ask before they go to a source. Every method may be called from any thread."""
 
@@ -44,10 +49,12 @@ class Limits(Protocol):
     def most_requests(self, source: str) -> int:
         """As many requests as can ever be taken at once; 0 for any number."""
 
-    def share(self, source: str) -> contextlib.AbstractContextManager[None]:
-        """While it stands, one more transfer shares the source's bytes."""
+    def share(
+        self, source: str, urgency: Callable[[], int] = _of_somebody_who_waits
+    ) -> contextlib.AbstractContextManager[None]:
+        """While it stands, one more transfer shares the source's bytes. A smaller `urgency` goes first."""
 
-    def bytes_per_second(self, source: str) -> int:
+    def bytes_per_second(self, source: str, urgency: int = 0) -> int:
         """The share of one transfer now; 0 for no limit."""
 
 
@@ -57,7 +64,7 @@ class MemoryLimits:
     def __init__(self, rate: Quota = Quota(), requests: Quota = Quota()) -> None:
         self._rate, self._requests = rate, requests
         self._lock = threading.Lock()
-        self._sharing: Counter[str] = Counter()
+        self._sharing: dict[str, list[Callable[[], int]]] = defaultdict(list)
         self._windows: Any = None
 
     def take(self, source: str, requests: int) -> float:
@@ -84,21 +91,31 @@ class MemoryLimits:
         return self._requests.least(source)
 
     @contextlib.contextmanager
-    def share(self, source: str) -> Iterator[None]:
+    def share(
+        self, source: str, urgency: Callable[[], int] = _of_somebody_who_waits
+    ) -> Iterator[None]:
         """See `Limits`."""
         with self._lock:
-            self._sharing[source] += 1
+            self._sharing[source].append(urgency)
         try:
             yield
         finally:
             with self._lock:
-                self._sharing[source] -= 1
+                self._sharing[source].remove(urgency)
 
-    def bytes_per_second(self, source: str) -> int:
-        """See `Limits`."""
+    def bytes_per_second(self, source: str, urgency: int = 0) -> int:
+        """See `Limits`. The most urgent transfers share all of it but a twentieth, which the others share."""
         limit = self._rate.of(source)
+        if not limit:
+            return 0
         with self._lock:
-            return max(1, limit // max(self._sharing[source], 1)) if limit else 0
+            classes = [ask() for ask in self._sharing[source]]
+        first = min(classes, default=urgency)
+        if urgency > first:
+            limit //= FLOOR_PARTS
+        elif any(one > first for one in classes):
+            limit -= limit // FLOOR_PARTS
+        return max(1, limit // max(1, sum((one > first) == (urgency > first) for one in classes)))
 
     def _open_windows(self) -> Any:
         """The counters; the library is loaded when somebody has set a limit."""

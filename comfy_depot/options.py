@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from comfy_depot.limits import Quota
@@ -31,6 +31,16 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class WarmModels:
+    """What is brought in idle time."""
+
+    models: tuple[str, ...] = ()
+    """FOLDER/NAME, where "*" stands for anything."""
+    popular: int = 0
+    """Bytes that the most used models may take."""
+
+
+@dataclass(frozen=True)
 class Options:
     """What the depot may do and where. Every field has an option of the same name (see `add_arguments`)."""
 
@@ -45,6 +55,8 @@ class Options:
     depot_keep_days: float | None = None
     depot_policy: str = "lru"
     depot_preload: int = 4
+    depot_warm: WarmModels = field(default_factory=lambda: WarmModels())
+    depot_predict: int = 0
     depot_allow_hosts: tuple[str, ...] = ()
     depot_tokens: tuple[tuple[str, str], ...] = ()
     allow_pickle: bool = False
@@ -131,6 +143,21 @@ def parse_connections(text: str) -> int:
     return int(text)
 
 
+def parse_warm(text: str) -> WarmModels:
+    """Models and a size from "checkpoints/base.safetensors,loras/style-*,popular=50G"."""
+    models, popular = [], 0
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        if part.startswith("popular="):
+            popular = parse_size(part.removeprefix("popular="))
+        elif "/" in part:
+            models.append(part)
+        else:
+            raise argparse.ArgumentTypeError(
+                f"'{part}' names no folder. Write FOLDER/NAME, as loras/{part}, or popular=50G."
+            )
+    return WarmModels(tuple(models), popular)
+
+
 def parse_downloads(text: str) -> int:
     """The number of downloads at once, 0 to 16."""
     if not text.isdigit() or int(text) > 16:
@@ -199,6 +226,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--depot-preload", type=parse_downloads, default=Options.depot_preload, metavar="N",
         help="models that are fetched ahead at once for prompts in the queue, 0-16; they give way to a node "
              "that waits (default: 4)")
+    add("--depot-warm", type=parse_warm, default=WarmModels(), metavar="FOLDER/NAME,...,popular=SIZE",
+        help="models that are brought in idle time, such as checkpoints/base.safetensors,loras/style-*; with "
+             "popular=50G also the most used ones up to that size (default: none)")
+    add("--depot-predict", type=parse_size, default=Options.depot_predict, metavar="BYTES",
+        help="fetch in idle time what a tenant will probably ask for next; so much per day may be fetched in "
+             "vain (default: 0, never)")
     add("--depot-allow-hosts", type=parse_hosts, default=(), metavar="HOST,...",
         help="hosts that may be reached although their address is private or loopback: a mirror of your own")
     add("--depot-tokens", type=parse_tokens, default=(), metavar="HOST=NAME,...",
@@ -246,6 +279,8 @@ def from_args(args: argparse.Namespace, *, base_directory: Path | None = None) -
         depot_keep_days=getattr(args, "depot_keep_days", None),
         depot_policy=getattr(args, "depot_policy", Options.depot_policy),
         depot_preload=getattr(args, "depot_preload", Options.depot_preload),
+        depot_warm=getattr(args, "depot_warm", WarmModels()),
+        depot_predict=getattr(args, "depot_predict", Options.depot_predict),
         depot_allow_hosts=tuple(getattr(args, "depot_allow_hosts", ())),
         depot_tokens=tuple(getattr(args, "depot_tokens", ())),
         allow_pickle=bool(getattr(args, "allow_pickle", False)),

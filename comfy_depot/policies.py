@@ -157,6 +157,14 @@ class SimulatedCache:
         self._sizes: dict[Key, int] = {}
         self._bytes_used = 0
 
+    @property
+    def bytes_free(self) -> int:
+        """Room for which nothing has to go."""
+        return self.size - self._bytes_used
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._sizes
+
     def use(self, time: float, key: Key, size: int) -> bool:
         """Use a model, evicting for it what the policy names; whether it was there."""
         was_there = key in self._sizes

@@ -62,8 +62,6 @@ class Pull:
         limits, self.connections = self.services.limits, 1
         if self.remote.ranges:
             self.connections = self.services.options.depot_connections
-            if self.progress.priority() > Priority.DEMAND:
-                self.connections = max(1, self.connections // 2)
         if (most := limits.most_requests(self.remote.host)) > 0:
             self.connections = min(self.connections, max(1, most - 1))  # one was the look at the source
         self._answers_head: bool | None = None
@@ -76,8 +74,8 @@ class Pull:
         host, limits = self.remote.host, self.services.limits
         self.await_turn(host, self.connections)
         try:
-            with limits.share(host):
-                share = limits.bytes_per_second(host)
+            with limits.share(host, self.progress.priority):
+                share = limits.bytes_per_second(host, self._priority)
                 self._start(self.windows[0])
                 while not self._look():
                     self._start_next()
@@ -160,7 +158,7 @@ class Pull:
 
     def _keep_to_share(self, share: int) -> int:
         """Give aria2 the rate that the limits allow now."""
-        now = self.services.limits.bytes_per_second(self.remote.host)
+        now = self.services.limits.bytes_per_second(self.remote.host, self._priority)
         for window in self.windows:
             if window.is_running and now != share:
                 self.services.daemon.limit(window.gid, now)
@@ -198,7 +196,8 @@ class Pull:
             "max-tries": "1" if self.growth else "3",  # one door counts one try
             "use-head": "true" if self._may_use_head(window) else "false",
             "timeout": str(max(1, round(self.services.patience.silence))),
-            "max-download-limit": str(self.services.limits.bytes_per_second(remote.host)),
+            "max-download-limit": str(
+                self.services.limits.bytes_per_second(remote.host, self._priority)),
         }
         allowance = self.growth.bytes_promised if self.growth else None
         window.gid = self.services.daemon.add(

@@ -17,11 +17,12 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from comfy_depot.access import Access
+from comfy_depot.access import USES, Access
 from comfy_depot.options import Budget, parse_size
 from comfy_depot.policies import POLICIES, Key, SimulatedCache
 
 _KEYS = ("key", "model", "name", "object")
+_TENANTS = ("tenant", "user", "user_id")
 _SIZES = ("size", "bytes")
 _FORM = "Write the columns time,key,size, or use what `python -m comfy_depot log --csv` prints."
 
@@ -97,6 +98,13 @@ def of_log(accesses: Iterable[Access]) -> Trace:
 
 def read_csv(lines: Iterable[str], *, shown_as: str) -> Trace:
     """A trace from the lines of a CSV file; ValueError names the line and says what to write."""
+    return Trace.of((when, key, size) for when, key, size, _ in read_uses(lines, shown_as=shown_as))
+
+
+def read_uses(lines: Iterable[str], *, shown_as: str) -> Iterator[tuple[float, Key, int, str]]:
+    """(time, key, size, tenant) of each line, as `read_csv` understands it. Without a column `tenant` (or
+    `user`) all are of one.
+    """
     reader = csv.reader(lines)
     header = [column.strip().lower() for column in next(reader, [])]
     try:
@@ -106,17 +114,17 @@ def read_csv(lines: Iterable[str], *, shown_as: str) -> Trace:
     except (ValueError, StopIteration):
         raise ValueError(f"{shown_as}: the first line names no time, model and size. {_FORM}") from None
     folder = header.index("folder") if "folder" in header else None
-
-    def uses() -> Iterator[tuple[float, Key, int]]:
-        for row in reader:
-            if row:
-                try:
-                    key = (row[folder] if folder is not None else "", row[name])
-                    yield _seconds(row[when]), key, _bytes(row[size])
-                except (ValueError, IndexError) as error:
-                    raise ValueError(f"{shown_as}, line {reader.line_num}: {error}. {_FORM}") from None
-
-    return Trace.of(uses())
+    outcome = header.index("outcome") if "outcome" in header else None
+    tenant = next((header.index(column) for column in _TENANTS if column in header), None)
+    for row in reader:
+        if row:
+            try:
+                if outcome is not None and row[outcome] not in USES:
+                    continue
+                key = (row[folder] if folder is not None else "", row[name])
+                yield _seconds(row[when]), key, _bytes(row[size]), "" if tenant is None else row[tenant]
+            except (ValueError, IndexError) as error:
+                raise ValueError(f"{shown_as}, line {reader.line_num}: {error}. {_FORM}") from None
 
 
 def _seconds(text: str) -> float:

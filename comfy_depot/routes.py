@@ -10,6 +10,7 @@
     GET    /depot/transfers              {transfers: [...]}
     DELETE /depot/transfers/{id}         {cancelled: id}
     GET    /depot/stats                  {tiers, transfers, accesses, problems, bytes_free, resident}
+    POST   /depot/warm                   see warm_routes.py
     POST   /depot/manifests/refresh      {models: count, problems: [...], lists: [{name, state, message}]}
     GET    /depot/offers                 {policy, hosts, offers: [{folder, name, state, message, url}]}
     POST   /depot/offers {workflow}      {offers: [...]}
@@ -34,7 +35,15 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from comfy_depot import file_routes, inventory, options, search_routes, task_routes, upkeep_routes
+from comfy_depot import (
+    file_routes,
+    inventory,
+    options,
+    search_routes,
+    task_routes,
+    upkeep_routes,
+    warm_routes,
+)
 from comfy_depot.errors import DepotError, DiskFull, ModelUnavailable
 from comfy_depot.eviction import Limits
 from comfy_depot.manifest import Problem
@@ -64,6 +73,7 @@ def add_routes(routes: web.RouteTableDef, depot: Depot) -> None:
     routes.delete("/depot/transfers/{id}")(handlers.cancel)
     routes.get("/depot/stats")(handlers.stats)
     routes.post("/depot/manifests/refresh")(handlers.refresh)
+    warm_routes.add_routes(routes, depot)
     routes.get("/depot/offers")(handlers.list_offers)
     routes.post("/depot/offers")(handlers.offer)
     routes.post("/depot/offers/accept")(handlers.accept_offer)

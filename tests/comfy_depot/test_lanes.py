@@ -62,6 +62,9 @@ def test_another_urgent_download_makes_the_others_wait_again() -> None:
     assert math.isinf(governor.rate)
     governor.restart(20.0)
     assert governor.rate == pytest.approx(FLOOR_SHARE * 10 * MB, rel=0.01)
+    for number in range(1, 8):  # and as that one is not slower either, they soon have what they had
+        governor.look(20.0 + number / 10, (200 + number) * MB)
+    assert math.isinf(governor.rate)
 
 
 def test_a_lane_of_one_class_takes_all_and_asks_nobody() -> None:

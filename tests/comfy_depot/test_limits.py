@@ -76,3 +76,15 @@ def test_a_start_takes_one_request_per_connection_and_no_more_than_there_are(tmp
         url = origin.put("/a", body)
         ours.fetch(entry(url, sha256=sha256(body)), tmp_path / "models" / "a.safetensors").wait()
     assert limits.take("127.0.0.1", 1) > 0
+
+
+def test_of_a_hosts_rate_those_who_wait_share_nineteen_parts_and_the_others_one() -> None:
+    limits = MemoryLimits(Quota(hosts=(("a.example", 2000),)))
+    share = limits.share
+    with share("a.example"), share("a.example", lambda: 1), share("a.example", lambda: 2):
+        assert limits.bytes_per_second("a.example") == 1900
+        assert limits.bytes_per_second("a.example", 1) == limits.bytes_per_second("a.example", 2) == 50
+        with limits.share("a.example"):
+            assert limits.bytes_per_second("a.example") == 950
+    with limits.share("a.example", lambda: 1):
+        assert limits.bytes_per_second("a.example", 1) == 2000
