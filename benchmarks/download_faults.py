@@ -5,11 +5,13 @@
 Each run brings one file of 1 to 8 MiB from a real origin on loopback: a token is asked for at the first host,
 which redirects to a signed address on a second one. The faults are in `benchmarks/fault_list.py`. Meanwhile
 the final names are looked at all the time, and argument lists, logs, state files, events and errors are
-searched for the token and the signature. Exit status 1 when a target is missed.
+searched for the token and the signature. Fetches in this process also load the file while it arrives, and
+what came on the way is compared with it. Exit status 1 when a target is missed.
 
 | column | counts | target |
 |---|---|---|
 | done | runs that ended with the right file under its name | all |
+| streamed | files whose tensors came on the way, bit for bit | |
 | looks, early | looks at a final name; those that saw anything but a whole, right file | early 0 |
 | mixed | files at the end that are neither the one nor the other version | 0 |
 | bytes | bodies that left the origin over the size of the file: mean, worst | storm and eight: 1.05, 1.02 |
@@ -168,7 +170,8 @@ def report(name: str, runs: list[Run], seconds: float) -> bool:
     takeover = f"{max(takeovers):8.2f}" if takeovers else " " * 8
     print(
         f"{name:18} {done:4}/{len(runs):<4} {statistics.mean(run.faults for run in runs):6.1f}"
-        f" {sum(run.looks for run in runs):7} {early:5} {mixed:5}   {statistics.mean(ratios):5.3f} "
+        f" {sum(run.streamed for run in runs):8} {sum(run.looks for run in runs):7} "
+        f"{early:5} {mixed:5}   {statistics.mean(ratios):5.3f} "
         f"{max(ratios):5.3f}   {per_kill} {len(leaks):5} {takeover} {seconds:7.0f}",
         flush=True,
     )
@@ -198,7 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
     root.addHandler(lines)
     root.setLevel(logging.DEBUG)
     print(
-        f"{'fault':18} {'done':>9} {'faults':>6} {'looks':>7} early mixed  bytes / size"
+        f"{'fault':18} {'done':>9} {'faults':>6} {'streamed':>8} {'looks':>7} early mixed  bytes / size"
         "  MiB per kill leaks takeover seconds"
     )
     is_good = True

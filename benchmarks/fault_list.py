@@ -18,11 +18,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from comfy_depot import download, windows
+from comfy_depot import download, stream, windows
 from comfy_depot.aria2 import Daemon
 from comfy_depot.errors import WrongContent
 from comfy_depot.manifest import Entry
 from comfy_depot.services import Patience
+from comfy_depot.stream import Streams
 from comfy_depot.transfers import Transfers
 from tests.fakes.fetching import entry, fetcher, transfers
 from tests.fakes.origin import Fault, Hit, Origin, safetensors, sha256
@@ -45,15 +46,16 @@ class Bench:
         self._depot: Transfers | None = None
         self._eight: list[Connection] = []
         self.events: list[dict[str, Any]] = []
+        self.streams = Streams()
 
     def __enter__(self) -> Bench:
-        """From now on small files with a digest come in windows too, as large ones do."""
-        self._usual = windows.LEAST_PIECES, download.LEAST_TO_DIGEST_AHEAD
-        windows.LEAST_PIECES, download.LEAST_TO_DIGEST_AHEAD = 2, MIB
+        """From now on small files with a digest come in windows and are streamed too, as large ones are."""
+        self._usual = windows.LEAST_PIECES, download.LEAST_TO_DIGEST_AHEAD, stream.LEAST_TO_STREAM
+        windows.LEAST_PIECES, download.LEAST_TO_DIGEST_AHEAD, stream.LEAST_TO_STREAM = 2, MIB, MIB
         return self
 
     def __exit__(self, *_: object) -> None:
-        windows.LEAST_PIECES, download.LEAST_TO_DIGEST_AHEAD = self._usual
+        windows.LEAST_PIECES, download.LEAST_TO_DIGEST_AHEAD, stream.LEAST_TO_STREAM = self._usual
         self._ends.close()
 
     @property
@@ -61,7 +63,8 @@ class Bench:
         """Transfers with a daemon that no fault kills."""
         if self._depot is None:
             self._depot = self._ends.enter_context(
-                transfers(self.folder / "shared", events=self.events, patience=PATIENT)
+                transfers(self.folder / "shared", events=self.events, patience=PATIENT,
+                          streams=self.streams)
             )
         return self._depot
 
@@ -93,7 +96,7 @@ class Run:
         self.folder.mkdir()
         self.paths = [f"/{fault}/{seed}"]
         self.events: list[dict[str, Any]] = []
-        self.looks = self.early = self.kills = self.faults = self.bytes_moved = 0
+        self.looks = self.early = self.kills = self.faults = self.bytes_moved = self.streamed = 0
         self.leaks: set[str] = set()
         self.takeover: float | None = None
         self.error = ""
@@ -123,13 +126,20 @@ class Run:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"not done after {LONGEST:.0f} s")
 
-        (depot or self.bench.depot).fetch(wanted, self.file).wait(check=check)
+        streams = self.bench.streams
+        with streams.wanted(self.file):
+            (depot or self.bench.depot).fetch(wanted, self.file).wait(check=check)
+        if (loaded := streams.take(self.file)) is not None:
+            self.streamed += 1
+            if loaded.tensors["w"].numpy().tobytes() != self.file.read_bytes()[-loaded.tensors["w"].numel():]:
+                raise AssertionError("the tensors are not those of the file")
 
     @contextlib.contextmanager
     def own_depot(self) -> Iterator[tuple[Transfers, Daemon]]:
         """Transfers with a daemon of its own, which may be hurt."""
         daemon = Daemon(self.folder / "state", allow_hosts=("127.0.0.1", "localhost"))
-        with transfers(self.folder, events=self.events, patience=PATIENT, daemon=daemon) as depot:
+        with transfers(self.folder, events=self.events, patience=PATIENT, daemon=daemon,
+                       streams=self.bench.streams) as depot:
             try:
                 daemon.ensure()
                 yield depot, daemon

@@ -191,6 +191,7 @@ class Pull:
             "out": window.file.name,
             "header": headers,
             "split": str(self.connections),
+            "min-split-size": str(self._least_split(window)),
             "max-connection-per-server": str(self.connections),
             "continue": "true" if remote.ranges else "false",
             "max-tries": "1" if self.growth else "3",  # one door counts one try
@@ -204,6 +205,16 @@ class Pull:
             remote.url, wishes, (remote.host, remote.port), allowance,
             owner=str(self.place.file), urgency=self._priority,
         )
+
+    def _least_split(self, window: Window) -> int:
+        """What is left of a window is not divided ever more finely where the next one has work for all.
+
+        A part that is given to another connection ends the request of the one that had it, and what is on its
+        way then has been sent for nothing.
+        """
+        if window is self.windows[-1]:
+            return PIECE_BYTES
+        return max(PIECE_BYTES, window.bytes_wanted // (2 * self.connections))
 
     def _may_use_head(self, window: Window) -> bool:
         """aria2 begins with a request for the whole file; when it needs another part that is for nothing."""

@@ -21,7 +21,8 @@ from comfy_depot.aria2 import PIECE_BYTES
 from comfy_depot.journal import BLOCK_BYTES, Pieces, control_file
 from comfy_depot.layout import Place
 
-LEAST_PIECES = 16  # of a window
+LEAST_PIECES = 16  # of the last windows
+FULL_PIECES = 64  # of the others, at least
 MOST_WINDOWS = 24
 SHARE = 1 / 16  # of what is missing, and no more than half of what is left
 LARGE_SHARE = 1 / 2  # where requests are counted, since each window costs one per connection
@@ -91,7 +92,7 @@ def plan_windows(
     rest = [index for index in range(kept.count)
             if index not in kept and (only is None or index in only)]
     cuts: list[list[int]] = []
-    most = max(LEAST_PIECES, math.ceil(len(rest) * share))
+    most = max(FULL_PIECES, math.ceil(len(rest) * share))
     while in_order and len(rest) >= 2 * LEAST_PIECES and len(cuts) < MOST_WINDOWS - 1:
         count = min(most, len(rest) // 2)
         cuts.append(rest[:count])

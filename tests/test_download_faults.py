@@ -34,4 +34,4 @@ def test_a_run_that_shows_a_wrong_file_or_a_token_is_found_out(
     monkeypatch.setitem(download_faults.FAULTS, "careless", (careless, 1))
     assert download_faults.main(["--seeds", "1", "--only", "careless", "--looks", "1"]) == 1
     said = capsys.readouterr().out
-    assert re.search(r"careless +0/1 +0.0 +\d+ +1 +1 .* 1 ", said) and "state.json" in said
+    assert re.search(r"careless +0/1 +0.0 +0 +\d+ +1 +1 .* 1 ", said) and "state.json" in said
