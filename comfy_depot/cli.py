@@ -91,8 +91,9 @@ def _command_parser(common: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m comfy_depot", description="Models from the cloud to the disk.", parents=[common],
         conflict_handler="resolve", argument_default=argparse.SUPPRESS,
+        usage="python -m comfy_depot COMMAND [options]; all of both: python -m comfy_depot --help",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", prog="python -m comfy_depot")
 
     def add(name: str, run: Callable[[argparse.Namespace], int], summary: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)

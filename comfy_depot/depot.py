@@ -14,7 +14,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ from comfy_depot.host import Executing, Host, QueuedPrompt
 from comfy_depot.index import Index
 from comfy_depot.listing import FileList
 from comfy_depot.lists import Lists
-from comfy_depot.manifest import Entry
+from comfy_depot.manifest import Entry, Problem
 from comfy_depot.neighbours import Neighbours
 from comfy_depot.options import Options, from_args
 from comfy_depot.pins import Pins
@@ -275,19 +275,20 @@ class Depot:
         """Why there is no path for a name, and what to do."""
         folder = folder_paths.map_legacy(folder)
         if folder not in places.table():
-            known = ", ".join(sorted(places.table()))
-            return f"There is no folder type '{folder}'. Known: {known}."
+            return places.unknown_type(folder)
         entry = self.catalogue.find(folder, name)
         if entry is not None:
             return (f"'{entry.key}' is named by a manifest but not on this disk, and only a running node has "
                     f"it fetched by asking. To fetch it now: python -m comfy_depot fetch {entry.key}")
-        for problem in self.catalogue.snapshot().problems:
+        problems = self.catalogue.snapshot().problems
+        for problem in problems:
             if f"'{name}' in '{folder}'" in problem.message:
                 return f"'{name}' is not on this disk, and what a manifest says of it is refused. {problem}"
         names = folder_paths.get_filename_list(folder)
         near = difflib.get_close_matches(name, names[:5000], n=3)
         advice = f"Near: {', '.join(near)}. " if near else ""
         return (f"'{name}' is in no manifest and not in models/{folder}. {advice}"
+                f"{_perhaps_hidden(problems)}"
                 "Add it to a manifest, or see what there is: python -m comfy_depot list")
 
     def _fetch_for_node(self, entry: Entry) -> str:
@@ -354,6 +355,12 @@ class Depot:
         self.access.note(Access(
             time.time(), folder_paths.map_legacy(folder), plain, prompt, node_id, tenant, size, outcome
         ))
+
+
+def _perhaps_hidden(problems: Sequence[Problem]) -> str:
+    """What to say of a manifest that could not be read as a whole: it may name what is not known."""
+    of_files = [problem for problem in problems if "' in '" not in problem.message]
+    return f"A manifest that cannot be read may name it: {of_files[0]} " if of_files else ""
 
 
 def _is_hidden(path: str) -> bool:

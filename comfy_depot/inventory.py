@@ -44,8 +44,10 @@ def as_json(model: Model) -> dict[str, Any]:
 
 
 def models(depot: Depot, *, folder: str | None = None, tier: str | None = None) -> list[Model]:
-    """Every known model, sorted by folder type and name."""
+    """Every known model, sorted by folder type and name; ValueError for a type that is not known."""
     wanted = None if folder is None else folder_paths.map_legacy(folder)
+    if wanted is not None and wanted not in places.table():
+        raise ValueError(places.unknown_type(wanted))
     entries = depot.catalogue.snapshot().entries
     coming = {(one.entry.folder, one.entry.name) for one in depot.active_transfers()}
     found = []

@@ -28,6 +28,14 @@ def table() -> FolderTable:
     return folder_paths.folder_names_and_paths
 
 
+def unknown_type(folder: str) -> str:
+    """What to say of a folder type that nobody knows."""
+    known = sorted(table())
+    near = difflib.get_close_matches(folder[:60], known, n=3, cutoff=0.5)
+    advice = f"Did you mean {' or '.join(near)}? " if near else ""
+    return f"There is no folder type '{told(folder)}'. {advice}Known: {', '.join(known)}."
+
+
 def directory_for(folder: str) -> str | None:
     """The folder that gets what is fetched for a type: its first one, which an `is_default` folder is.
 

@@ -94,7 +94,10 @@ class _Handlers:
         if tier is not None and tier not in inventory.TIERS:
             known = ", ".join(inventory.TIERS)
             return _error(400, "bad_tier", f"tier '{tier}' is not known. Use one of: {known}.")
-        found = await asyncio.to_thread(inventory.models, self.depot, folder=folder, tier=tier)
+        try:
+            found = await asyncio.to_thread(inventory.models, self.depot, folder=folder, tier=tier)
+        except ValueError as error:
+            return _error(400, "bad_folder", str(error))
         problems = self.depot.catalogue.snapshot().problems
         return web.json_response({
             "models": [inventory.as_json(model) for model in found], "problems": _problems(problems),

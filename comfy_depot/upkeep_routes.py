@@ -85,6 +85,8 @@ def _replay(depot: Depot, body: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"'size': {error}") from None
     depot.access.flush()
     trace = replay.of_log(access.read(depot.options.depot_dir))
+    if not len(trace):
+        raise ValueError("There is no use to replay: the access log is empty.")
     return {"results": [replay.replay(trace, replay.disk_bytes(trace, budget), name).as_json()
                         for name in known if policy in (None, name)]}
 

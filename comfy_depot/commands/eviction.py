@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 
@@ -23,7 +24,8 @@ def add_commands(add: AddCommand) -> None:
     command = add("clean", _clean, "evict models that a manifest can bring back, longest unused first")
     command.add_argument("--max-size", type=options.parse_size, metavar="BYTES",
                          help="evict until the depot's own models take no more, such as 200G")
-    command.add_argument("--keep-days", type=float, metavar="DAYS", help="evict what was unused for so long")
+    command.add_argument("--keep-days", type=options.parse_days, metavar="DAYS",
+                         help="evict what was unused for so long")
     command.add_argument("--dry-run", action="store_true", help="only show what would go")
     command = add("evict", _evict, "evict models that a manifest can bring back, by name")
     command.add_argument("models", nargs="+", metavar="FOLDER/NAME", help="such as checkpoints/x.safetensors")
@@ -115,9 +117,15 @@ def _replay(arguments: argparse.Namespace) -> int:
     if arguments.trace is None:
         trace = replay.of_log(access.read(options_of(arguments).depot_dir))
     else:
+        if arguments.trace != "-" and not os.path.exists(arguments.trace):
+            raise ValueError(f"There is no file '{arguments.trace}'. Name a trace, or leave it out to replay "
+                             "the own access log.")
         with (contextlib.nullcontext(sys.stdin) if arguments.trace == "-"
               else open(arguments.trace, encoding="utf-8", newline="")) as lines:
             trace = replay.read_csv(lines, shown_as=arguments.trace)
+    if not len(trace):
+        raise ValueError("There is no use to replay: the trace or the access log is empty. Models that nodes "
+                         "open are logged; python benchmarks/eviction_traces.py --write T.csv makes a trace.")
     results = [replay.replay(trace, replay.disk_bytes(trace, size), policy)
                for size in arguments.size for policy in arguments.policy or [*POLICIES, *OFFLINE]]
     if arguments.json:

@@ -41,4 +41,7 @@ def folder_and_name(model: str) -> tuple[str, str]:
     folder, slash, name = model.partition("/")
     if not slash:
         raise ValueError(f"'{model}' names no folder. Write FOLDER/NAME, as checkpoints/{model}.")
+    if not folder or not name:
+        raise ValueError(f"'{model}' names no {'model' if folder else 'folder'}. Write FOLDER/NAME, as "
+                         "checkpoints/x.safetensors.")
     return folder, name

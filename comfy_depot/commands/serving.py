@@ -32,6 +32,12 @@ def _serve(arguments: argparse.Namespace) -> int:
         if not token:
             raise ValueError(f"The variable {arguments.token_env} is empty. Put the token into it.")
     library = Library(arguments.directory, token=token, rate=arguments.rate)
-    run(library, arguments.listen, arguments.port, on_start=lambda url: print(
-        f"Serving {library.directory} at {url} (manifest: {url}/manifest.json). Ctrl+C stops.", flush=True))
+    try:
+        run(library, arguments.listen, arguments.port, on_start=lambda url: print(
+            f"Serving {library.directory} at {url} (manifest: {url}/manifest.json). Ctrl+C stops.",
+            flush=True))
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise ValueError(f"Port {arguments.port} of {arguments.listen} cannot be opened ({why}). "
+                         "Choose others: --port 0 --listen 127.0.0.1.") from None
     return 0

@@ -249,13 +249,17 @@ def test_evict_takes_models_by_name(depot_world: World, run: Commands) -> None:
     "words, message",
     [
         (("clean",), "Nothing to clean up to. Add --max-size 200G, --keep-days 7, or both."),
-        (("clean", "--keep-days", "-1"), "keep_days is -1.0. Give 0 or more days."),
+        (("list", "--folder", "lora"), "There is no folder type 'lora'. Did you mean loras"),
+        (("fetch", "loras/"), "'loras/' names no model. Write FOLDER/NAME"),
+        (("replay", "--size", "1G"), "There is no use to replay: the trace or the access log is empty."),
+        (("replay", "none.csv", "--size", "1G"), "There is no file 'none.csv'. Name a trace"),
+        (("serve", ".", "--listen", "192.0.2.1"), "Port 8189 of 192.0.2.1 cannot be opened ("),
         (("evict", "a.safetensors"), "'a.safetensors' names no folder. Write FOLDER/NAME"),
         (("evict", "loras/cloud.safetensors"), "'loras/cloud.safetensors' is not on this disk, so there is"),
         (("evict", "loras/../../x"), "'../../x' is in no manifest and not in models/loras."),
     ],
 )
-def test_an_eviction_that_cannot_be_meant_is_refused(
+def test_a_command_that_cannot_be_meant_is_refused(
     depot_world: World, run: Commands, words: tuple[str, ...], message: str
 ) -> None:
     depot_world.write_manifest({"loras": {"cloud.safetensors": "https://host.example/c"}})
@@ -281,7 +285,8 @@ def test_folders_of_a_yaml_file_are_listed(depot_world: World, run: Commands) ->
     assert "x.safetensors" in run("list", "--extra-model-paths-config", str(depot_world.base / "p.yaml"))[1]
 
 
-@pytest.mark.parametrize("words", [(), ("frobnicate",), ("list", "--tier", "moon"), ("fetch",)])
+@pytest.mark.parametrize("words", [(), ("frobnicate",), ("list", "--tier", "moon"), ("fetch",),
+                                   ("clean", "--keep-days", "-1")])
 def test_a_wrong_command_line_ends_with_status_two(words: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(words)

@@ -238,7 +238,7 @@ def test_a_link_does_not_lead_a_download_out_of_its_folder(depot_world: World) -
             r"python -m comfy_depot list",
         ),
         ("loras", "zzz", "'zzz' is in no manifest and not in models/loras. Add it to a manifest"),
-        ("lora", "a.safetensors", "There is no folder type 'lora'. Known: audio_encoders, "),
+        ("lora", "a.safetensors", "There is no folder type 'lora'. Did you mean loras\\? Known: audio_enc"),
         (
             "loras",
             "refused.pt",
@@ -301,3 +301,10 @@ def test_an_unfinished_file_is_not_found_by_its_own_name(depot_world: World) -> 
     depot_world.write_model("loras", "sub/.depot/a.safetensors.5f1c0e2a.part")
     with depot_world.depot():
         assert folder_paths.get_full_path("loras", "sub/.depot/a.safetensors.5f1c0e2a.part") is None
+
+
+def test_a_manifest_that_cannot_be_read_is_named_where_it_may_hide_a_model(depot_world: World) -> None:
+    depot_world.write_manifest("not json")
+    with depot_world.depot() as depot:
+        message = depot.explain_missing("loras", "a.safetensors")
+    assert "A manifest that cannot be read may name it: models.json:1: not JSON" in message

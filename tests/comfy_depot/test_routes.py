@@ -88,6 +88,8 @@ async def test_models_are_listed_with_their_tiers(depot_world: World) -> None:
         disk = await (await http.get("/depot/models?folder=loras&tier=disk")).json()
         assert len(disk["models"]) == 2
         assert (await (await http.get("/depot/models?folder=unet")).json())["models"] == []
+        bad = await http.get("/depot/models?folder=lora")
+        assert (bad.status, "Did you mean loras" in await bad.text()) == (400, True)
         bad = await http.get("/depot/models?tier=moon")
         assert bad.status == 400
         message = (await bad.json())["error"]["message"]
