@@ -1,14 +1,16 @@
 """Lists of 100,000 models: how fast they are answered, after a change too, and what they cost at start.
 
-    python benchmarks/index_speed.py [--models 100000] [--folders 100] [--only lists|start|memory]
+    python benchmarks/index_speed.py [--models 100000] [--folders 100] [--only lists|index|start|memory]
 
-Makes a folder of empty model files and asks a server of ours, and one of upstream ComfyUI beside it when
-COMFY_UPSTREAM names a checkout (COMFY_UPSTREAM_PYTHON: its Python, COMFY_UPSTREAM_PYTHONPATH: more module
-folders) or --url names a running server whose models folder is --url-models. Both get a pack with --loaders
-nodes that list the checkpoints, so that the answers are of about one size. Times are those of the whole
-answer over a kept connection; "stall" is the longest time that another client waited meanwhile for a small
-answer.
+Makes a folder of small model files (a header of --header bytes and one number) and asks a server of ours,
+and one of upstream ComfyUI beside it when COMFY_UPSTREAM names a checkout (COMFY_UPSTREAM_PYTHON: its Python,
+COMFY_UPSTREAM_PYTHONPATH: more module folders) or --url names a running server whose models folder is
+--url-models. Both get a pack with --loaders nodes that list the checkpoints, so that the answers are of about
+one size. Times are those of the whole answer over a kept connection; "stall" is the longest time that another
+client waited meanwhile for a small answer.
 
+index: how long the index on the disk takes to be built after the first start and to be compared after the
+second, how long others wait meanwhile; searches; how soon a changed file is seen.
 start: first answer and memory with and without the files, and with as many entries in a manifest.
 memory: the index in this process: a list, one changed file, without HTTP.
 """
@@ -43,7 +45,10 @@ ASKED = {  # path: goal for a warm answer in ms
     "/experiment/models/checkpoints": 150,
     "/experiment/models": 20,
 }
+SEARCHES = ("name=model_05+00", "base_model=sd3", "base_model=sdxl&limit=1000", "hash=0123456789")
+ARCHITECTURES = ("stable-diffusion-v1", "stable-diffusion-xl-v1-base", "flux-1-dev", "my-own-architecture")
 GOAL_AFTER_A_FILE = 50
+GOAL_SEEN = 200
 GOAL_STALL = 50
 PACK = """
 import folder_paths
@@ -100,14 +105,25 @@ def stall(url: str) -> Iterator[Callable[[], float]]:
         watcher.join()
 
 
-def make_models(folder: Path, count: int, folders: int) -> None:
-    """Empty model files in as many subfolders (0: all in the folder itself)."""
+def model_file(architecture: str, header_bytes: int) -> bytes:
+    """A safetensors file with one number and a header of so many bytes (at least 200)."""
+    header: dict[str, object] = {"__metadata__": {"modelspec.architecture": architecture, "tags": ""},
+                                 "weight": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}
+    header["__metadata__"]["tags"] = "x" * (header_bytes - len(json.dumps(header)))
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + b"1"
+
+
+def make_models(folder: Path, count: int, folders: int, header_bytes: int) -> None:
+    """Model files in as many subfolders (0: all in the folder itself)."""
+    bodies = [model_file(architecture, header_bytes) for architecture in ARCHITECTURES]
     for number in range(count):
         inside = folder / f"set{number % folders:03}" if folders else folder
         if number < max(folders, 1):
             inside.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(inside / f"model_{number:06}.safetensors", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        path = inside / f"model_{number:06}.safetensors"
+        with contextlib.suppress(FileExistsError), open(path, "xb") as file:
+            file.write(bodies[number % len(bodies)])
 
 
 def make_base(base: Path, arguments: argparse.Namespace, *, models: int) -> Path:
@@ -116,7 +132,7 @@ def make_base(base: Path, arguments: argparse.Namespace, *, models: int) -> Path
     (base / "model_manifests").mkdir(exist_ok=True)
     (base / "custom_nodes" / "benchmark_loaders.py").write_text(PACK % arguments.loaders)
     (base / "models" / "checkpoints").mkdir(parents=True, exist_ok=True)
-    make_models(base / "models" / "checkpoints", models, arguments.folders)
+    make_models(base / "models" / "checkpoints", models, arguments.folders, arguments.header)
     return base
 
 
@@ -185,6 +201,65 @@ def lists(arguments: argparse.Namespace, scratch: Path) -> None:
             server.stop()
     if arguments.url:
         ask("--url", arguments.url, arguments.url_models / "checkpoints", arguments.rounds)
+
+
+def index(arguments: argparse.Namespace, scratch: Path) -> None:
+    """The index on the disk: built, compared, searched, corrected."""
+    base = make_base(scratch / "ours", arguments, models=arguments.models)
+    for state in ("built", "compared"):
+        server = ServerProcess(base)
+        try:
+            server.start(seconds=180)
+            began = time.perf_counter()
+            with stall(server.url) as longest:
+                client = Client(server.url)
+                while not json.loads(client.get("/depot/search?base_model=sdxl&limit=1")[1])["is_complete"]:
+                    time.sleep(0.05)
+                seconds, waited = time.perf_counter() - began, longest()
+            with stall(server.url) as longest:
+                time.sleep(5)
+                idle = longest()
+            print(f"index     {state} {seconds:6.1f} s after the first answer  stall {waited:6.1f} ms "
+                  f"(idle {idle:.1f})  {server.rss_megabytes():4.0f} MB", flush=True)
+            if state == "compared":
+                ask_searches(client, arguments.rounds)
+                see_changes(client, base / "models" / "checkpoints", arguments)
+        finally:
+            server.stop()
+
+
+def ask_searches(client: Client, rounds: int) -> None:
+    """Some searches, warm."""
+    for query in SEARCHES:
+        times = sorted(client.get(f"/depot/search?{query}")[0] for _ in range(rounds))
+        total = json.loads(client.get(f"/depot/search?{query}")[1])["total"]
+        print(f"search    {query:34} {total:6} found  {statistics.median(times):6.1f} ms "
+              f"(max {times[-1]:6.1f})", flush=True)
+
+
+def see_changes(client: Client, models: Path, arguments: argparse.Namespace) -> None:
+    """How soon a file that was replaced, removed or renamed is seen by a search for what is in its header."""
+    def until(total: int, words: str) -> float:
+        began = time.perf_counter()
+        while json.loads(client.get(f"/depot/search?base_model={words}")[1])["total"] != total:
+            time.sleep(0.002)
+        return (time.perf_counter() - began) * 1000
+
+    times: dict[str, list[float]] = {"replaced": [], "renamed": [], "removed": []}
+    for number in range(arguments.rounds):
+        file, beside = models / "changing.safetensors", models.parent / "new"
+        for place, words in ((file, "older"), (beside, f"newer-{number}")):
+            place.write_bytes(model_file(words, arguments.header))
+        until(1, "older")
+        os.replace(beside, file)
+        times["replaced"].append(until(1, f"newer-{number}"))
+        file.rename(models / "renamed.safetensors")
+        times["renamed"].append(until(1, f"newer-{number}&name=renamed"))
+        (models / "renamed.safetensors").unlink()
+        times["removed"].append(until(0, f"newer-{number}"))
+    for what, took in times.items():
+        print(f"changed   {what:34} seen after {statistics.median(took):6.1f} ms (max {max(took):6.1f}, "
+              f"goal {GOAL_SEEN})", flush=True)
 
 
 def started(base: Path, *, seconds_of_work: float, **where: object) -> tuple[float, float]:
@@ -264,14 +339,15 @@ def main() -> None:
     parser.add_argument("--folders", type=int, default=100, help="subfolders; 0: all files in one folder")
     parser.add_argument("--loaders", type=int, default=5, help="nodes more that list the checkpoints")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--only", choices=("lists", "start", "memory"))
+    parser.add_argument("--header", type=int, default=2000, help="bytes of each header")
+    parser.add_argument("--only", choices=("lists", "index", "start", "memory"))
     parser.add_argument("--base", type=Path, help="where to make the files, and leave them")
     parser.add_argument("--url", help="a running server to measure as well")
     parser.add_argument("--url-models", type=Path, help="its models folder")
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:
         scratch = arguments.base or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        for name, part in (("memory", memory), ("lists", lists), ("start", start)):
+        for name, part in (("memory", memory), ("index", index), ("lists", lists), ("start", start)):
             if arguments.only in (None, name):
                 part(arguments, scratch)
 

@@ -19,9 +19,9 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,7 +41,7 @@ MOST_AT_ONCE = 400
 Result = TypeVar("Result")
 Numbers = tuple[int, int, int, int]
 """A stamp as the database keeps it."""
-_HEADER = tuple(column.name for column in fields(Header))
+_HEADER = Header._fields
 _STAMP = "device = ? AND inode = ? AND size = ? AND changed_ns = ?"
 _CREATE = f"""
 CREATE TABLE IF NOT EXISTS files (
@@ -55,6 +55,7 @@ CREATE TABLE IF NOT EXISTS contents (
     PRIMARY KEY (inode, size, changed_ns, device)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS contents_by_sha256 ON contents (sha256) WHERE sha256 IS NOT NULL;
 CREATE INDEX IF NOT EXISTS contents_by_base_model ON contents (base_model) WHERE base_model IS NOT NULL;
+CREATE INDEX IF NOT EXISTS contents_by_words ON contents (architecture) WHERE architecture IS NOT NULL;
 PRAGMA user_version = {FORM};
 """
 _NOTE_SHA256 = """
@@ -86,6 +87,15 @@ FROM files WHERE path IN ({})
 _FOUND = """
 SELECT files.path, files.device, files.inode, files.size, files.changed_ns FROM contents
 JOIN files USING (inode, size, changed_ns, device) WHERE files.gone_at IS NULL AND {}
+"""
+_WITH_WORDS = """
+architecture IN (
+    WITH RECURSIVE said(words) AS (  -- each once: the index is entered anew behind each
+        SELECT MIN(architecture) FROM contents WHERE architecture IS NOT NULL
+        UNION ALL
+        SELECT (SELECT MIN(architecture) FROM contents WHERE architecture > words)
+        FROM said WHERE words IS NOT NULL)
+    SELECT words FROM said WHERE instr(lower(words), lower(?)) > 0)
 """
 _DETAILS = f"SELECT sha256, {', '.join(_HEADER)} FROM contents WHERE {_STAMP}"
 
@@ -121,7 +131,7 @@ class Database:
 
     def note_headers(self, headers: Iterable[tuple[Stamp, Header]]) -> None:
         """These headers were read."""
-        rows = [(*numbers_of(stamp), time.time(), *astuple(header)) for stamp, header in headers]
+        rows = [(*numbers_of(stamp), time.time(), *header) for stamp, header in headers]
         self._write(lambda connection: connection.executemany(_NOTE_HEADER, _writable(rows)))
 
     # Which files there are.
@@ -169,9 +179,7 @@ class Database:
         """The files of a family; without one, those of which the file's own words hold `words`."""
         if family is not None:
             return self._found("base_model = ?", (family,))
-        words = words.encode("utf-8", "replace").decode()
-        said = "COALESCE(architecture, base_model)"
-        return self._found(f"base_model IS NOT NULL AND instr(lower({said}), lower(?)) > 0", (words,))
+        return self._found(_WITH_WORDS, (words.encode("utf-8", "replace").decode(),))
 
     def details_of(self, stamps: Iterable[Stamp]) -> dict[Numbers, Details]:
         """What is known of the contents with these stamps."""
@@ -188,7 +196,19 @@ class Database:
         rows = self._rows(query, values)
         return {os.fsdecode(row[0]): row[1:] for row in rows}
 
-    # Inside.
+    # The file itself.
+
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """For many steps in a row: what they write is not carried from the log to the file after each."""
+        connection = None
+        try:
+            with suppress(sqlite3.Error, OSError):  # the steps themselves tell what is wrong
+                connection = self._connect()
+            yield
+        finally:
+            if connection is not None:
+                connection.close()
 
     def is_sound(self) -> bool:
         """Look through the whole file; a damaged one is set aside."""
@@ -199,6 +219,8 @@ class Database:
             return True
 
         return not self.file.exists() or self._run(look, tries=1) is True
+
+    # Inside.
 
     def _rows(self, query: str, values: Sequence[object]) -> list[Any]:
         nothing: list[Any] = []
@@ -279,31 +301,27 @@ def _is_damage(error: Exception) -> bool:
 
 def _note_portion(connection: sqlite3.Connection, stamps: Mapping[str, Stamp | None]) -> list[str]:
     """Bring some paths up to date; those whose header was not read."""
-    known = {os.fsdecode(row[0]): row[1:] for row in connection.execute(
-        _with_marks(_ARE_KNOWN, stamps), [os.fsencode(path) for path in stamps])}
-    unread = []
-    for path, stamp in stamps.items():
-        row = known.get(path)
-        if stamp is None:
-            if row is not None and row[4] is None:
-                gone = (time.time(), os.fsencode(path))
-                connection.execute("UPDATE files SET gone_at = ? WHERE path = ?", gone)
-            continue
-        values = numbers_of(stamp)
-        is_read = row is not None and bool(row[5])
-        if row is None or row[:4] != values or row[4] is not None:
-            if row is not None and row[1:4] == values[1:] and row[0] != values[0]:
-                connection.execute(_TAKE_ALONG, (values[0], *row[:4]))
-            connection.execute(_NOTE_FILE, (os.fsencode(path), *values))
-            is_read = _is_read(connection, values)
-        if not is_read:
-            unread.append(path)
-    return unread
+    known = _known(connection, stamps)
+    rows = {path: (os.fsencode(path), *numbers_of(stamp))
+            for path, stamp in stamps.items() if stamp is not None}
+    changed = [path for path, row in rows.items()
+               if path not in known or known[path][:4] != row[1:] or known[path][4] is not None]
+    for path in changed:
+        before, now = known.get(path), rows[path]
+        if before is not None and before[1:4] == now[2:] and before[0] != now[1]:
+            connection.execute(_TAKE_ALONG, (now[1], *before[:4]))
+    connection.executemany(_NOTE_FILE, [rows[path] for path in changed])
+    known.update(_known(connection, changed))
+    gone = [path for path, row in known.items() if stamps[path] is None and row[4] is None]
+    connection.executemany("UPDATE files SET gone_at = ? WHERE path = ?",
+                           [(time.time(), os.fsencode(path)) for path in gone])
+    return [path for path in rows if not known[path][5]]
 
 
-def _is_read(connection: sqlite3.Connection, stamp: Numbers) -> bool:
-    row = connection.execute(f"SELECT is_read FROM contents WHERE {_STAMP}", stamp).fetchone()
-    return row is not None and bool(row[0])
+def _known(connection: sqlite3.Connection, paths: Collection[str]) -> dict[str, tuple[Any, ...]]:
+    """(device, inode, size, changed_ns, gone_at, is_read) of files that stand in the index."""
+    rows = connection.execute(_with_marks(_ARE_KNOWN, paths), [os.fsencode(path) for path in paths])
+    return {os.fsdecode(row[0]): row[1:] for row in rows}
 
 
 def numbers_of(stamp: Stamp) -> Numbers:
@@ -313,7 +331,7 @@ def numbers_of(stamp: Stamp) -> Numbers:
 
 def _signed(number: int) -> int:
     """SQLite has signed numbers of 64 bits; those of file systems may be larger."""
-    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
+    return number if 0 <= number < 1 << 63 else (number + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def _portions(paths: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -321,7 +339,7 @@ def _portions(paths: Sequence[str]) -> Iterator[Sequence[str]]:
         yield paths[start:start + MOST_AT_ONCE]
 
 
-def _with_marks(query: str, values: Sequence[str] | Mapping[str, object]) -> str:
+def _with_marks(query: str, values: Collection[str]) -> str:
     return query.format(", ".join("?" * len(values)))
 
 

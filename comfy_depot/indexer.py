@@ -27,8 +27,11 @@ SECONDS_BETWEEN_FULL_LOOKS = 5.0
 """For what no notice of the kernel tells of: links, network file systems."""
 SECONDS_TO_SETTLE = 60.0
 """A file that cannot be read is remembered as such when it is so old; a younger one may still be written."""
-FILES_AT_ONCE = 4 * MOST_AT_ONCE
-HEADERS_AT_ONCE = 200
+FILES_AT_ONCE = 2 * MOST_AT_ONCE
+HEADERS_AT_ONCE = 1000
+HEADERS_IN_A_ROW = 20
+SECONDS_OF_REST = 0.002
+"""After so many headers, or files: Python runs one thread at a time, and others have more urgent work."""
 
 
 class Closed(Exception):
@@ -61,7 +64,7 @@ class Indexer:
 
     def update(self) -> None:
         """Bring the database up to date with the disk, now."""
-        with self._updating:
+        with self._updating, self._database.kept_open():
             for root in dict.fromkeys(self._roots()):
                 self._forest.learn_facts([root])
                 self._update_tree(root)
@@ -116,31 +119,33 @@ class Indexer:
                         if tree.place(path[length:]) is None]
             if gone:
                 self._database.note_files(dict.fromkeys(gone))
-            self._check()
+            self._rest()
 
     def _note(self, tree: Tree, names: Sequence[str]) -> None:
         stamps: dict[str, Stamp | None] = {}
+        above = os.path.join(tree.root.path, "")
         with self._forest.lock:
             for name in names:
                 place = tree.place(name)
                 facts = None if place is None else place[0].files[place[1]]
-                stamps[os.path.join(tree.root.path, name)] = None if facts is None else facts.stamp
+                stamps[above + name] = None if facts is None else facts.stamp
         unread = [path for path in self._database.note_files(stamps)
                   if path.lower().endswith(model_headers.EXTENSIONS)]
         for start in range(0, len(unread), HEADERS_AT_ONCE):
             self._database.note_headers(self._headers(unread[start:start + HEADERS_AT_ONCE]))
         self.waiting = max(0, self.waiting - len(names))
-        self._check()
+        self._rest()
 
     def _headers(self, paths: Sequence[str]) -> Iterator[tuple[Stamp, model_headers.Header]]:
-        for path in paths:
-            self._check()
+        for number, path in enumerate(paths):
+            if number % HEADERS_IN_A_ROW == 0:
+                self._rest()
             with suppress(OSError):  # gone since, or out of reach
                 stamp, header = model_headers.read(path)
                 age = time.time() - stamp.changed_ns / 1e9
                 if header.problem is None or age > SECONDS_TO_SETTLE:
                     yield stamp, header
 
-    def _check(self) -> None:
-        if self._closing.is_set():
+    def _rest(self) -> None:
+        if self._closing.wait(SECONDS_OF_REST):
             raise Closed

@@ -12,8 +12,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from comfy_depot.eviction import Stamp
 
@@ -54,8 +53,7 @@ _MARKS = {  # the keys, without a prefix, that together only one family has
 _PREFIX = "model.diffusion_model."
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """What is known of a file's content from its header."""
 
     tensors: int | None = None

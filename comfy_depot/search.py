@@ -121,12 +121,14 @@ class _Disk:
                  for kind, (directories, _) in list(places.table().items())}
         self._trees = {kind: [self._forest.tree(root) for root in found]
                        for kind, found in roots.items() if kind not in inventory.NOT_MODELS}
-        self.kinds_of: dict[str, list[str]] = {}
-        """The types of a folder."""
-        for kind, found in roots.items():
-            for root in found:
-                self.kinds_of.setdefault(root, []).append(kind)
+        self._roots = roots
         self._others = {kind: found for kind, found in roots.items() if kind in inventory.NOT_MODELS}
+
+    def types_of(self, folder: str) -> list[tuple[str, str]]:
+        """The types to which the files of a folder belong, and what stands before their names there."""
+        return [(kind, folder[len(root) + 1:].replace(os.sep, "/") + "/" if folder != root else "")
+                for kind, roots in self._roots.items() for root in roots
+                if folder == root or folder.startswith(root + os.sep)]
 
     def stamp(self, kind: str, name: str) -> Stamp | None:
         """The stamp of the file that counts for a model; None where it is on no disk."""
@@ -178,10 +180,13 @@ class _Search:
         return sorted(found or ())
 
     def _named(self) -> set[Key]:
-        words = self._wanted.name.lower().split()
-        return {(kind, name) for kind in self._kinds
-                for name in _names(self._depot, kind, self._entries.get(kind, {}))
-                if all(word in name.lower() for word in words)}
+        found: set[Key] = set()
+        for kind in self._kinds:
+            names = _names(self._depot, kind, self._entries.get(kind, {}))
+            for word in self._wanted.name.lower().split():
+                names = [name for name in names if word in name.lower()]
+            found.update((kind, name) for name in names)
+        return found
 
     def _cloud(self, is_wanted: Callable[[Entry], bool]) -> set[Key]:
         """What the manifests say counts where no file on the disk has the name."""
@@ -190,16 +195,16 @@ class _Search:
 
     def _keys_of(self, files: Mapping[str, Numbers]) -> set[Key]:
         """The models that these files are, where they still are what was noted."""
-        found = set()
+        found: set[Key] = set()
+        above: dict[str, list[tuple[str, str]]] = {}  # {folder: [(type, what stands before the names in it)]}
         for path, numbers in files.items():
-            above = os.path.dirname(path)
-            while above != os.path.dirname(above):
-                for kind in self._disk.kinds_of.get(above, ()):
-                    name = path[len(above) + 1:].replace(os.sep, "/")
-                    stamp = self._disk.stamp(kind, name) if kind in self._kinds else None
-                    if stamp is not None and numbers_of(stamp) == numbers:
-                        found.add((kind, name))
-                above = os.path.dirname(above)
+            folder, _, base = path.rpartition(os.sep)
+            if folder not in above:
+                above[folder] = [one for one in self._disk.types_of(folder) if one[0] in self._kinds]
+            for kind, prefix in above[folder]:
+                stamp = self._disk.stamp(kind, prefix + base)
+                if stamp is not None and numbers_of(stamp) == numbers:
+                    found.add((kind, prefix + base))
         return found
 
 

@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -171,7 +170,8 @@ for turn in range(12):
             index.note_headers([(stamp, Header(number)) for stamp in files.values()])
             os.write(tell, b".")
         os._exit(1)
-    time.sleep(chance.uniform(0.005, 0.05))
+    written += len(os.read(heard, 1))
+    time.sleep(chance.uniform(0, 0.03))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     os.close(tell)
@@ -190,8 +190,7 @@ print("written", written)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_kill_in_mid_write_loses_nothing_that_was_written(tmp_path: Path) -> None:
-    began = time.monotonic()
     result = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=ROOT, text=True,
                             capture_output=True, timeout=60)
     assert result.returncode == 0, result.stderr
-    assert int(result.stdout.split()[1]) > 10, f"killed before it wrote, in {time.monotonic() - began:.1f} s"
+    assert int(result.stdout.split()[1]) >= 12, "killed before it wrote"
