@@ -286,7 +286,7 @@ class ArchiveDownload(Download):
             return None
         source = RemoteBytes(
             self.entry, remote, allow_hosts=self.services.options.depot_allow_hosts,
-            before_each=lambda: self._await_turn(remote.host, 1),
+            before_each=lambda: self._before_request(remote.host),
         )
         try:
             if archives.is_packed(source.read_at(0, 512)):
@@ -295,9 +295,24 @@ class ArchiveDownload(Download):
         except Scattered:
             return None
 
+    def _before_request(self, host: str) -> None:
+        self.progress.check()
+        self._await_turn(host, 1)
+
+    def _members(self, archive: Archive) -> Iterator[Member]:
+        """All members; only until each that is waited for has come when a sha256 proves them all."""
+        waiting = [want for want in self.wants if want.is_waiting]
+        names = {want.member for want in waiting}
+        is_proved = all(want.entry.sha256 for want in waiting)
+        for member in archive.members():
+            yield member
+            names.discard(member.name)
+            if is_proved and not names:
+                return
+
     def _named(self, archive: Archive) -> list[Member]:
         """The members that somebody waits for; those who wait for others are refused now."""
-        members = list(archive.members())
+        members = list(self._members(archive))
         by_name = _by_name(members)
         for want in self.wants:
             self._judge(want, by_name, members)
@@ -332,7 +347,7 @@ class ArchiveDownload(Download):
         seen: list[Member] = []
         self._is_unpacking = True
         try:
-            for member in archive.members():
+            for member in self._members(archive):
                 self.progress.check()
                 seen.append(replace(member, detail=None))
                 if member.name in names:

@@ -31,6 +31,8 @@ def progress_bars(*, is_shown: bool) -> Iterator[Callable[[Transfer], None]]:
         def show(transfer: Transfer) -> None:
             if transfer.id not in tasks:
                 tasks[transfer.id] = progress.add_task(transfer.entry.key)
-            progress.update(tasks[transfer.id], completed=transfer.bytes_done, total=transfer.bytes_total)
+            phase = "" if transfer.state.value == "downloading" else f": {transfer.state.value}"
+            progress.update(tasks[transfer.id], description=f"{transfer.entry.key}{phase}",
+                            completed=transfer.bytes_done, total=transfer.bytes_total)
 
         yield show

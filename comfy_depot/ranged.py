@@ -16,6 +16,7 @@ from comfy_depot.sources import Busy, Remote
 
 FIRST_AHEAD, MOST_AHEAD = 4 << 10, 256 << 10
 MOST_REQUESTS = 100
+BYTES_PER_REQUEST = 16 << 20  # of a large file: so much could be fetched whole in the time of a request
 MOST_BYTES = 64 << 20
 
 
@@ -64,7 +65,7 @@ class RemoteBytes:
         """Ask for [start, end) and keep it."""
         self._requests += 1
         self._bytes += end - start
-        if self._requests > MOST_REQUESTS or self._bytes > MOST_BYTES:
+        if self._requests > max(MOST_REQUESTS, self.size // BYTES_PER_REQUEST) or self._bytes > MOST_BYTES:
             raise Scattered
         self._last_end = end
         self._chunks[start] = chunk = self._ask(start, end)

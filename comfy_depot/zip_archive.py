@@ -137,6 +137,8 @@ class _Reader:
                 "is read. Split it into several archives."
             )
         data = self._source.read_at(self._position, max(0, min(count, self._source.size - self._position)))
+        if len(data) > CHUNK_BYTES:  # the directory; `zipfile` would make an object of each record
+            check_count(data.count(b"PK\x01\x02"))
         self._position += len(data)
         return data
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from comfy_depot import cli, tar_archive
+from comfy_depot import cli, ranged, tar_archive
 from comfy_depot.archives import Scattered
 from comfy_depot.bundles import key_of
 from comfy_depot.errors import DownloadFailed, TransferCancelled, WrongContent
@@ -152,6 +152,16 @@ def test_processes_that_ask_at_once_share_a_download(tmp_path: Path, origin: Ori
         assert [transfer.wait().read_bytes() for transfer in running] == [A, C]
     assert origin.bytes_sent() <= len(archive) + MIB
     assert left_over(tmp_path) == []
+
+
+def test_headers_behind_a_proved_member_are_not_read(origin: Origin, ours: Transfers) -> None:
+    others = {f"{n}.bin": bytes(40_000) for n in range(20)}
+    url = origin.put("/pack", FORMS["tar"]({"c.safetensors": C, **others}))
+    assert start(ours, member(url, name="c.safetensors", sha256=sha256(C))).wait().read_bytes() == C
+    assert len(origin.hits()) <= 6
+    origin.log.clear()
+    assert start(ours, member(url, name="c.safetensors", as_name="again.safetensors")).wait()
+    assert len(origin.hits()) > 6, "without a digest the name might stand there twice"
 
 
 def test_one_member_can_have_two_names(tmp_path: Path, ours: Transfers) -> None:
@@ -313,7 +323,9 @@ def test_phases_are_told(tmp_path: Path, origin: Origin) -> None:
     assert ("unpacking", len(A)) in seen and events[-1]["bytes_done"] == len(A)
 
 
-def test_ranges_are_read_ahead_and_given_up_when_there_are_too_many(origin: Origin) -> None:
+def test_ranges_are_read_ahead_and_given_up_when_there_are_too_many(
+    origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
     body = weights(MIB)
     entry = member(origin.put("/pack", body), name="a.safetensors")
     remote = resolve(entry, entry.urls[0], allow_hosts=("127.0.0.1",))
@@ -324,6 +336,9 @@ def test_ranges_are_read_ahead_and_given_up_when_there_are_too_many(origin: Orig
         assert ranges.read_at(position, 512) == body[position : position + 512]
     assert len(origin.hits()) == len(turns) < 12
     assert ranges.read_at(MIB - 10, 100) == body[-10:]
+    monkeypatch.setattr(ranged, "MOST_REQUESTS", len(turns) + 2)
+    monkeypatch.setattr(ranged, "BYTES_PER_REQUEST", MIB // (len(turns) + 4))
+    for position in range(4):
+        ranges.fetch(position, position + 1)  # a large file is worth more requests
     with pytest.raises(Scattered):
-        for position in range(1000):
-            ranges.fetch(position, position + 1)
+        ranges.fetch(4, 5)
