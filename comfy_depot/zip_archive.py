@@ -51,8 +51,7 @@ class ZipArchive:
 
     def members(self) -> Iterator[Member]:
         """All members, in the order of their bytes."""
-        ends = [info.header_offset for info in self._infos[1:]] + [self._zip.start_dir]
-        for info, end in zip(self._infos, ends, strict=True):
+        for info, end in self._with_ends():
             most = info.header_offset + LOCAL_HEADER + 2 * LARGEST_TEXT + info.compress_size
             yield Member(plain(info.filename), info.file_size, info.header_offset, min(end, most),
                          _problem(info), info)
@@ -71,10 +70,14 @@ class ZipArchive:
         if done != member.size:
             raise cut_off(f"its member '{info.filename[:200]}'")
 
+    def _with_ends(self) -> Iterator[tuple[zipfile.ZipInfo, int]]:
+        """Each member, and where the next one or the directory begins."""
+        begins = [*(info.header_offset for info in self._infos), self._zip.start_dir]
+        return zip(self._infos, begins[1:], strict=True)
+
     def _check_overlaps(self) -> None:
         """Members that share bytes make a small archive unpack to terabytes."""
-        ends = [info.header_offset for info in self._infos[1:]] + [self._zip.start_dir]
-        for info, end in zip(self._infos, ends, strict=True):
+        for info, end in self._with_ends():
             if info.header_offset < 0 or info.header_offset + LOCAL_HEADER + info.compress_size > end:
                 raise ArchiveRefused(
                     f"its member '{info.filename[:200]}' overlaps what stands behind it, as in a bomb or a "

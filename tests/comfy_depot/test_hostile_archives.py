@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import lzma
 import os
+import random
 import stat
 import struct
 import tarfile
@@ -208,6 +209,7 @@ CASES: dict[str, Case] = {
     "zip: a wrong checksum": Case(
         lambda _: with_directory(zipped((NAME, GOOD)), 16, "<L", 1), "Bad CRC", lambda i, o: (
             (i / NAME).read_bytes() == GOOD)),
+    "zip: without members": Case(lambda _: zipped(), "has no member"),
     "zip: cut off": Case(lambda _: zipped((NAME, GOOD))[:-30], "damaged, cut off"),
     "zip: another archive inside": Case(
         lambda _: zipped(("inner.zip", bytes(zipped((NAME, GOOD))))), "has no member 'a.safetensors'"),
@@ -326,6 +328,46 @@ LINKED: dict[str, Callable[[str], bytes]] = {
     "tar": lambda outside: tarred(
         ("sub", b"", {"type": b"2", "linkname": outside}), (f"sub/{NAME}", GOOD, {})),
 }
+
+
+class Memory:
+    """`archives.Bytes` of bytes."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body, self.size = body, len(body)
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        return self.body[offset : offset + count]
+
+
+def damaged(archive: bytes, chance: random.Random) -> bytes:
+    """An archive with a few bytes changed, taken out or put in."""
+    body = bytearray(archive)
+    for _ in range(chance.choice([1, 1, 2, 8])):
+        position = chance.randrange(max(1, len(body)))
+        kind, count = chance.random(), chance.choice([1, 2, 512])
+        if kind < 0.6:
+            body[position : position + 1] = bytes([chance.randrange(256)])
+        else:
+            body[position : position + (count if kind < 0.8 else 0)] = b"" if kind < 0.8 else bytes(count)
+    return bytes(body)
+
+
+@pytest.mark.parametrize("archive", [
+    bytes(zipped((NAME, GOOD), ("b", GOOD), method=zipfile.ZIP_DEFLATED)),
+    zlib.compress(tarred((NAME, GOOD, {}), ("b", GOOD, {})), wbits=31),
+])
+def test_damage_at_random_is_refused_or_does_no_harm(archive: bytes) -> None:
+    chance, refused = random.Random(7), 0
+    for _ in range(150):
+        try:
+            opened = archives.open_archive(Memory(damaged(archive, chance)))
+            found = {member.name: b"".join(opened.chunks(member)) for member in opened.members()}
+            assert found.get(NAME, GOOD) == GOOD
+        except archives.ArchiveRefused as error:
+            refused += 1
+            assert str(error).endswith(".")
+    assert refused > 75
 
 
 def test_a_model_behind_a_link_is_unpacked_to_its_own_place_only(ours: Transfers, place: Path) -> None:
