@@ -20,7 +20,7 @@ from tests.fakes.fetching import transfers, until
 from tests.fakes.origin import Origin, safetensors
 
 MIB = 1 << 20
-MODEL = safetensors(4 * MIB)
+MODEL = safetensors(3 * MIB)
 ARCHIVE = tarred({"a.safetensors": MODEL}, "w:gz", compresslevel=1)
 
 
@@ -72,6 +72,26 @@ def test_a_scratch_that_fills_up_on_the_way_is_left_for_the_state_folder(
         assert "goes through the state folder instead of --depot-scratch" in caplog.text
     assert [path.name for path in memory.rglob("*") if path.is_file()] == ["of another program"]
     assert left_over(tmp_path) == []
+
+
+def test_a_disk_that_fills_up_under_a_model_is_tried_again(tmp_path: Path, memory: Path) -> None:
+    (tmp_path / "pack").write_bytes(ARCHIVE)
+    junk, phases = memory / "of another program", []
+    with transfers(tmp_path) as ours:
+        entry = member(str(tmp_path / "pack"), name="a.safetensors")
+        transfer = ours.fetch(entry, memory / "models" / entry.name)
+
+        def fill_or_clean() -> None:
+            phases.append(transfer.state.value)
+            if phases.count("unpacking") == 1:
+                junk.write_bytes(bytes(15 * MIB))
+            elif phases[-1] == "waiting" and junk.exists():
+                junk.unlink()
+
+        transfer._progress.changed = fill_or_clean
+        assert transfer.wait().read_bytes() == MODEL
+    assert phases.count("waiting") >= 1 and not junk.exists()
+    assert [path.name for path in (memory / "models" / ".depot").iterdir()] == []
 
 
 def test_nothing_stays_in_the_scratch_of_what_is_stopped(tmp_path: Path, memory: Path) -> None:
