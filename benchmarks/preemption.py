@@ -6,7 +6,7 @@
    all, and then a node asks for a fifth. The origin counts what it sends: the share of the fifth from 300 ms
    after it was asked for, for a second, and for as long as it takes.
 2. Time to the last model. A server is sent a prompt of four loaders, one after the other, from an origin that
-   gives each connection a 32nd of the link, so that one download alone gets a quarter of it: fetched ahead
+   gives each connection a 40th of the link, so that one download alone gets a fifth of it: fetched ahead
    (`--depot-preload 4`) and not (`--depot-preload 0`). The same where one download can take the whole link.
 
 Exit status 1 when a share is below 0.9, or when fetching ahead saves less than half of the time where it
@@ -196,8 +196,8 @@ def main() -> int:
             good = good and second >= 0.9 and whole >= 0.9
     if chosen.short:
         return 0 if good else 1
-    with origin_of(int(link) * 2 * MIB) as (pipe, urls):
-        for words, per_connection in (("a connection gets a 32nd of the link", link / 32),
+    with origin_of(int(link) * 4 * MIB) as (pipe, urls):
+        for words, per_connection in (("a connection gets a 40th of the link", link / 40),
                                       ("one download can take the link", None)):
             times: dict[int, list[float]] = {4: [], 0: []}
             for _ in range(runs):

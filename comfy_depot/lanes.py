@@ -24,10 +24,11 @@ from collections.abc import Callable
 FLOOR_SHARE = 0.05
 LEAST_RATE = 64 << 10  # bytes per second: a connection that brings nothing is given up sooner or later
 STEPS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, math.inf)  # times what the urgent class gets
+WIDE_STEP = 3
 STEP_SECONDS = 0.5
-LOOK_SECONDS = 0.2
-FIRST_PAUSE, LONGEST_PAUSE = 1.5, 30.0
-SLOWED = 0.88  # of its rate before: the urgent class has been slowed down
+LOOK_SECONDS = 0.25
+FIRST_PAUSE, LONGEST_PAUSE = 1.5, 12.0
+SLOWED = 0.8  # of its rate before: the urgent class has been slowed down
 TICK_SECONDS = 0.05
 CHUNK_BYTES = 1 << 14
 HELD_BYTES = 1 << 15  # of a connection, in the system's buffer: it comes although nobody reads it
@@ -44,6 +45,8 @@ class Governor:
         self._step = -1
         self._top = len(STEPS) - 1
         """The highest step that has not slowed the urgent class down so far."""
+        self._gave_way = False
+        """Whether this step is lower than one that slowed the urgent class down."""
         self._found = -1
         """The step at which the urgent download before was not slowed down."""
         self._since = now
@@ -53,6 +56,7 @@ class Governor:
     def restart(self, now: float) -> None:
         """Another urgent download has come: what was found out may be out of date."""
         total = self._samples[-1][1]
+        self.pause = FIRST_PAUSE
         if self._step >= 0:
             self._found = self._step
         self._samples = collections.deque([(now, total)])
@@ -64,18 +68,30 @@ class Governor:
         while len(self._samples) > 2 and self._samples[1][0] <= now - FIRST_PAUSE:
             self._samples.popleft()
         seconds = now - self._since
-        if seconds >= LOOK_SECONDS:
-            got = self._got(now, min(seconds, STEP_SECONDS))
+        settling = STEP_SECONDS - LOOK_SECONDS if self._gave_way else 0.0
+        if seconds >= settling + LOOK_SECONDS:
+            got = self._got(now, min(seconds - settling, STEP_SECONDS))
             self._undisturbed = max(self._undisturbed, got)
             if self._step < 0:
                 self._stay_low(now, seconds)
             elif got < SLOWED * self._undisturbed:
-                self.pause = min(2 * self.pause, LONGEST_PAUSE)
-                self._top, self._found = self._step - 1, -1
-                self._fall_back(now)
+                self._give_way(now)
             elif seconds >= (STEP_SECONDS if self._step < self._top else self.pause):
+                self._gave_way = False
+                if self._step >= WIDE_STEP:  # on a full link it would have been slowed down by now
+                    self.pause = max(FIRST_PAUSE, self.pause / 2)
                 self._go_up(now)
         return self.rate
+
+    def _give_way(self, now: float) -> None:
+        """The urgent class became slower: back to where it was not, to the floor if that is not enough."""
+        self.pause = min(2 * self.pause, LONGEST_PAUSE)
+        self._top, self._found = max(0, self._step - 1), -1
+        if self._step >= WIDE_STEP and not self._gave_way:
+            self._step, self._gave_way = self._step - WIDE_STEP, True
+            self._go_up(now)
+        else:
+            self._fall_back(now)
 
     def _stay_low(self, now: float, seconds: float) -> None:
         self.rate = max(LEAST_RATE, FLOOR_SHARE * self._got(now, STEP_SECONDS))
@@ -99,7 +115,7 @@ class Governor:
 
     def _fall_back(self, now: float) -> None:
         self.rate = max(LEAST_RATE, FLOOR_SHARE * self._undisturbed)
-        self._step, self._since, self._undisturbed = -1, now, 0.0
+        self._step, self._since, self._undisturbed, self._gave_way = -1, now, 0.0, False
 
     def _got(self, now: float, seconds: float) -> float:
         """Bytes per second of the urgent class in the last `seconds`."""

@@ -44,7 +44,7 @@ def test_on_a_link_that_is_full_the_others_get_a_tenth_at_most_whatever_is_tried
 
 def test_where_the_urgent_one_cannot_use_the_link_the_others_get_the_rest() -> None:
     rows = follow(40.0, most=10.0)
-    assert sum(urgent for _, urgent, _ in rows) / len(rows) > 9.7
+    assert sum(urgent for _, urgent, _ in rows) / len(rows) > 9.0
     assert next(now for now, _, others in rows if others > 19) < 6
     assert sum(others for _, _, others in rows[len(rows) // 2:]) / len(rows) * 2 > 15
 
@@ -105,6 +105,7 @@ def test_a_lane_that_becomes_urgent_waits_no_longer_and_one_that_is_shut_does_no
         assert not thread.is_alive()
 
 
+@pytest.mark.slow
 def test_demand_has_nine_tenths_of_a_full_link_while_four_preloads_run(tmp_path: Path) -> None:
     body = safetensors(48 << 20)
     with Origin(rate_total=32 << 20) as origin, transfers(tmp_path, depot_connections=4) as ours:

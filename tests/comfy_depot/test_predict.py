@@ -62,8 +62,8 @@ def test_what_others_do_helps_a_tenant_who_is_new() -> None:
 
 def test_models_by_chance_are_foretold_as_badly_as_they_must_be() -> None:
     chance = random.Random(2)
-    uses = [(float(row), ("c", str(chance.randrange(300))), 1, "t") for row in range(500)]
-    assert accuracy(uses, top="top3") < 0.05
+    uses = [(float(row), ("c", str(chance.randrange(100))), 1, "t") for row in range(200)]
+    assert accuracy(uses, top="top3") < 0.1
     assert all(0 < probability <= 1 for _, probability in _after(uses))
 
 

@@ -185,10 +185,10 @@ def test_a_node_that_finds_no_room_takes_the_room_of_what_nobody_waits_for(
     depot_world: World, origin: Origin
 ) -> None:
     offer(depot_world, origin, "a.safetensors", "b.safetensors", size=4 * MIB)
+    origin.total.rate, origin.assets["/a.safetensors"].rate = None, 200_000
     with waiting(depot_world, queued("p", "a.safetensors"), depot_max_size=9 * MIB // 2) as depot:
         wait_until(lambda: any(one.bytes_done for one in depot.active_transfers()))
         depot_world.run_node()
-        origin.total.rate = None
         assert depot.path_in_node("loras", "b.safetensors", None) is not None
         assert depot.preload.stats()["let_go"] == 1
         offer(depot_world, origin, "c.safetensors", size=5 * MIB)
