@@ -196,6 +196,8 @@ def lists(arguments: argparse.Namespace, scratch: Path) -> None:
         try:
             server.start(seconds=180)
             time.sleep(2)
+            if name == "ours":
+                wait_for_index(Client(server.url))
             ask(name, server.url, base / "models" / "checkpoints", arguments.rounds)
         finally:
             server.stop()
@@ -213,8 +215,7 @@ def index(arguments: argparse.Namespace, scratch: Path) -> None:
             began = time.perf_counter()
             with stall(server.url) as longest:
                 client = Client(server.url)
-                while not json.loads(client.get("/depot/search?base_model=sdxl&limit=1")[1])["is_complete"]:
-                    time.sleep(0.05)
+                wait_for_index(client)
                 seconds, waited = time.perf_counter() - began, longest()
             with stall(server.url) as longest:
                 time.sleep(5)
@@ -226,6 +227,12 @@ def index(arguments: argparse.Namespace, scratch: Path) -> None:
                 see_changes(client, base / "models" / "checkpoints", arguments)
         finally:
             server.stop()
+
+
+def wait_for_index(client: Client) -> None:
+    """Return when the server has looked at all files."""
+    while not json.loads(client.get("/depot/search?base_model=of-no-model")[1])["is_complete"]:
+        time.sleep(0.1)
 
 
 def ask_searches(client: Client, rounds: int) -> None:

@@ -395,7 +395,10 @@ class Forest:
                 log.debug("So many files changed that all model folders are read again.")
                 for tree in self._trees.values():
                     tree.drop_all()
+                self._watcher.wake()
                 return
+            if events:
+                self._watcher.wake()
             names: dict[Folder, set[str]] = {}
             for event in events:
                 for folder in self._watched.get(event.watch, ()):
@@ -411,20 +414,20 @@ class Forest:
         """Have the facts of all files below some model folders known; others are answered in between."""
         for directory in directories:
             with self.lock:
-                self.tree(directory).doubt()
+                tree = self.tree(directory)
+                tree.doubt()
             is_done = False
-            while not is_done:
+            while not is_done:  # without another look, which may find the same folders anew for two seconds
                 with self.lock:
-                    is_done = self.tree(directory).learn_facts(at_most=FACTS_AT_ONCE)
-
-    def facts_version(self) -> int:
-        """Another number whenever a file that has been asked for changed, as far as was told until now."""
-        with self.lock:
-            return sum(tree.facts_version for tree in self._trees.values())
+                    is_done = tree.learn_facts(at_most=FACTS_AT_ONCE)
 
     def wait(self, *, seconds: float) -> bool:
-        """Sleep until something changes; whether it did. Who asks in the meantime takes the notice away."""
+        """Sleep until something changes or somebody wakes; whether it did. For one thread."""
         return self._watcher.wait(seconds=seconds)
+
+    def wake(self) -> None:
+        """Let the one who waits go on."""
+        self._watcher.wake()
 
     def close(self) -> None:
         """Watch nothing any more; questions go on, at the price of looking."""

@@ -22,16 +22,19 @@ from comfy_depot.forest import Forest, Tree
 log = logging.getLogger(__name__)
 
 SECONDS_AFTER_START = 1.0
-SECONDS_BETWEEN_LOOKS = 0.1
+SECONDS_BETWEEN_LOOKS = 0.05
+"""At least, however much happens."""
 SECONDS_BETWEEN_FULL_LOOKS = 5.0
 """For what no notice of the kernel tells of: links, network file systems."""
 SECONDS_TO_SETTLE = 60.0
 """A file that cannot be read is remembered as such when it is so old; a younger one may still be written."""
-FILES_AT_ONCE = 2 * MOST_AT_ONCE
+FILES_AT_ONCE = MOST_AT_ONCE
 HEADERS_AT_ONCE = 1000
 HEADERS_IN_A_ROW = 20
-SECONDS_OF_REST = 0.002
-"""After so many headers, or files: Python runs one thread at a time, and others have more urgent work."""
+SHORTEST_REST, LONGEST_REST = 0.002, 0.05
+"""Seconds. The thread rests as long as it has worked: Python runs one thread at a time, and others have more
+urgent work.
+"""
 
 
 class Closed(Exception):
@@ -45,6 +48,7 @@ class Indexer:
         self._forest, self._database, self._roots = forest, database, roots
         self._seen: dict[str, tuple[Tree, int]] = {}
         self._closing = threading.Event()
+        self._is_gentle, self._rested_at = False, 0.0
         self._updating = threading.Lock()
         self._thread = threading.Thread(target=self._follow, name="depot-index", daemon=True)
         self.waiting = 0
@@ -59,6 +63,7 @@ class Indexer:
     def close(self) -> None:
         """Follow no more."""
         self._closing.set()
+        self._forest.wake()
         if self._thread.is_alive():
             self._thread.join(timeout=30)
 
@@ -73,21 +78,20 @@ class Indexer:
     def _follow(self) -> None:
         if self._closing.wait(SECONDS_AFTER_START):
             return
-        looked_at, version = float("-inf"), -1
+        self._is_gentle, looked_at = True, float("-inf")
         self._database.is_sound()
         self._database.forget_old()
         while not self._closing.is_set():
-            has_news = self._forest.wait(seconds=SECONDS_BETWEEN_LOOKS)
+            has_news = self._forest.wait(seconds=SECONDS_BETWEEN_FULL_LOOKS if self.is_complete else 0)
             is_time = time.monotonic() - looked_at >= SECONDS_BETWEEN_FULL_LOOKS
-            before, version = version, self._forest.facts_version()
-            if has_news or is_time or version != before:
+            if has_news or is_time:
                 with suppress(Closed):
                     if is_time:
                         self.update()
                         looked_at = time.monotonic()
                     else:
                         self._update_what_is_told()
-            self._closing.wait(SECONDS_BETWEEN_LOOKS / 2)
+            self._closing.wait(SECONDS_BETWEEN_LOOKS)
 
     def _update_what_is_told(self) -> None:
         with self._updating:
@@ -147,5 +151,7 @@ class Indexer:
                     yield stamp, header
 
     def _rest(self) -> None:
-        if self._closing.wait(SECONDS_OF_REST):
+        worked = time.perf_counter() - self._rested_at
+        if self._closing.wait(min(max(worked, SHORTEST_REST), LONGEST_REST) if self._is_gentle else 0):
             raise Closed
+        self._rested_at = time.perf_counter()

@@ -16,7 +16,8 @@ import errno
 import logging
 import os
 import re
-import select
+import selectors
+import socket
 import struct
 import sys
 from collections.abc import Iterator
@@ -59,6 +60,7 @@ class Watcher:
         self._libc = _libc()
         if self._libc is not None:
             self._queue = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._waiter: _Waiter | None = None
         self._is_full = False
         self._file_systems: dict[int, bool] = {}
 
@@ -98,17 +100,20 @@ class Watcher:
         return found
 
     def wait(self, *, seconds: float) -> bool:
-        """Sleep until something happens; whether it did."""
-        if not self.is_on:
-            return False
-        poll = select.poll()
-        poll.register(self._queue, select.POLLIN)
-        with contextlib.suppress(OSError):  # closed meanwhile
-            return bool(poll.poll(seconds * 1000))
-        return False
+        """Sleep until something happens or somebody wakes; whether it did. For one thread."""
+        if self._waiter is None:
+            self._waiter = _Waiter(self._queue)
+        return self._waiter.wait(seconds)
+
+    def wake(self) -> None:
+        """Let the one who waits go on: what happened was taken by somebody else."""
+        if self._waiter is not None:
+            self._waiter.wake()
 
     def close(self) -> None:
         """Watch nothing any more."""
+        if self._waiter is not None:
+            self._waiter.close()
         if self._queue >= 0:
             os.close(self._queue)
         self._queue = -1
@@ -117,6 +122,35 @@ class Watcher:
         if device not in self._file_systems:
             self._file_systems[device] = file_system(path) in LOCAL_FILE_SYSTEMS
         return self._file_systems[device]
+
+
+class _Waiter:
+    """Sleeps until the queue has an event or the bell was rung."""
+
+    def __init__(self, queue: int) -> None:
+        self._bell, self._cord = socket.socketpair()
+        self._bell.setblocking(False)
+        self._cord.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._bell, selectors.EVENT_READ)
+        if queue >= 0:
+            self._selector.register(queue, selectors.EVENT_READ)
+
+    def wait(self, seconds: float) -> bool:
+        found = bool(self._selector.select(seconds))
+        with contextlib.suppress(BlockingIOError):
+            while self._bell.recv(64):
+                pass
+        return found
+
+    def wake(self) -> None:
+        with contextlib.suppress(OSError):  # it has been rung often enough, or nobody waits any more
+            self._cord.send(b"x")
+
+    def close(self) -> None:
+        self._selector.close()
+        self._bell.close()
+        self._cord.close()
 
 
 def _libc() -> ctypes.CDLL | None:
