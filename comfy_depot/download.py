@@ -26,7 +26,7 @@ from comfy_depot.journal import Pieces, Record, Validator
 from comfy_depot.layout import Place
 from comfy_depot.manifest import Entry
 from comfy_depot.piece_hashes import PieceCheck, PieceHashes
-from comfy_depot.prefix import PrefixDigest
+from comfy_depot.prefix import NICENESS, PrefixDigest
 from comfy_depot.pull import Kept, Pull, Reopened
 from comfy_depot.room import Shortage, explain, still_to_come
 from comfy_depot.services import Priority, Progress, Services
@@ -335,7 +335,7 @@ class Download:
         """Let aria2 fetch what is missing, with the digest close behind."""
         is_long = self.only is None and (remote.validator.size or 0) >= LEAST_TO_DIGEST_AHEAD
         if self.entry.sha256 and remote.ranges and is_long:
-            self.digest = self.digest or PrefixDigest(self.place.partial)
+            self.digest = self.digest or PrefixDigest(self.place.partial, niceness=self._niceness())
         if self.entry.pieces and self.only is None and remote.ranges and remote.validator.size:
             self.pieces = self.pieces or self._piece_check(self.entry.pieces)
         pull = Pull(
@@ -396,6 +396,10 @@ class Download:
                     "correct the manifest or choose another url."
                 )
 
+    def _niceness(self) -> int:
+        """Of the threads that compute digests: what somebody waits for is not held up by other programs."""
+        return 0 if self.progress.priority() == Priority.DEMAND else NICENESS
+
     def _piece_check(self, pieces: PieceHashes) -> PieceCheck:
         """The comparison of the partial's pieces; WrongContent when there are more or fewer."""
         size = _size_of(self.place.partial)
@@ -405,7 +409,7 @@ class Download:
                 f"{len(pieces.digests)} pieces of {pieces.length}. "
                 "Correct the manifest or choose another url."
             )
-        return PieceCheck(self.place.partial, pieces, size, self.entry.key)
+        return PieceCheck(self.place.partial, pieces, size, self.entry.key, niceness=self._niceness())
 
     def _sha256(self) -> str:
         """The digest of the partial. One computed on the way is believed when it is the promised one only."""

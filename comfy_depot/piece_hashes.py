@@ -68,9 +68,12 @@ def digest_of(fd: int, start: int, end: int, kind: str) -> str:
 
 
 class PieceCheck:
-    """Compares the pieces of one partial. Threads of low priority do it while the file arrives."""
+    """Compares the pieces of one partial. Threads do it while the file arrives."""
 
-    def __init__(self, path: Path, hashes: PieceHashes, size: int, name: str) -> None:
+    def __init__(
+        self, path: Path, hashes: PieceHashes, size: int, name: str, *, niceness: int = NICENESS
+    ) -> None:
+        self._niceness = niceness
         self._hashes, self._size, self._name = hashes, size, name
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by `close`
         self._change = threading.Condition()
@@ -132,7 +135,7 @@ class PieceCheck:
 
     def _follow(self) -> None:
         with contextlib.suppress(OSError, AttributeError):  # Linux can do this for a single thread
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
         while (index := self._next()) is not None:
             try:
                 is_right = digest_of(self._file.fileno(), *self._span(index), self._hashes.kind) \

@@ -1,8 +1,8 @@
 """The sha256 of a file while it arrives: of what is complete from its start on.
 
-A thread of low priority reads from the page cache what the journal calls complete; what is left at the end
-is done by the one who waits for it. Complete pieces are never written again: whoever begins the partial anew
-throws this away.
+A thread reads from the page cache what the journal calls complete; what is left at the end is done by the one
+who waits for it. It has a low priority unless somebody waits for the file. Complete pieces are never written
+again: whoever begins the partial anew throws this away.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ NICENESS = 5
 class PrefixDigest:
     """Give it way with `allow`, and take the digest with `finish`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, niceness: int = NICENESS) -> None:
+        self._niceness = niceness
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by `close`
         self._digest = hashlib.sha256()
         self._change = threading.Condition()
@@ -63,7 +64,7 @@ class PrefixDigest:
 
     def _follow(self) -> None:
         with contextlib.suppress(OSError, AttributeError):  # Linux can do this for a single thread
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
         with contextlib.suppress(OSError):  # of the disk: who reads the rest at the end meets it again
             self._digest_what_is_ready(memoryview(bytearray(CHUNK_BYTES)))
 
