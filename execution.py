@@ -388,10 +388,16 @@ class _RunOfPrompt:
         self.executor.add_message(
             "execution_cached", {"nodes": cached, "prompt_id": self.prompt_id}, broadcast=False
         )
-        for node_id in self._left_to_run(execute_outputs, cached):
-            self.current = node_id
-            self.execution_list.add_node(node_id)
-        if await self._visit_all():
+        left = self._left_to_run(execute_outputs, cached)
+        if self._are_known(left):
+            self._reuse(left)
+            is_complete = True
+        else:
+            for node_id in left:
+                self.current = node_id
+                self.execution_list.add_node(node_id)
+            is_complete = await self._visit_all()
+        if is_complete:
             self._show_cached_intermediates(cached)
             get_progress_state().flush_handlers()
             self.executor.add_message("execution_success", {"prompt_id": self.prompt_id}, broadcast=False)
@@ -420,14 +426,33 @@ class _RunOfPrompt:
         asked = read_request(self.extra_data)
         return replace(asked, every=True) if self.executor.force else asked
 
+    def _shared(self) -> PromptRun:
+        return PromptRun(
+            self.executor.server, self.dynprompt, self.caches, self.extra_data, self.executed,
+            self.prompt_id, self.execution_list, {}, {}, self.ui_outputs,
+        )
+
+    def _are_known(self, outputs: list[str]) -> bool:
+        """Is the result of each output stored, so that there is nothing to put in order and to run? The list
+        would take asynchronous ones first.
+        """
+        return execute is _execute_as_shipped and all(
+            self.caches.outputs.get(node_id) is not None and not self.dynprompt.node_facts(node_id).is_async
+            for node_id in outputs
+        )
+
+    def _reuse(self, outputs: list[str]) -> None:
+        check = comfy.interruption.throw_exception_if_processing_interrupted
+        run, functions = self._shared(), _functions()
+        for node_id in outputs:
+            check()
+            self.current = node_id
+            NodeRun(run, node_id, functions).reuse(self.caches.outputs.get(node_id))
+
     async def _visit_all(self) -> bool:
         """False if a node failed."""
         check = comfy.interruption.throw_exception_if_processing_interrupted
-        steps = self.execution_list
-        run = PromptRun(
-            self.executor.server, self.dynprompt, self.caches, self.extra_data, self.executed,
-            self.prompt_id, steps, {}, {}, self.ui_outputs,
-        )
+        steps, run = self.execution_list, self._shared()
         while True:
             node_id = steps.stage_ready()
             if node_id is None:

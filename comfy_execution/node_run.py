@@ -69,7 +69,7 @@ class NodeRun:
         run, node_id = self.run, self.node_id
         cached = run.caches.outputs.get(node_id) or run.execution_list.get_cache(node_id, node_id)
         if cached is not None:
-            self._reuse(cached)
+            self.reuse(cached)
             return True
         ui: dict[str, Any] = {}
         expands = False
@@ -141,7 +141,8 @@ class NodeRun:
         data = {"node": self.node_id, "display_node": shown, "output": ui, "prompt_id": self.run.prompt_id}
         self._send("executed", data)
 
-    def _reuse(self, cached: CacheEntry) -> None:
+    def reuse(self, cached: CacheEntry) -> None:
+        """Take a stored result for the node's own."""
         if cached.ui is not None:
             self._show(cached.ui["output"])
         else:  # clients wait for a word on each output, also from one that shows nothing
