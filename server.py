@@ -52,6 +52,7 @@ from app.user_manager import UserManager
 from comfy.cli_args import args
 from comfy_api import feature_flags, node_replacements
 from comfy_depot import hooks as depot
+from comfy_execution.progress import MessageBudget
 from protocol import BinaryEventTypes
 
 TOPICS = (
@@ -72,7 +73,7 @@ TOPICS = (
     assets,
 )
 
-SECONDS_BETWEEN_STATUS = 0.05
+STATUS_AT_ONCE, STATUS_PER_SECOND = 20, 20
 """A queue may change a thousand times per second, and everybody is told."""
 
 PromptHandler = Callable[[dict[str, Any]], dict[str, Any]]
@@ -109,7 +110,7 @@ class PromptServer:
         self._outbox: deque[tuple[Any, Any, str | None]] = deque()
         self._outbox_is_noticed = False
         self._status_is_due = False
-        self._next_status_at = 0.0
+        self._status_budget = MessageBudget(STATUS_AT_ONCE, STATUS_PER_SECOND)
         self.supports = ["custom_nodes_from_web"]
         self.number = 0
         self.client_id: str | None = None
@@ -211,22 +212,19 @@ class PromptServer:
         return {"exec_info": {"queue_remaining": queue.get_tasks_remaining(), "paused": queue.paused}}
 
     def queue_updated(self) -> None:
-        """Tell every client how long the queue is: now, or soon if they were told just before."""
+        """Tell every client how long the queue is: now, or soon if they were told often just before."""
         depot.queue_changed()
-        if self.sockets and not self._status_is_due and not self.loop.is_closed():
-            self._status_is_due = True
-            self.loop.call_soon_threadsafe(self._plan_status)
-
-    def _plan_status(self) -> None:
-        if (wait := self._next_status_at - self.loop.time()) > 0:
-            self.loop.call_later(wait, self._send_status)
-        else:
+        if not self.sockets or self._status_is_due or self.loop.is_closed():
+            return
+        if self._status_budget.take():
             self._send_status()
+        else:
+            self._status_is_due = True
+            self.loop.call_soon_threadsafe(self.loop.call_later, 1 / STATUS_PER_SECOND, self._send_status)
 
     def _send_status(self) -> None:
         self._status_is_due = False
-        self._next_status_at = self.loop.time() + SECONDS_BETWEEN_STATUS
-        self.messages.put_nowait(("status", {"status": self.get_queue_info()}, None))
+        self.send_sync("status", {"status": self.get_queue_info()})
 
     def add_on_prompt_handler(self, handler: PromptHandler) -> None:
         """Let `handler` see, and change, the body of every POST /prompt."""

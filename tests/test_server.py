@@ -96,6 +96,9 @@ async def test_a_client_hears_the_whole_story_of_its_prompt(server, listen):
     await listener.until("executing", node=None)
     history = await asyncio.to_thread(server.get_json, f"/history/{prompt_id}")
     assert history[prompt_id]["status"]["completed"], "the history is there when the end is told"
+    lengths = [data["status"]["exec_info"]["queue_remaining"] for kind, data in listener.messages
+               if kind == "status"]
+    assert lengths[-3:] == [1, 1, 0], "it waits, it runs, it has run; all before the end is told"
     story = listener.events()
     assert story[:2] == ["execution_start", "execution_cached"]
     assert story[-2:] == ["execution_success", "executing"]
