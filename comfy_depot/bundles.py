@@ -35,13 +35,13 @@ from comfy_depot.download import Changed, Download
 from comfy_depot.errors import DepotError, DiskFull, DownloadFailed, WrongContent
 from comfy_depot.eviction import Stamp
 from comfy_depot.journal import Pieces
-from comfy_depot.layout import BUNDLES, Layout, Place
-from comfy_depot.locks import is_marked, shared_mark
+from comfy_depot.layout import Layout, Place
+from comfy_depot.locks import shared_mark
 from comfy_depot.manifest import Entry
 from comfy_depot.members import MemberDownload, Use, same_for
 from comfy_depot.pull import Kept
 from comfy_depot.ranged import RemoteBytes, SourceChanged
-from comfy_depot.scratch import Scratch
+from comfy_depot.scratch import Scratch, remove
 from comfy_depot.services import Priority, Progress, Services
 from comfy_depot.sources import Busy, Remote
 
@@ -57,12 +57,11 @@ class Bundles:
         self.services = services
         self.is_needed = is_needed  # asked when the last one is served, and its file stands
         state = services.options.depot_dir
-        self.folder = state / BUNDLES
         self.scratch = Scratch(services.options.depot_scratch, state)
-        self._layout = Layout(state)
+        self.layout = Layout(state)
         self._lock = threading.Lock()
         self._wants: dict[str, list[MemberDownload]] = {}
-        self._sweep()
+        self.scratch.sweep()
 
     def download(self, entry: Entry, place: Place, progress: Progress) -> MemberDownload:
         """The work of a transfer whose entry names a member of an archive."""
@@ -72,9 +71,9 @@ class Bundles:
     def wanting(self, want: MemberDownload) -> Iterator[Place]:
         """Be one of those who want members of an archive; gives the place whose lease is the archive's."""
         key = key_of(want.entry)
-        place = self.place(key)
+        place = self.layout.archive(key)
         place.partial.parent.mkdir(parents=True, exist_ok=True)
-        with shared_mark(self._mark(key), when_last=lambda: self._tidy(key, want)):
+        with shared_mark(self.layout.archive_mark(key), when_last=lambda: self._tidy(key, want)):
             with self._lock:
                 self._wants.setdefault(key, []).append(want)
             try:
@@ -110,13 +109,6 @@ class Bundles:
         with self._lock:
             return [want for want in self._wants.get(key, ()) if not want.is_served]
 
-    def place(self, key: str) -> Place:
-        """Where an archive lies in the state folder; its lock is the lease wherever the archive lies."""
-        return self._layout.place(self.folder / f"{key}.archive")
-
-    def _mark(self, key: str) -> Path:
-        return self.folder / f"{key}.wanted"
-
     def _tidy(self, key: str, last: MemberDownload) -> None:
         """Nobody waits for an archive any more: give memory back, and the disk when it is of no use."""
         in_scratch = self.scratch.place(key)
@@ -125,15 +117,7 @@ class Bundles:
             self.scratch.release(key)
         use = last.archive_is_for
         if use is Use.NONE or (use is Use.OTHERS and not self.is_needed(last.entry)):
-            remove(self.place(key))
-
-    def _sweep(self) -> None:
-        """Give back what dead processes have left in the scratch: it is memory."""
-        for key in self.scratch.keys():
-            place = self.scratch.place(key)
-            if place is not None and not is_marked(self._mark(key)):
-                remove(place)
-                self.scratch.release(key)
+            remove(self.layout.archive(key))
 
 
 def key_of(entry: Entry) -> str:
@@ -142,13 +126,6 @@ def key_of(entry: Entry) -> str:
     parts = (*entry.urls, entry.bundle.size, entry.bundle.sha256, *sorted(entry.headers.items()),
              entry.is_anonymous)
     return hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()[:24]
-
-
-def remove(place: Place) -> None:
-    """Delete an archive and what stands beside it."""
-    for path in (place.partial, place.control, place.record):
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
 
 
 class ArchiveDownload(Download):
@@ -162,7 +139,7 @@ class ArchiveDownload(Download):
             changed=self._tell_all, stopped=leader.progress.stopped, priority=self._priority,
             woken=leader.progress.woken,
         )
-        super().__init__(entry, bundles.place(key), bundles.services, progress)
+        super().__init__(entry, bundles.layout.archive(key), bundles.services, progress)
         self.bundles, self.key, self.leader = bundles, key, leader
         self.wants: list[MemberDownload] = [leader]
         """Those who are served: whoever waits when the parts to fetch are chosen, else when all has come."""
@@ -186,7 +163,7 @@ class ArchiveDownload(Download):
 
     def close(self) -> None:
         """Give back the room; the archive itself is up to `Bundles`."""
-        self.services.room.give_back(self.bundles.place(self.key).partial)
+        self.services.room.give_back(self.bundles.layout.archive(self.key).partial)
         self._drop_digest()
         self.services.streams.drop(self.place.file)
 
@@ -324,7 +301,7 @@ class ArchiveDownload(Download):
 
     def _choose_place(self, needed: int | None) -> None:
         """In the scratch if it fits, else in the state folder."""
-        own = self.bundles.place(self.key)
+        own = self.bundles.layout.archive(self.key)
         scratch = None if own.partial.exists() else self.bundles.scratch.place(self.key)
         if scratch is not None and needed is not None:
             there = 0 if self.only is None else _occupied(scratch.partial)  # members that came before

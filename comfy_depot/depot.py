@@ -40,6 +40,7 @@ from comfy_depot.pins import Pins
 from comfy_depot.policies import Key
 from comfy_depot.preload import Preload
 from comfy_depot.residency import Residents
+from comfy_depot.scratch import Scratch
 from comfy_depot.stream import Streams
 from comfy_depot.warm import Warm
 
@@ -123,6 +124,7 @@ class Depot:
             log.error("The depot's state folder %s cannot be written (%s); downloads and eviction will fail. "
                       "Correct its rights or choose another with --depot-dir.", self.options.depot_dir, error)
         if is_serving:
+            Scratch(self.options.depot_scratch, self.options.depot_dir).sweep()
             self.idle_eviction.start()
             self.preload.start()
             self.index.indexer.start()

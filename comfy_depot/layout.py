@@ -11,6 +11,7 @@ models/checkpoints/
     └── sd15.safetensors.5f1c0e2a.bad         the last copy that failed verification
 <state folder>/
 ├── bundles/.depot/KEY.archive.5f1c0e2a.part  an archive of which members are wanted (bundles.py), and so on
+├── bundles/KEY.wanted                        locked by all who want one
 └── aria2-XXXX/                              private folder of one daemon, gone with it
 """
 
@@ -67,6 +68,14 @@ class Layout:
             lock=stem.with_name(stem.name + ".lock"),
             quarantine=stem.with_name(stem.name + ".bad"),
         )
+
+    def archive(self, key: str) -> Place:
+        """An archive in the state folder; its lock is the lease wherever the archive lies."""
+        return self.place(self.state_dir / BUNDLES / f"{key}.archive")
+
+    def archive_mark(self, key: str) -> Path:
+        """Locked by all who want members of an archive."""
+        return self.state_dir / BUNDLES / f"{key}.wanted"
 
 
 def owner_of(file: Path) -> Path:

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from comfy_depot.inotify import file_system
 from comfy_depot.layout import Layout, Place
-from comfy_depot.locks import file_lock
+from comfy_depot.locks import file_lock, is_marked
 
 SHARE = 0.5
 MARGIN_BYTES = 1 << 20
@@ -38,6 +38,7 @@ class Scratch:
 
     def __init__(self, folder: Path | None, state_dir: Path) -> None:
         self._parent = folder
+        self._of_state = Layout(state_dir)
         self._has_complained = False
         digest = hashlib.sha256(os.fsencode(state_dir.absolute())).hexdigest()[:8]
         self._folder = None if folder is None else folder / f"comfyui-depot-{digest}"
@@ -52,11 +53,14 @@ class Scratch:
         """Whether an archive may take `size` bytes in all."""
         assert self._folder is not None
         own = self._folder / f"{key}.claim"
-        with file_lock(self._folder / "lock", on_wait=lambda: None, pause=0.01):
-            own.unlink(missing_ok=True)
-            problem = self._why_not(self._folder, place, size)
-            if problem is None:
-                own.write_text(str(size))
+        try:
+            with file_lock(self._folder / "lock", on_wait=lambda: None, pause=0.01):
+                own.unlink(missing_ok=True)
+                problem = self._why_not(self._folder, place, size)
+                if problem is None:
+                    own.write_text(str(size))
+        except OSError as error:  # not even a claim fits, or the folder has just gone
+            problem = error.strerror or str(error)
         if problem is not None:
             log.info("An archive (%.1f MB) goes through the state folder instead of --depot-scratch: %s.",
                      size / 1e6, problem)
@@ -66,6 +70,14 @@ class Scratch:
         """The archive is gone."""
         if self._folder is not None:
             (self._folder / f"{key}.claim").unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Give back what dead processes have left: it is memory."""
+        for key in self.keys():
+            place = self.place(key)
+            if place is not None and not is_marked(self._of_state.archive_mark(key)):
+                remove(place)
+                self.release(key)
 
     def keys(self) -> list[str]:
         """The archives that have a claim."""
@@ -108,6 +120,13 @@ class Scratch:
                         "Create the folder, correct its rights, or choose another.",
                         self._parent, folder, problem)
         return False
+
+
+def remove(place: Place) -> None:
+    """Delete an archive and what stands beside it."""
+    for path in (place.partial, place.control, place.record):
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def _number_in(file: Path) -> int:

@@ -17,7 +17,7 @@ from comfy_depot.archives import Scattered
 from comfy_depot.bundles import key_of
 from comfy_depot.errors import DownloadFailed, TransferCancelled, WrongContent
 from comfy_depot.eviction import Limits
-from comfy_depot.layout import BUNDLES, Layout
+from comfy_depot.layout import Layout
 from comfy_depot.manifest import Bundle, Entry
 from comfy_depot.ranged import RemoteBytes, SourceChanged
 from comfy_depot.sources import Busy, resolve
@@ -296,7 +296,7 @@ def test_the_depot_fetches_verifies_and_evicts_members(
         path = depot.path_in_node("loras", "a.safetensors", None)
         assert path is not None and Path(path).read_bytes() == C
         assert depot_world.events[-1][1]["state"] == "done"
-        of_archive = Layout(depot.options.depot_dir).place(depot.options.depot_dir / BUNDLES / "key.archive")
+        of_archive = Layout(depot.options.depot_dir).archive("key")
         of_archive.partial.parent.mkdir(parents=True, exist_ok=True)
         of_archive.partial.write_bytes(bytes(5000))
         plan = depot.plan_eviction(Limits(max_size=0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from comfy_depot import scratch
-from comfy_depot.layout import Place
+from comfy_depot.layout import Layout, Place
 from comfy_depot.locks import shared_mark
 from comfy_depot.scratch import Scratch
 from comfy_depot.transfers import Transfers
 from tests.comfy_depot.test_bundles import left_over, member, start, tarred
+from tests.comfy_depot.world import World
 from tests.fakes.fetching import transfers, until
 from tests.fakes.origin import Origin, safetensors
 
@@ -120,6 +122,9 @@ def test_claims_together_take_at_most_a_share(
     assert claimed(ours, "a", 5 * MIB), "the own claim is not counted twice"
     ours.release("a")
     assert claimed(others, "c", 5 * MIB)
+    assert (place := ours.place("d")) is not None
+    shutil.rmtree(place.file.parent)
+    assert not ours.claim("d", place, 1) and "No such file or directory" in caplog.text
 
 
 def test_what_is_promised_must_fit_into_what_is_free(
@@ -169,11 +174,18 @@ def test_what_dead_processes_left_in_the_scratch_is_removed(tmp_path: Path) -> N
         place = claimed(ours, key, 100)
         assert place is not None
         place.partial.write_bytes(bytes(100))
-    with shared_mark(tmp_path / "state" / "bundles" / "alive.wanted", when_last=lambda: None), transfers(
-        tmp_path, depot_scratch=tmp_path / "shared"
-    ):
+    with shared_mark(Layout(tmp_path / "state").archive_mark("alive"), when_last=lambda: None):
+        with transfers(tmp_path, depot_scratch=tmp_path / "shared"):
+            pass
         assert ours.keys() == ["alive"]
         assert [file.name.partition(".")[0] for file in parts(tmp_path / "shared")] == ["alive"]
+
+
+def test_a_server_sweeps_the_scratch_when_it_starts(depot_world: World) -> None:
+    ours = Scratch(depot_world.base, depot_world.base / "depot")
+    assert claimed(ours, "dead", 100)
+    with depot_world.depot(depot_scratch=depot_world.base):
+        assert ours.keys() == []
 
 
 def test_the_last_one_to_leave_a_mark_is_told(tmp_path: Path) -> None:
