@@ -6,7 +6,7 @@ import io
 import os
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from comfy_depot.archives import Scattered
 from comfy_depot.bundles import key_of
 from comfy_depot.errors import DownloadFailed, TransferCancelled, WrongContent
 from comfy_depot.eviction import Limits
-from comfy_depot.layout import Layout
+from comfy_depot.layout import Layout, Place
 from comfy_depot.manifest import Bundle, Entry
+from comfy_depot.members import MemberDownload
 from comfy_depot.ranged import RemoteBytes, SourceChanged
+from comfy_depot.services import Progress
 from comfy_depot.sources import Busy, resolve
 from comfy_depot.transfers import Transfer, Transfers
 from tests.comfy_depot.world import World
@@ -94,6 +96,23 @@ def start(ours: Transfers, entry: Entry) -> Transfer:
 
 def start_all(ours: Transfers, url: str) -> list[Transfer]:
     return [start(ours, member(url, name=name)) for name in BODIES]
+
+
+def watch(ours: Transfers, monkeypatch: pytest.MonkeyPatch, see: Callable[[Progress], None]) -> None:
+    """Call `see` whenever a transfer of a member tells how far it is, from its first word on."""
+    download = ours._bundles.download
+
+    def watched(entry: Entry, place: Place, progress: Progress) -> MemberDownload:
+        told = progress.changed
+
+        def changed() -> None:
+            told()
+            see(progress)
+
+        progress.changed = changed
+        return download(entry, place, progress)
+
+    monkeypatch.setattr(ours._bundles, "download", watched)
 
 
 def left_over(folder: Path) -> list[str]:
@@ -321,14 +340,13 @@ def test_an_archive_is_needed_while_a_named_member_is_not_there(depot_world: Wor
         assert not depot._is_bundle_needed(one)
 
 
-def test_phases_are_told(tmp_path: Path, origin: Origin) -> None:
+def test_phases_are_told(tmp_path: Path, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[dict[str, Any]] = []
+    seen: list[tuple[str, int | None]] = []
     with transfers(tmp_path, events=events) as ours:
+        watch(ours, monkeypatch, lambda progress: seen.append((progress.state, progress.bytes_total)))
         url = origin.put("/pack", FORMS["zip, stored"](BODIES))
-        transfer = start(ours, member(url, name="a.safetensors"))
-        seen = []
-        transfer._progress.changed = lambda: seen.append((transfer.state.value, transfer.bytes_total))
-        transfer.wait()
+        start(ours, member(url, name="a.safetensors")).wait()
     states = list(dict.fromkeys(state for state, _ in seen))
     assert [state for state in states if state in ("downloading", "unpacking", "verifying")] == [
         "downloading", "unpacking", "verifying"]

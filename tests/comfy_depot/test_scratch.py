@@ -15,8 +15,9 @@ from comfy_depot import scratch
 from comfy_depot.layout import Layout, Place
 from comfy_depot.locks import shared_mark
 from comfy_depot.scratch import Scratch
+from comfy_depot.services import Progress
 from comfy_depot.transfers import Transfers
-from tests.comfy_depot.test_bundles import left_over, member, start, tarred
+from tests.comfy_depot.test_bundles import left_over, member, start, tarred, watch
 from tests.comfy_depot.world import World
 from tests.fakes.fetching import transfers, until
 from tests.fakes.origin import Origin, safetensors
@@ -76,23 +77,24 @@ def test_a_scratch_that_fills_up_on_the_way_is_left_for_the_state_folder(
     assert left_over(tmp_path) == []
 
 
-def test_a_disk_that_fills_up_under_a_model_is_tried_again(tmp_path: Path, memory: Path) -> None:
+def test_a_disk_that_fills_up_under_a_model_is_tried_again(
+    tmp_path: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "pack").write_bytes(ARCHIVE)
     junk, phases = memory / "of another program", []
+
+    def fill_or_clean(progress: Progress) -> None:
+        phases.append(progress.state)
+        if phases.count("unpacking") == 1:
+            junk.write_bytes(bytes(15 * MIB))
+        elif progress.state == "waiting" and junk.exists():
+            junk.unlink()
+
     with transfers(tmp_path) as ours:
+        watch(ours, monkeypatch, fill_or_clean)
         entry = member(str(tmp_path / "pack"), name="a.safetensors")
-        transfer = ours.fetch(entry, memory / "models" / entry.name)
-
-        def fill_or_clean() -> None:
-            phases.append(transfer.state.value)
-            if phases.count("unpacking") == 1:
-                junk.write_bytes(bytes(15 * MIB))
-            elif phases[-1] == "waiting" and junk.exists():
-                junk.unlink()
-
-        transfer._progress.changed = fill_or_clean
-        assert transfer.wait().read_bytes() == MODEL
-    assert phases.count("waiting") >= 1 and not junk.exists()
+        assert ours.fetch(entry, memory / "models" / entry.name).wait().read_bytes() == MODEL
+    assert phases.count("waiting") == 2 and not junk.exists()
     assert [path.name for path in (memory / "models" / ".depot").iterdir()] == []
 
 
