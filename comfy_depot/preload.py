@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import folder_paths
 from comfy_depot.errors import DepotError, DiskFull, TransferCancelled
 from comfy_depot.host import Chosen, QueuedPrompt
 from comfy_depot.manifest import Entry
@@ -232,8 +233,6 @@ class Preload:
         return list(found.values())
 
     def _list_of(self, folder: str) -> Sequence[str]:
-        import folder_paths
-
         return folder_paths.get_filename_list(folder)
 
 

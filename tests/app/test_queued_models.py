@@ -97,3 +97,23 @@ def test_the_running_prompt_comes_first_and_only_so_many_wait(base):
     assert [(one.prompt_id, one.tenant, one.outputs) for one in found] == [
         ("p0", "x", ("1",)), ("p1", "y", ("1",)), ("p3", None, ("1",))]
     assert queued_models.tenant_of(queue, "p0") == "x" and queued_models.tenant_of(queue, "p3") is None
+
+
+async def test_each_change_of_the_queue_wakes_the_depot(client, echo, monkeypatch):
+    from comfy_depot import hooks
+
+    class Depot:
+        woken = 0
+
+        def __init__(self):
+            self.preload = self
+
+        def wake(self):
+            Depot.woken += 1
+
+    monkeypatch.setattr(hooks, "_depot", Depot())
+    graph = {"1": {"class_type": "Echo", "inputs": {"text": "a"}}}
+    prompt = await (await client.post("/prompt", json={"prompt": graph})).json()
+    accepted = Depot.woken
+    await client.post("/queue", json={"delete": [prompt["prompt_id"]]})
+    assert Depot.woken > accepted > 0
