@@ -115,8 +115,8 @@ def simulate(
         misses += not is_hit
         if is_hit:
             ledger.used(key)
-        predictor.use(tenant, key)
-        left = budget - ledger.at_stake(now)
+        is_switch = predictor.use(tenant, key) is not None
+        left = budget - ledger.at_stake(now) if is_switch else 0  # else the guesses are those of before
         if left <= 0:
             continue
         for guess, bytes_of_guess, _ in worth(
