@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import folder_paths
@@ -281,7 +282,7 @@ class Depot:
         entry = self.catalogue.find(folder, name)
         if entry is not None:
             return (f"'{entry.key}' is named by a manifest but not on this disk, and only a running node has "
-                    f"it fetched by asking. To fetch it now: python -m comfy_depot fetch {entry.key}")
+                    f"it fetched by asking. To fetch it now: python -m comfy_depot fetch {quote(entry.key)}")
         problems = self.catalogue.snapshot().problems
         for problem in problems:
             if f"'{name}' in '{folder}'" in problem.message:

@@ -291,7 +291,8 @@ class Download:
 
     def _quarantine(self) -> None:
         """Keep one bad copy aside, for whoever wants to know what the source sent."""
-        os.replace(self.place.partial, self.place.quarantine)
+        with contextlib.suppress(FileNotFoundError):  # thrown away already, because it was too much
+            os.replace(self.place.partial, self.place.quarantine)
         self._discard_partial()
 
     # -- the disk
@@ -355,8 +356,8 @@ class Download:
         )
         try:
             pull.run()
-        except DiskFull:
-            if self.growth is not None:  # nobody can go on with what is there
+        except (DiskFull, WrongContent) as error:
+            if self.growth is not None or isinstance(error, WrongContent):  # nobody can go on with it
                 self._discard_partial()
             raise
         arrived = _size_of(self.place.partial) if self.only is None else pull.watch.bytes_done

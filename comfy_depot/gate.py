@@ -37,6 +37,13 @@ from comfy_depot.lanes import Lane, Lanes
 CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 120.0
 HEAD_BYTES = 1 << 14
+NOT_PUBLIC = [ipaddress.ip_network(network) for network in (
+    "168.63.129.16/32",  # at Azure the host of a virtual machine, although the address is a public one
+    "192.0.0.0/24", "192.88.99.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.175.48.0/24",
+    "fec0::/10", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32", "3fff::/20", "5f00::/16",
+    "::/96",
+)]
+"""What versions of Python take for public, or not all of them know."""
 RELAY_BYTES = 1 << 18  # also the buffer towards aria2: what is in it is lost by a crash
 
 
@@ -53,6 +60,8 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
+    if any(ip in network for network in NOT_PUBLIC):
+        return False
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 

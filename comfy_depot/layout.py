@@ -33,7 +33,8 @@ _UNFINISHED = re.compile(r"(.+)\.[0-9a-f]{8}\.(?:part|bad)")
 _USUAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{,98}[A-Za-z0-9_]")
 FORBIDDEN = frozenset('<>:"|?*\\')
 DEVICES = frozenset(
-    ["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in "0123456789")]
+    ["con", "prn", "aux", "nul", "conin$", "conout$",
+     *(f"{port}{n}" for port in ("com", "lpt") for n in "0123456789\u00b9\u00b2\u00b3")]
 )
 
 

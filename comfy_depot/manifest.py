@@ -37,6 +37,9 @@ _FORM = 'The form is {"checkpoints": {"name.safetensors": "https://..."}}.'
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _USUAL_FIELDS = {"url", "size", "sha256"}
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_OWN_HEADERS = frozenset("host connection content-length transfer-encoding te trailer upgrade expect range "
+                         "if-range accept-encoding keep-alive".split())
+"""What says where a request goes and where it ends."""
 _SECRET_HEADERS = {"authorization", "cookie", "proxy-authorization", "x-api-key", "private-token"}
 
 SMALLEST_TO_REMEMBER = 256 << 10
@@ -126,6 +129,8 @@ def _check_headers(headers: dict[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name) or re.search(r"[\x00-\x1f\x7f]", value):
             raise ValueError(f"header {name!r} is malformed. Write a plain name and a value on one line")
+        if name.lower() in _OWN_HEADERS or name.lower().startswith("proxy-"):
+            raise ValueError(f"header '{name}' is the depot's own to set. Take it out")
         if name.lower() in _SECRET_HEADERS and not re.search(r"\$\{?[A-Za-z_]", value):
             raise ValueError(f"header '{name}' holds a secret in plain text. Put it into an environment "
                              f'variable and write "{name}": "Bearer $NAME"')

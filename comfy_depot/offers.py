@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -83,7 +84,8 @@ class Offers:
             for offer in self.offer(workflow, only=_texts_of(prompt)):
                 if offer.state == "pending":
                     log.warning("A workflow names a model at %s, which waits. To take it up: python -m "
-                                "comfy_depot offers --accept '%s/%s'", offer.url, offer.folder, offer.name)
+                                "comfy_depot offers --accept %s", offer.url,
+                                shlex.quote(f"{offer.folder}/{offer.name}"))
         return body
 
     def offer(self, workflow: Any, *, only: Collection[str] | None = None) -> list[Offer]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ LEAST_TO_REOPEN = 64 << 20  # bytes that are still to come
 
 class Reopened(Exception):
     """The same download goes on with other connections."""
+
+
+MOST_SENT_TWICE = 64 << 20  # bytes that the gate lets in beyond twice a window
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,7 @@ class Pull:
 
     def _look(self) -> bool:
         """Ask aria2 how far it is; returns whether everything has come."""
+        self._refuse_more_than_said()
         for window in self.windows:
             if window.is_running:
                 window.status = self.services.daemon.status(window.gid)
@@ -134,6 +139,17 @@ class Pull:
                 f"'{self.entry.key}': {sources.shown(self.remote.url)} has sent nothing for a while."
             )
         return all(window.is_complete for window in self.windows)
+
+    def _refuse_more_than_said(self) -> None:
+        """A source that named a small size and sends without end must not fill the disk."""
+        said, found = self.remote.validator.size, 0
+        with contextlib.suppress(FileNotFoundError):
+            found = self.place.partial.stat().st_size
+        if said is not None and found > said:
+            raise WrongContent(
+                f"'{self.entry.key}': {sources.shown(self.remote.url)} said {said} bytes and sends more. "
+                "What it sent is thrown away: choose another url in the manifest."
+            )
 
     def _grow(self, growth: Growth) -> None:
         """Promise more room in time, and let no more come than is promised."""
@@ -200,7 +216,7 @@ class Pull:
             "max-download-limit": str(
                 self.services.limits.bytes_per_second(remote.host, self._priority)),
         }
-        allowance = self.growth.bytes_promised if self.growth else None
+        allowance = self.growth.bytes_promised if self.growth else 2 * window.bytes_wanted + MOST_SENT_TWICE
         window.gid = self.services.daemon.add(
             remote.url, wishes, (remote.host, remote.port), allowance,
             owner=str(self.place.file), urgency=self._priority,

@@ -14,6 +14,7 @@ import functools
 import http.client
 import os
 import re
+import shlex
 import ssl
 import time
 from collections.abc import Iterable, Mapping
@@ -121,7 +122,7 @@ def _refuse_foreign_tokens(
     named = {a or b for value in entry.headers.values() for a, b in _VARIABLE.findall(value)}
     homes = {variable: home for home, variable in schemes.TOKENS.items()}
     for name in sorted(named):
-        home = homes.get(name, "a store of your own" if name.upper().startswith("AWS_") else None)
+        home = homes.get(name, _home_of_own(name))
         is_allowed = any(key.partition(":")[0] == host and value == name for key, value in tokens.items())
         if home in (None, host) or is_allowed or host in {one.partition(":")[0] for one in allow_hosts}:
             continue
@@ -129,6 +130,13 @@ def _refuse_foreign_tokens(
             f"'{entry.key}': its headers would send ${name} to {host}, but that secret belongs to {home}. "
             f"Use another variable, or allow it: --depot-tokens {host}={name}"
         )
+
+
+def _home_of_own(name: str) -> str | None:
+    """Where a secret belongs that has no host of its own."""
+    if name == "DEPOT_TOKEN":
+        return "a library of your own"
+    return "a store of your own" if name.upper().startswith("AWS_") else None
 
 
 def _onward(entry: Entry, current: str, location: str) -> str:
@@ -331,7 +339,7 @@ def _credential_advice(entry: Entry, missing: list[str]) -> str:
     if entry.is_anonymous:
         return (
             "A workflow has named this model, and no token of this server is sent for it. To allow that: "
-            f"python -m comfy_depot offers --accept {entry.key}"
+            f"python -m comfy_depot offers --accept {shlex.quote(entry.key)}"
         )
     if entry.headers:
         return (

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import posixpath
+import shlex
 import threading
 import time
 import uuid
@@ -146,9 +147,10 @@ class Tasks:
             if entry is None or without_download_flag(url) not in entry.urls:
                 raise ValueError(f"'{folder}/{name}' is another model here. Choose another name.")
         if offer.state == "pending":
+            quoted = shlex.quote(f"{folder}/{name}")
             raise _Waits(
                 f"Models from {offer.url} wait until the owner of this server takes them up. To do that: "
-                f"python -m comfy_depot offers --accept '{folder}/{name}', or --workflow-hosts.")
+                f"python -m comfy_depot offers --accept {quoted}, or --workflow-hosts.")
 
     def _tell(self, task: Task) -> None:
         transfer = task.transfer

@@ -33,6 +33,13 @@ from tests.fakes.origin import Origin, weights
         ("::ffff:93.184.216.34", True),
         ("64:ff9b::7f00:1", False),
         ("2002:7f00:1::1", False),
+        ("192.0.0.192", False),  # a cloud's metadata
+        ("168.63.129.16", False),  # another's
+        ("fec0::1", False),
+        ("64:ff9b:1::7f00:1", False),
+        ("::7f00:1", False),
+        ("3fff::1", False),
+        ("2606:4700::1111", True),
     ],
 )
 def test_only_addresses_of_the_open_internet_are_public(address: str, public: bool) -> None:

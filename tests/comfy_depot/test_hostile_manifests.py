@@ -7,8 +7,13 @@ redirects.
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import json
 import os
+import shlex
+import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +21,9 @@ from typing import Any
 
 import pytest
 
-from comfy_depot.errors import DepotError
+from comfy_depot import hashing
+from comfy_depot.errors import DepotError, WrongContent
+from tests.comfy_depot.test_budget import watching
 from tests.comfy_depot.world import World
 from tests.fakes.origin import Origin, safetensors
 
@@ -37,6 +44,8 @@ NAMES: dict[str, tuple[str, str]] = {
     "is a pickle in capitals": ("loras", "evil.PKL"),
     "is a workflow of the page": ("loras", "evil.html"),
     "is a device of Windows": ("loras", "con.safetensors"),
+    "is a device of Windows with a small digit": ("loras", "COM\u00b9.safetensors"),
+    "is the console of Windows": ("loras", "conin$.safetensors"),
     "is a stream of Windows": ("loras", "a.safetensors:evil.safetensors"),
     "is a path of Windows": ("loras", "..\\..\\escaped.safetensors"),
     "has a look-alike of a slash": ("loras", "a\u2028b.safetensors"),
@@ -147,7 +156,8 @@ def test_a_token_is_not_sent_to_a_host_of_the_manifests_choice(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", SECRET)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    headers = {"X-A": "$HF_TOKEN", "X-B": "${AWS_SECRET_ACCESS_KEY}"}
+    monkeypatch.setenv("DEPOT_TOKEN", SECRET)
+    headers = {"X-A": "$HF_TOKEN", "X-B": "${AWS_SECRET_ACCESS_KEY}", "X-C": "$DEPOT_TOKEN"}
     naive(depot_world.base / "models", "loras", "n.safetensors", origin.url + "/good", headers)
     assert SECRET in repr(origin.log), "the naive hook gives it away"
     origin.log.clear()
@@ -197,3 +207,71 @@ def test_a_bomb_of_a_manifest_costs_a_moment(depot_world: World, text: str, word
         problem = str(depot.catalogue.snapshot().problems[0])
         assert words in problem and len(problem) < 2500, "nor does the log grow by it"
         assert list(depot.catalogue) == []
+
+
+def test_a_header_that_leads_a_request_elsewhere_or_cuts_it_is_refused(
+    depot_world: World, origin: Origin
+) -> None:
+    naive(depot_world.base, "n", "n.bin", origin.url + "/good", {"Host": "inside.example"})
+    assert origin.log[-1].host == "inside.example", "the naive hook asks another site of that server"
+    origin.log.clear()
+    for header in ("Host", "content-length", "Transfer-Encoding", "Range", "Proxy-Authorization"):
+        value = {"url": origin.url + "/good", "headers": {header: "$HOME"}}
+        refusals = try_all(depot_world, "loras", "a.safetensors", value, depot_allow_hosts=("127.0.0.1",))
+        assert any("is the depot's own to set" in refusal for refusal in refusals) and not origin.log
+
+
+class Liar(http.server.BaseHTTPRequestHandler):
+    """Says that the file has 1 MiB when it is asked for the first byte, and then sends 48 MiB of it."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+    def do_GET(self) -> None:
+        asked = self.headers.get("Range", "bytes=0-")
+        is_look = asked == "bytes=0-0"
+        self.send_response(206)
+        self.send_header("ETag", '"same"')
+        self.send_header("Content-Range", asked.replace("=", " ") + f"/{1 << 20}")
+        self.send_header(*(("Content-Length", "1") if is_look else ("Transfer-Encoding", "chunked")))
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(0 if is_look else 48):
+                self.wfile.write(b"100000\r\n" + bytes(1 << 20) + b"\r\n")
+                time.sleep(0.02)
+            self.wfile.write(b"x" if is_look else b"0\r\n\r\n")
+
+
+def test_a_source_that_names_a_small_size_and_sends_without_end_fills_no_disk(depot_world: World) -> None:
+    models = depot_world.base / "models"
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Liar) as server, watching(models) as samples:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/a"
+        depot_world.write_manifest({"loras": {"a.safetensors": url}})
+        with depot_world.depot() as depot:
+            with pytest.raises(WrongContent, match="said 1048576 bytes and sends more"):
+                depot.fetch("loras", "a.safetensors")
+        assert max(samples) < 32 << 20 and not list(models.rglob("*.part"))
+        assert naive(depot_world.base, "n", "n.bin", url, {}).stat().st_size == 48 << 20
+        server.shutdown()
+
+
+def test_advice_to_copy_into_a_shell_runs_nothing_of_a_manifests(depot_world: World) -> None:
+    name = "a $(touch escaped) 'b'.safetensors"
+    depot_world.write_manifest({"loras": {name: "https://host.example/a"}})
+    with depot_world.depot() as depot:
+        command = depot.explain_missing("loras", name).partition("fetch it now: ")[2]
+    assert shlex.split(command) == ["python", "-m", "comfy_depot", "fetch", f"loras/{name}"]
+
+
+def test_a_header_that_would_fill_the_memory_is_refused_unread(tmp_path: Path) -> None:
+    file, length = tmp_path / "bomb.safetensors", 64 << 20
+    file.write_bytes(length.to_bytes(8, "little"))
+    os.truncate(file, 8 + length)
+    with file.open("rb") as naive_reader:
+        naive_reader.seek(8)
+        assert len(naive_reader.read(length)) == length
+    with pytest.raises(WrongContent, match="announces a header of 67108864"):
+        hashing.check_safetensors(file, "bomb.safetensors")

@@ -69,7 +69,7 @@ async def test_a_task_is_stopped_and_a_failed_one_says_why(depot_world: World) -
 
 
 REFUSED: list[tuple[str, tuple[str, ...], dict[str, str], int, str]] = [
-    ("https://elsewhere.example/a.safetensors", ("models", "loras"), {}, 403, "offers --accept 'loras/a.saf"),
+    ("https://elsewhere.example/a.safetensors", ("models", "loras"), {}, 403, "offers --accept loras/a.safe"),
     ("https://127.0.0.1/a.safetensors", ("loras",), {}, 403, "wait until the owner"),
     ("https://huggingface.co/a.safetensors", ("models",), {}, 400, "No tag is a folder type"),
     ("https://huggingface.co/a.safetensors", ("custom_nodes",), {}, 400, "No tag is a folder type"),
