@@ -202,7 +202,7 @@ class Daemon:
             "settings": settings(program, port=port, secret=secret, rate=self._rate),
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-c", GATE, str(Path(gate.__file__).parents[1])],
+            [sys.executable, "-I", "-S", "-c", GATE, str(Path(gate.__file__).parents[1])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
