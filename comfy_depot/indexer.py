@@ -106,7 +106,7 @@ class Indexer:
             seen = self._seen.get(root)
             changed = tree.facts_since(seen[1]) if seen is not None and seen[0] is tree else None
             names = list(tree.names()) if changed is None else list(dict.fromkeys(changed))
-        self.waiting = len(names)
+        self.waiting, self._rested_at = len(names), time.perf_counter()
         for start in range(0, len(names), FILES_AT_ONCE):
             self._note(tree, names[start:start + FILES_AT_ONCE])
         if changed is None and tree.root.is_there:  # a disk that is not there keeps its place in the index
