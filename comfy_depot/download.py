@@ -19,7 +19,7 @@ from pathlib import Path
 from comfy_depot import hashing, journal, library, schemes, sources, windows
 from comfy_depot.aria2 import DaemonGone, is_alive
 from comfy_depot.digests import Digests
-from comfy_depot.errors import DepotError, DiskFull, DownloadFailed, WrongContent
+from comfy_depot.errors import DepotError, DiskFull, DownloadFailed, SentTooMuch, WrongContent
 from comfy_depot.eviction import Stamp
 from comfy_depot.growth import Growth
 from comfy_depot.journal import Pieces, Record, Validator
@@ -356,8 +356,8 @@ class Download:
         )
         try:
             pull.run()
-        except (DiskFull, WrongContent) as error:
-            if self.growth is not None or isinstance(error, WrongContent):  # nobody can go on with it
+        except (DiskFull, SentTooMuch) as error:
+            if self.growth is not None or isinstance(error, SentTooMuch):  # nobody can go on with it
                 self._discard_partial()
             raise
         arrived = _size_of(self.place.partial) if self.only is None else pull.watch.bytes_done

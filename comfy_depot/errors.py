@@ -7,6 +7,7 @@
         └── DownloadFailed                  it was tried, and no source gave it
             ├── SourceRefused               401, 403, or an address that the depot must not talk to
             ├── WrongContent                size, sha256, header or kind of the file is not what was promised
+            │   └── SentTooMuch             more came than was said; it is thrown away
             └── DiskFull                    there is no room for it
 
 Every message says what happened, where, and what to do now. No message holds a query string, a header or
@@ -42,6 +43,10 @@ class SourceRefused(DownloadFailed):
 
 class WrongContent(DownloadFailed):
     """What arrived is not what was promised; it never becomes visible under the model's name."""
+
+
+class SentTooMuch(WrongContent):
+    """A source sends more than it said; none of it is kept."""
 
 
 class DiskFull(DownloadFailed):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from comfy_depot import sources, windows
 from comfy_depot.aria2 import PIECE_BYTES
-from comfy_depot.errors import DiskFull, DownloadFailed, WrongContent
+from comfy_depot.errors import DiskFull, DownloadFailed, SentTooMuch
 from comfy_depot.growth import Growth
 from comfy_depot.journal import Pieces, Record
 from comfy_depot.layout import Place
@@ -146,7 +146,7 @@ class Pull:
         with contextlib.suppress(FileNotFoundError):
             found = self.place.partial.stat().st_size
         if said is not None and found > said:
-            raise WrongContent(
+            raise SentTooMuch(
                 f"'{self.entry.key}': {sources.shown(self.remote.url)} said {said} bytes and sends more. "
                 "What it sent is thrown away: choose another url in the manifest."
             )
@@ -154,7 +154,7 @@ class Pull:
     def _grow(self, growth: Growth) -> None:
         """Promise more room in time, and let no more come than is promised."""
         if self.entry.size is not None and self.watch.bytes_done > self.entry.size:
-            raise WrongContent(
+            raise SentTooMuch(
                 f"'{self.entry.key}': {sources.shown(self.remote.url)} sends more than the {self.entry.size} "
                 "bytes that the manifest promises. Correct the size or the url there."
             )
