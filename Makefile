@@ -15,7 +15,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python scripts/demo.py $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow -n 2 $(ARGS)
