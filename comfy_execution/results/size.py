@@ -89,26 +89,36 @@ class _Walk:
 
     def run(self, results: Iterable[Any]) -> None:
         """Count what these hold."""
-        stack = [(value, 0) for value in results]
-        while stack and len(self.seen) < OBJECT_LIMIT:
-            value, depth = stack.pop()
-            kind = type(value)
-            if kind in _scalars:
-                self.size.own += 32
-                continue
-            if id(value) in self.seen:
-                continue
-            self.seen.add(id(value))
-            try:
-                inside = self._count(value, kind)
-            except Exception:  # subclasses of arrays and pictures, and other threads: an estimate must do
-                self.size.own += OBJECT_BYTES
-                continue
-            if depth < DEPTH_LIMIT:
-                stack.extend((one, depth + 1) for one in inside)
+        level, seen = list(results), self.seen
+        for _ in range(DEPTH_LIMIT + 1):
+            inner: list[Any] = []
+            for value in level:
+                kind = type(value)
+                if kind in _scalars:
+                    self.size.own += 32
+                    continue
+                if id(value) in seen:
+                    continue
+                if len(seen) >= OBJECT_LIMIT:
+                    return
+                seen.add(id(value))
+                if kind is str:
+                    self.size.own += OBJECT_BYTES + len(value)
+                    continue
+                try:
+                    inner.extend(self._count(value, kind))
+                except Exception:  # subclasses of arrays and pictures, other threads: an estimate must do
+                    self.size.own += OBJECT_BYTES
+            level = inner
 
     def _count(self, value: Any, kind: type) -> Iterable[Any]:
         """Count one object; returns what is inside."""
+        if kind is dict and len(value) <= LONG_LIST:
+            self.size.own += OBJECT_BYTES + 100 * len(value)
+            return [*value, *value.values()]
+        if kind is list and len(value) <= LONG_LIST:
+            self.size.own += OBJECT_BYTES + 8 * len(value)
+            return list(value)
         if issubclass(kind, (str, bytes, bytearray)):
             self.size.own += OBJECT_BYTES + len(value)
         elif issubclass(kind, self.tensor):
