@@ -308,12 +308,19 @@ class Depot:
                     transfer, entry, on_progress=report, check=self.host.raise_if_interrupted
                 )
 
-        try:
-            return wait()
-        except DiskFull:
-            if not self.preload.make_way():
-                raise
-        return wait()
+        while True:
+            try:
+                return wait()
+            except DiskFull as error:
+                if not self._make_way(error):
+                    raise
+            self.host.raise_if_interrupted()
+
+    def _make_way(self, full: DiskFull) -> bool:
+        """Give up what stands in the way of a model that somebody waits for; False when there is nothing."""
+        if full.fits_never:
+            return False
+        return self.preload.make_way() or self.residents.free_idle("the disk was full", most=1)
 
     def begin_transfer(self, entry: Entry, priority: Priority) -> Transfer:
         """Start a download for later, or join the one under way; `leave` of it gives it up."""

@@ -313,8 +313,10 @@ class Download:
 
     def _disk_full(self, shortage: Shortage) -> DiskFull:
         given_up = None if self.growth is None else self.progress.bytes_done
-        return DiskFull(explain(shortage, self.entry.key, self.place.file.parent,
-                                reserve=self.services.options.depot_reserve, given_up=given_up))
+        error = DiskFull(explain(shortage, self.entry.key, self.place.file.parent,
+                                 reserve=self.services.options.depot_reserve, given_up=given_up))
+        error.fits_never = shortage.fits_never
+        return error
 
     def _disk_error(self, error: OSError) -> DownloadFailed:
         if error.errno in NO_ROOM:

@@ -51,3 +51,6 @@ class SentTooMuch(WrongContent):
 
 class DiskFull(DownloadFailed):
     """The file system of the destination has no room for the file."""
+
+    fits_never = False
+    """Whether it is too large even for all that the depot may use."""

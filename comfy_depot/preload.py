@@ -84,6 +84,8 @@ class Preload:
         self._refused: dict[Key, Entry] = {}
         """What cannot be fetched; it is tried again when the manifest changes or a node asks."""
         self._full_until = float("-inf")
+        self._is_put_off = False
+        """Whether something may be needed for which there was no room."""
         self._seconds_to_look = 0.0
         self.started = self.arrived = self.let_go = self.bytes_arrived = 0
 
@@ -136,7 +138,7 @@ class Preload:
 
     def _run(self) -> None:
         while not self._closed:
-            self._woken.wait(LOOK_SECONDS if self.is_busy() else None)
+            self._woken.wait(self._seconds_to_next_look())
             self._woken.clear()
             try:
                 if not self._closed:
@@ -144,6 +146,12 @@ class Preload:
             except Exception:  # the thread must outlive whatever a host or a pack does
                 log.exception("Models of waiting prompts are not fetched ahead this time.")
             time.sleep(min(2.0, self._seconds_to_look / LOOK_SHARE))
+
+    def _seconds_to_next_look(self) -> float | None:
+        """None: there is nothing to look at until the queue changes."""
+        if self.is_busy():
+            return LOOK_SECONDS
+        return max(0.0, self._full_until - time.monotonic()) if self._is_put_off else None
 
     def look(self) -> None:
         """Compare the queue with what is under way, once."""
@@ -157,7 +165,8 @@ class Preload:
                 self._let_go(key)
             self._refused = {key: entry for key, entry in self._refused.items()
                              if key in needs and needs[key].entry == entry}
-            if time.monotonic() >= self._full_until:
+            self._is_put_off = time.monotonic() < self._full_until
+            if not self._is_put_off:
                 self._start(needs.values())
 
     def _start(self, needs: Iterable[Need]) -> None:

@@ -352,14 +352,15 @@ class Residents:
                     break
                 self._drop(self._models[standing.key], f"memory was needed on {device}")
 
-    def free_idle(self) -> None:
-        """Let go of every model that nobody uses."""
+    def free_idle(self, why: str = "memory was to be freed", *, most: int | None = None) -> bool:
+        """Let go of the models that nobody uses, or of the first so many; returns whether there were any."""
         gc.collect()  # a clone in a reference cycle is no user any more
         with self._lock:
-            for model in list(self._models.values()):
-                if model.held and model.is_idle:
-                    self._drop(model, "memory was to be freed")
+            idle = [model.standing() for model in self._models.values() if model.held and model.is_idle]
+            for standing in sorted(idle, key=_order)[:most]:
+                self._drop(self._models[standing.key], why)
             self._purge()
+        return bool(idle)
 
     # What eviction and the routes ask.
 

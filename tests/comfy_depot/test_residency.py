@@ -17,11 +17,13 @@ from aiohttp.test_utils import TestClient, TestServer
 from comfy_depot import hooks
 from comfy_depot.depot import Depot
 from comfy_depot.digests import Digests
+from comfy_depot.errors import DiskFull
 from comfy_depot.eviction import Limits, Stamp
 from comfy_depot.host import Host
 from comfy_depot.options import Budget
 from comfy_depot.residency import NoKey, Part, Residents, Standing, options_of, plan_drops
 from tests.comfy_depot.world import World
+from tests.fakes.origin import Origin, safetensors
 
 MEGABYTE = 1 << 20
 
@@ -411,6 +413,27 @@ def test_a_model_in_memory_is_not_evicted_from_the_disk(rig: Rig, file: str) -> 
     assert [verdict.model.name for verdict in plan.going] == ["a.safetensors"]
     rig.load(file)  # between the plan and the deed
     assert plan.execute().going == () and os.path.exists(file)
+
+
+def test_idle_models_give_way_on_the_disk_to_one_that_a_node_waits_for(depot_world: World) -> None:
+    with Origin() as origin:
+        names = ("a.safetensors", "b.safetensors", "c.safetensors")
+        depot_world.write_manifest({"checkpoints": {
+            name: {"url": origin.put(f"/{name}", safetensors(MEGABYTE)), "size": MEGABYTE} for name in names
+        }})
+        with depot_world.depot(depot_max_size=5 * MEGABYTE // 2) as depot:
+            rig = Rig(depot_world, depot)
+            depot_world.run_node()
+            for name in names[:2]:
+                rig.load(depot.path_in_node("checkpoints", name, None))
+            assert depot.path_in_node("checkpoints", names[2], None) is not None
+            assert rig.why_dropped() == ["the disk was full"]  # no more than is needed
+            assert not depot_world.model("checkpoints", names[0]).exists()
+            used = [rig.load(depot.path_in_node("checkpoints", names[2], None)),
+                    rig.load(depot_world.model("checkpoints", names[1]))]
+            with pytest.raises(DiskFull, match="it is in memory"):
+                depot.path_in_node("checkpoints", names[0], None)
+            assert used and len(rig.residents.models()) == 2
 
 
 async def test_the_list_of_models_tells_what_is_in_memory_and_why_something_is_not(
