@@ -359,6 +359,8 @@ class Residents:
             idle = [model.standing() for model in self._models.values() if model.held and model.is_idle]
             for standing in sorted(idle, key=_order)[:most]:
                 self._drop(self._models[standing.key], why)
+        gc.collect()  # their modules refer to each other, and their files are mapped until they are gone
+        with self._lock:
             self._purge()
         return bool(idle)
 

@@ -19,6 +19,7 @@ import logging
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,14 +235,15 @@ class Streams:
     def _keep(self, stamp: Stamp, loaded: Loaded) -> None:
         with self._lock:
             self._ready[stamp] = loaded
-        timer = threading.Timer(SECONDS_KEPT, self._let_go, (stamp, loaded))
+        timer = threading.Timer(SECONDS_KEPT, self._let_go, (stamp, weakref.ref(loaded)))
         timer.daemon = True
         timer.start()
 
-    def _let_go(self, stamp: Stamp, loaded: Loaded) -> None:
+    def _let_go(self, stamp: Stamp, loaded: weakref.ref[Loaded]) -> None:
+        """The timer must not keep what a loader has taken: a mapped file is not evicted."""
         with self._lock:
-            if self._ready.get(stamp) is loaded:
-                del self._ready[stamp]
+            if self._ready.get(stamp) is loaded():
+                self._ready.pop(stamp, None)
 
 
 def _wants_copies(load_torch_file: Callable[..., Any]) -> bool:

@@ -32,7 +32,7 @@ class Module:
     """Stands for the torch module with the weights."""
 
     def __init__(self, content: bytes) -> None:
-        self.content = content
+        self.content, self.itself = content, self  # as in a model: only the collector finds it
 
 
 class Patcher:

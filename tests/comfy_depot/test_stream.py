@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,10 @@ def test_tensors_come_before_the_file_and_are_those_of_the_file(tmp_path: Path) 
     assert loaded is not None and digests(loaded.tensors) == loaded_from(body)
     assert loaded.metadata == {"format": "pt", "seed": "0"}
     assert streams.take(file) is None, "each loader gets tensors of its own"
+    taken = weakref.ref(loaded)
+    del loaded
+    gc.collect()
+    assert taken() is None, "what its loader has let go of is not kept, and the file not mapped"
 
 
 def test_a_wrong_file_takes_its_tensors_with_it(tmp_path: Path) -> None:
