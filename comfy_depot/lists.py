@@ -91,6 +91,8 @@ def read_versions(text: str, *, file: str = FILE_NAME) -> Versions:
         return Versions(problems=(Problem(file, error.lineno, message),))
     except RecursionError:
         return Versions(problems=(Problem(file, None, f"nested too deeply. {_FORM}"),))
+    except ValueError:  # Python reads no number of more than 4,300 digits
+        return Versions(problems=(Problem(file, None, f"a number has too many digits. Correct it. {_FORM}"),))
     if not isinstance(content, dict):
         return Versions(problems=(Problem(file, 1, f"not an object. {_FORM}"),))
     lists: list[Version] = []

@@ -261,6 +261,8 @@ def _read_text(file: Path, text: str, refused: Refused | None = None) -> Reading
         return _unreadable(file, error.lineno, message)
     except RecursionError:
         return _unreadable(file, None, f"nested too deeply. {_FORM}")
+    except ValueError:  # Python reads no number of more than 4,300 digits
+        return _unreadable(file, None, f"a number has too many digits. Correct it. {_FORM}")
     if not isinstance(content, dict):
         return _unreadable(file, 1, f"not an object. {_FORM}")
     repeated = list(_repeated_keys(file, text)) if has_repeated_keys else []

@@ -150,6 +150,7 @@ def test_further_versions_come_from_one_place_for_all_nodes(depot_world: World) 
         ("{", 1, "not JSON: Expecting property name enclosed in double quotes at column 2. Correct"),
         ("[]", 1, 'not an object. The form is {"list.json": {"url"'),
         ("[" * 100_000, None, "nested too deeply"),
+        ("1" * 5000, None, "a number has too many digits"),
         ('{\n"../a.json": {}}', 2, "is refused"),
         ('{"/etc/a.json": {}}', 1, "is refused"),
         ('{"a/b.json": {}}', 1, "it is no list of models in this folder. Write a file name"),

@@ -81,6 +81,7 @@ def test_an_entry_can_be_a_key_of_a_dictionary() -> None:
         ("", 1, "not JSON"),
         ("[]", 1, 'not an object. The form is {"checkpoints"'),
         ("[" * 100_000, None, "nested too deeply"),
+        ("1" * 5000, None, "a number has too many digits"),
     ],
 )
 def test_what_is_not_json_is_refused_with_its_line(
