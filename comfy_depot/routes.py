@@ -26,7 +26,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict
@@ -275,7 +274,7 @@ class _BadBody(ValueError):
 async def _body_of(request: web.Request, form: str) -> dict[str, Any]:
     try:
         body = await request.json()
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (ValueError, LookupError, RecursionError):  # also digits, charsets and depths that Python refuses
         raise _BadBody(f"The body is not JSON. {form}", kind="not_json") from None
     if not isinstance(body, dict):
         raise _BadBody(f"The body is no object. {form}")

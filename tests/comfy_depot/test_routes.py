@@ -156,6 +156,8 @@ async def test_a_fetched_model_is_on_the_disk(depot_world: World) -> None:
             'The body is not JSON. Send {"folder": "checkpoints", "name": "x.safetensors"}.',
         ),
         (b"\xff", 400, "not_json", "The body is not JSON."),
+        (b"[" * 100_000, 400, "not_json", "The body is not JSON."),
+        (b"1" * 5000, 400, "not_json", "The body is not JSON."),
         (b"[]", 400, "bad_request", 'The body is no object. Send {"folder"'),
         (b'{"name": "a"}', 400, "bad_request", "'folder' is missing or no text. Send"),
         (b'{"folder": "loras", "name": 5}', 400, "bad_request", "'name' is missing or no text. Send"),
