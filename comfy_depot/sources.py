@@ -347,8 +347,9 @@ def _credential_advice(entry: Entry, missing: list[str]) -> str:
             "and accept the model's licence on its page if there is one."
         )
     return (
-        "Accept the model's licence on its page if there is one, and give the manifest entry a token: "
-        '"headers": {"Authorization": "Bearer $HF_TOKEN"}, with HF_TOKEN set in the environment.'
+        "Accept the model's licence on its page if there is one. If the host asks for a token, "
+        'set one in the environment, such as MODELS_TOKEN, and name it in the manifest entry: '
+        '"headers": {"Authorization": "Bearer $MODELS_TOKEN"}.'
     )
 
 

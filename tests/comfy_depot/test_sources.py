@@ -68,7 +68,8 @@ def test_each_status_is_explained() -> None:
         message = refused(origin, DownloadFailed, origin.url + "/none")
         assert "answered 404 (not found). Correct the url" in message and "'checkpoints'" in message
         message = refused(origin, SourceRefused, origin.put("/403", status=403))
-        assert "answered 403 (access refused)" in message and "$HF_TOKEN" in message
+        assert "answered 403 (access refused)" in message and "$MODELS_TOKEN" in message
+        assert "HF_TOKEN" not in message, "nobody is led to send it to another host"
         message = refused(origin, Busy, origin.put("/503", status=503, retry_after="9"))
         assert "answered 503 (busy or broken). Try again later" in message
         message = refused(origin, DownloadFailed, origin.put("/418", status=418))
