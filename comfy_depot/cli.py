@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (DepotError, OSError, ValueError) as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {_reason(error)}", file=sys.stderr)
         return 1
     except sqlite3.Error as error:
         print(f"Error: the access log cannot be used ({error}). Look after {access.FILE_NAME} and its rights "
@@ -72,6 +72,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted. What has arrived is kept; the next fetch goes on from there.", file=sys.stderr)
         return 130
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong; of the system's errors with the path, without their number."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        return f"{error.filename}: {error.strerror}. Correct the path or its rights."
+    return str(error)
 
 
 def _common_parser() -> argparse.ArgumentParser:

@@ -136,6 +136,20 @@ def parse_days(text: str) -> float:
     return float(text)
 
 
+def parse_limit(text: str) -> int:
+    """How many rows to show."""
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of rows. Write 0 or more, such as 100.")
+    return int(text)
+
+
+def parse_port(text: str) -> int:
+    """A port of TCP, where 0 is any that is free."""
+    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"'{text}' is no port. Write 1 to 65535, or 0 for a free one.")
+    return int(text)
+
+
 def parse_connections(text: str) -> int:
     """The number of connections to one file, 1 to 16 (aria2 takes no more to one server)."""
     if not text.isdigit() or not 1 <= int(text) <= 16:

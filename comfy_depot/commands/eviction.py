@@ -15,7 +15,7 @@ from comfy_depot.commands.printing import human_size, moment, print_json, print_
 from comfy_depot.depot import Depot
 from comfy_depot.errors import ModelUnavailable
 from comfy_depot.eviction import Limits, Plan
-from comfy_depot.policies import POLICIES
+from comfy_depot.policies import POLICIES, Key
 from comfy_depot.replay import OFFLINE
 
 
@@ -84,17 +84,20 @@ def _unpin(arguments: argparse.Namespace) -> int:
     return _change_pins(arguments, Depot.unpin)
 
 
-def _change_pins(arguments: argparse.Namespace, change: Callable[..., object]) -> int:
-    """Pin or unpin, unless it is a dry run; then show all that is pinned."""
+def _change_pins(arguments: argparse.Namespace, change: Callable[..., Key]) -> int:
+    """Pin or unpin, unless it is a dry run; then show all that is pinned after it."""
     errors = []
+    keys = set()
     with open_depot(arguments) as depot:
         for folder, name in map(folder_and_name, arguments.models):
             try:
-                change(depot, folder, name, is_dry_run=arguments.dry_run)
+                keys.add(change(depot, folder, name, is_dry_run=arguments.dry_run))
             except ModelUnavailable as error:
                 errors.append(str(error))
+        pins = depot.pins.all()
+        after = pins | keys if change is Depot.pin else pins - keys
         pinned = [{"folder": folder, "name": name, "on_disk": depot.local_path(folder, name) is not None}
-                  for folder, name in sorted(depot.pins.all())]
+                  for folder, name in sorted(after)]
     if arguments.json:
         print_json({"dry_run": arguments.dry_run, "pinned": pinned, "errors": errors})
     else:

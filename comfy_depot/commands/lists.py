@@ -7,6 +7,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from comfy_depot.commands import AddCommand
 from comfy_depot.commands.opening import folder_and_name, open_depot, options_of
@@ -71,10 +72,18 @@ def _offers(arguments: argparse.Namespace) -> int:
         if arguments.workflow is None:
             found = depot.offers.listed()
         else:
-            found = depot.offers.offer(json.loads(arguments.workflow.read_text(encoding="utf-8")))
+            found = depot.offers.offer(_workflow_of(arguments.workflow))
     if arguments.json:
         print_json([asdict(offer) for offer in found])
     else:
         print_table(("model", "state", "url", "reason"), [
             (f"{one.folder}/{one.name}", one.state, one.url or "", one.message or "") for one in found])
     return 1 if any(one.state == "refused" for one in found) else 0
+
+
+def _workflow_of(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        message = f"{file} is no workflow ({error}). Name the JSON file that the web page saves."
+        raise ValueError(message) from None

@@ -8,7 +8,7 @@ import json
 import sys
 from dataclasses import asdict, astuple
 
-from comfy_depot import access, inventory, manifest
+from comfy_depot import access, inventory, manifest, options
 from comfy_depot.commands import AddCommand
 from comfy_depot.commands.opening import folder_and_name, open_depot, options_of
 from comfy_depot.commands.printing import human_size, moment, print_json, print_table
@@ -28,7 +28,8 @@ def add_commands(add: AddCommand) -> None:
     command.add_argument("--write-schema", action="store_true", help="write the manifests' schema.json anew")
     command = add("log", _log, "which model was used when, newest first")
     command.add_argument("--csv", action="store_true", help="print comma-separated values")
-    command.add_argument("--limit", type=int, default=-1, metavar="N", help="the newest N only")
+    command.add_argument("--limit", type=options.parse_limit, default=-1,
+                         metavar="N", help="the newest N only")
 
 
 def _list(arguments: argparse.Namespace) -> int:

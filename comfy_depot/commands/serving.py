@@ -15,7 +15,8 @@ def add_commands(add: AddCommand) -> None:
     command = add("serve", _serve, "offer a folder of models over HTTP, read-only")
     command.add_argument("directory", type=Path, metavar="DIR", help="the folder, with one per type in it")
     command.add_argument("--listen", default="127.0.0.1", metavar="ADDRESS", help="default: 127.0.0.1")
-    command.add_argument("--port", type=int, default=8189, help="default: 8189; 0 takes a free one")
+    command.add_argument("--port", type=options.parse_port, default=8189,
+                         help="default: 8189; 0 takes a free one")
     command.add_argument("--rate", type=options.parse_size, default=0, metavar="BYTES",
                          help="bytes per second, all connections together")
     command.add_argument("--token-env", metavar="NAME", help="environment variable with the token to ask for")

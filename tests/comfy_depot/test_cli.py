@@ -332,6 +332,40 @@ def test_serve_refuses_what_it_cannot_serve(run: Commands, words: tuple[str, ...
     assert status == 1 and message in err
 
 
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("log", "--limit", "9" * 19), "is no number of rows. Write 0 or more"),
+        (("log", "--limit", "-1"), "is no number of rows"),
+        (("serve", ".", "--port", "99999"), "'99999' is no port. Write 1 to 65535"),
+    ],
+)
+def test_a_number_out_of_range_is_a_wrong_command_line(
+    depot_world: World, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*words, "--base-directory", str(depot_world.base)])
+    assert caught.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_a_path_that_is_wrong_is_named(run: Commands, tmp_path: Path) -> None:
+    missing, broken = tmp_path / "missing.json", tmp_path / "broken.json"
+    broken.write_text("[" * 100_000)
+    message = f"{missing}: No such file or directory. Correct the path or its rights."
+    assert run("offers", "--from", str(missing)) == (1, "", f"Error: {message}\n")
+    status, _, err = run("offers", "--from", str(broken))
+    assert status == 1 and f"{broken} is no workflow" in err and "that the web page saves" in err
+
+
+def test_a_dry_run_of_pins_shows_what_would_be_pinned(depot_world: World, run: Commands) -> None:
+    depot_world.write_manifest({"loras": {"a.safetensors": "https://h.example/a"}})
+    assert run("pin", "loras/a.safetensors", "--dry-run") == (0, "loras/a.safetensors\tcloud\n", "")
+    assert run("pin") == (0, "", "")
+    run("pin", "loras/a.safetensors")
+    assert run("unpin", "loras/a.safetensors", "--dry-run") == (0, "", "")
+    assert run("pin")[1] == "loras/a.safetensors\tcloud\n"
+
+
 def command(*words: str, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "comfy_depot", *words],

@@ -94,6 +94,8 @@ def test_pins_are_changed_on_the_command_line(
     assert json.loads(capsys.readouterr().out)["pinned"] == [
         {"folder": "loras", "name": "own.safetensors", "on_disk": True}]
     assert cli.main(["unpin", "--dry-run", "loras/own.safetensors", *base]) == 0
+    assert capsys.readouterr().out == "", "what would be pinned after it, as over HTTP"
+    assert cli.main(["pin", *base]) == 0
     assert capsys.readouterr().out == "loras/own.safetensors\tdisk\n", "it is pinned still"
     assert cli.main(["unpin", "--dry-run", "loras/none.safetensors", *base]) == 1
     assert "is not pinned" in capsys.readouterr().err
