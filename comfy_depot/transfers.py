@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 import itertools
 import logging
@@ -171,7 +172,7 @@ class Transfer:
                 self._waiters[priority] -= 1
                 self._settle()
         if self.error is not None:
-            raise self.error
+            raise _copy_of(self.error)
         return self.destination
 
     # -- the thread of the transfer
@@ -206,6 +207,15 @@ class Transfer:
         if now - self._published_at >= SECONDS_BETWEEN * 0.95:
             self._published_at = now
             self._publish(EVENT, transfer_payload(self))
+
+
+def _copy_of(error: BaseException) -> BaseException:
+    """The error for one of those who wait. Its traceback holds their frames, and what these hold (models of a
+    prompt), and a transfer that has ended is remembered for a while.
+    """
+    copied = copy.copy(error).with_traceback(error.__traceback__)
+    copied.__cause__, copied.__suppress_context__ = error.__cause__, error.__suppress_context__
+    return copied
 
 
 class Transfers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,8 @@ def test_the_error_of_a_transfer_reaches_everybody_and_the_page(tmp_path: Path) 
             with pytest.raises(SourceRefused, match="answered 403"):
                 transfer.wait()
         assert transfer.state is State.FAILED and transfer.is_finished
+        frames = [frame.name for frame in traceback.extract_tb(transfer.error.__traceback__)]
+        assert "run" in frames and "wait" not in frames, "it keeps nothing of those who have waited"
         until(lambda: events[-1]["state"] == "failed")
         assert "answered 403" in events[-1]["error"]
 
