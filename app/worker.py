@@ -162,10 +162,10 @@ class Worker:
         until_cleanup = max(0.0, self.last_cleanup + SECONDS_BETWEEN_CLEANUPS - time.monotonic())
         wait = until_cleanup if self.needs_cleanup else SECONDS_TO_WAIT
         taken = self.queue.get(timeout=min(wait, SECONDS_BETWEEN_LINES) if self.ends.unsaid else wait)
-        if taken is None:
-            self.ends.say_rest()
         if taken is not None:
             self.run_prompt(*taken)
+        else:
+            self.ends.say_rest()
         self.follow_flags()
         self.clean_up()
 

@@ -30,6 +30,7 @@ import comfy_depot
 import folder_paths
 from comfy_depot.errors import DepotError, DiskFull
 from comfy_depot.options import Options
+from tests.fakes.disk import bytes_on_disk
 from tests.fakes.origin import Origin, safetensors
 
 MIB = 1 << 20
@@ -88,16 +89,6 @@ def work(base: Path, state: Path, seconds: float, transfers: int, max_size: int 
     print(json.dumps(counts))
 
 
-def bytes_in(folder: Path) -> int:
-    """Bytes that all files of a folder occupy now."""
-    total = 0
-    for path, _, files in os.walk(folder):
-        for name in files:
-            with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(path, name)).st_blocks * 512
-    return total
-
-
 def run(arguments: argparse.Namespace, *, max_size: int | None, reserve: int) -> None:
     """Let the processes work on one disk and report the most that was used."""
     with small_disk() as disk, tempfile.TemporaryDirectory() as aside, Origin(rate_total=80 * MIB) as origin:
@@ -116,7 +107,7 @@ def run(arguments: argparse.Namespace, *, max_size: int | None, reserve: int) ->
                      for _ in range(arguments.processes)]
         used, least_free, samples = 0, DISK, 0
         while any(process.poll() is None for process in processes):
-            used = max(used, bytes_in(disk / "models"))
+            used = max(used, bytes_on_disk(disk / "models"))
             usage = os.statvfs(disk)
             least_free = min(least_free, usage.f_bavail * usage.f_frsize)
             samples += 1

@@ -41,7 +41,7 @@ from comfy_depot.manifest import Entry
 from comfy_depot.members import MemberDownload, Use, same_for
 from comfy_depot.pull import Kept
 from comfy_depot.ranged import RemoteBytes, SourceChanged
-from comfy_depot.scratch import Scratch, remove
+from comfy_depot.scratch import Scratch, occupied, remove
 from comfy_depot.services import Priority, Progress, Services
 from comfy_depot.sources import Busy, Remote
 
@@ -304,7 +304,7 @@ class ArchiveDownload(Download):
         own = self.bundles.layout.archive(self.key)
         scratch = None if own.partial.exists() else self.bundles.scratch.place(self.key)
         if scratch is not None and needed is not None:
-            there = 0 if self.only is None else _occupied(scratch.partial)  # members that came before
+            there = 0 if self.only is None else occupied(scratch.partial)  # members that came before
             if self.bundles.scratch.claim(self.key, scratch, needed + there):
                 self.place = scratch
                 return
@@ -312,7 +312,7 @@ class ArchiveDownload(Download):
             remove(self.place)
             self.bundles.scratch.release(self.key)
             self.place = own
-        there = 0 if self.only is None else _occupied(own.partial)
+        there = 0 if self.only is None else occupied(own.partial)
         self._promise_room(None if needed is None else needed + there)
 
     # -- what comes out
@@ -398,13 +398,6 @@ def _missing(kept: Kept, only: Pieces | None, size: int | None) -> int | None:
         return size
     wanted = (i for i in range(kept.pieces.count) if (only is None or i in only) and i not in kept.pieces)
     return sum(map(kept.pieces.length, wanted))
-
-
-def _occupied(file: Path) -> int:
-    try:
-        return file.stat().st_blocks * 512
-    except OSError:
-        return 0
 
 
 class _Parts:

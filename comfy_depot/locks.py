@@ -62,7 +62,7 @@ def shared_mark(path: Path, *, when_last: Callable[[], None]) -> Iterator[None]:
 
 
 def is_marked(path: Path) -> bool:
-    """Whether anybody is inside a `shared_mark`."""
+    """Whether anybody holds this file: is inside a `shared_mark`, or has locked it otherwise."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:

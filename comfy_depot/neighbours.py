@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from comfy_depot.eviction import LocalModel, Stamp
+from comfy_depot.locks import is_marked
 
 SECONDS_BETWEEN_LOOKS = 0.1
 SECONDS_TO_ANSWER = 3.0
@@ -146,17 +147,7 @@ class Neighbours:
                     left.unlink(missing_ok=True)
 
     def _is_alive(self, name: str) -> bool:
-        try:
-            fd = os.open(self._folder / f"{name}.json", os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return False
-        except OSError:
-            return True
-        finally:
-            os.close(fd)
+        return is_marked(self._folder / f"{name}.json")
 
     def _answer(self) -> None:
         """Until closed: say what of that which another is about to evict is in use here."""

@@ -88,13 +88,13 @@ class Scratch:
     def _why_not(self, folder: Path, place: Place, size: int) -> str | None:
         claims = {file.stem: _number_in(file) for file in folder.glob("*.claim")}
         layout = Layout(folder)
-        written = {key: _occupied(layout.place(folder / f"{key}.archive").partial) for key in claims}
+        written = {key: occupied(layout.place(folder / f"{key}.archive").partial) for key in claims}
         total, _, free = shutil.disk_usage(folder)
         most, claimed = int(total * SHARE), sum(claims.values())
         if claimed + size > most:
             return f"it may take {most / 1e6:.1f} MB there, of which {claimed / 1e6:.1f} MB are taken"
         to_come = sum(max(0, claims[key] - written[key]) for key in claims)
-        to_come += max(0, size - _occupied(place.partial))
+        to_come += max(0, size - occupied(place.partial))
         if to_come + MARGIN_BYTES > free:
             return f"{free / 1e6:.1f} MB are free there, and {to_come / 1e6:.1f} MB are to come"
         memory = _memory_available() if file_system(str(folder)) in ("tmpfs", "ramfs") else None
@@ -136,7 +136,8 @@ def _number_in(file: Path) -> int:
         return 0
 
 
-def _occupied(file: Path) -> int:
+def occupied(file: Path) -> int:
+    """Bytes that a file takes on its disk; 0 when it is gone."""
     try:
         return file.stat().st_blocks * 512
     except OSError:

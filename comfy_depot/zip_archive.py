@@ -144,6 +144,3 @@ class _Reader:
             check_count(data.count(b"PK\x01\x02"))
         self._position += len(data)
         return data
-
-    def close(self) -> None:
-        pass

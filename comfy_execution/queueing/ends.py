@@ -76,13 +76,14 @@ class _File:
         found, use = [], None
         for line in self._path.read_bytes().splitlines(keepends=True):
             try:
-                number, end = json.loads(line)
+                number, values = json.loads(line)
+                end = tuple(values)
             except (ValueError, TypeError):  # left over, or the last line of a killed process
                 break
-            if use is not None and number != use or not line.endswith(b"\n"):
+            if use not in (None, number) or not line.endswith(b"\n") or len(end) != len(COLUMNS) + 2:
                 break
             use = number
-            found.append(tuple(end))
+            found.append(end)
         return found
 
     def add(self, use: int, end: End) -> bool:
@@ -120,10 +121,17 @@ class EndsOnTheirWay:
         """What the process before has left, in order."""
         return sorted((end for file in self._files for end in file.read()), key=lambda end: float(end[0]))
 
-    def empty(self) -> None:
-        """What was left is in the table."""
-        for file in self._files:
-            file.empty()
+    def take_up(self, write: Callable[[Sequence[End]], None]) -> None:
+        """Let `write` put into the table what was left. It stays, and the files are closed, when it raises.
+        """
+        try:
+            if ends := self.left():
+                write(ends)
+            for file in self._files:
+                file.empty()
+        except BaseException:
+            self.close()
+            raise
 
     def add(self, end: End) -> bool:
         """Keep an end. False if it must go into the table at once: the disk is full, or it is too long."""

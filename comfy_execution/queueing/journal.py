@@ -191,7 +191,8 @@ class Journal:
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA wal_autocheckpoint=0")
             self._prepare_tables()
-            self._take_up_ends()
+            self._ends = EndsOnTheirWay(self.path)
+            self._ends.take_up(self._finish_many)
             self._reader = self._connect()
             self._reader_mutex = threading.Lock()
         except BaseException:
@@ -210,13 +211,6 @@ class Journal:
         for row in self._connection.execute("PRAGMA quick_check(1)") if self._is_small() else ():
             if row[0] != "ok":
                 raise sqlite3.DatabaseError(row[0])
-
-    def _take_up_ends(self) -> None:
-        """Put into the table what the process before has left beside it."""
-        self._ends = EndsOnTheirWay(self.path)
-        if ends := self._ends.left():
-            self._in_transaction(lambda db: finish_many(db, ends))
-        self._ends.empty()
 
     def _is_small(self) -> bool:
         """Is it read fast enough to look through it at each start?"""
@@ -384,9 +378,12 @@ class Journal:
 
     def _write_ends(self) -> None:
         try:
-            self._ends.write(lambda ends: self._in_transaction(lambda db: finish_many(db, ends)))
+            self._ends.write(self._finish_many)
         except sqlite3.Error as error:
             log.error("%s What has ended is kept beside it until then.", self._translated(error))
+
+    def _finish_many(self, ends: Sequence[End]) -> None:
+        self._in_transaction(lambda db: finish_many(db, ends))
 
     def _with_room(
         self, accepted: list[tuple[Accepted, WhenDone | None]]

@@ -18,6 +18,7 @@ from comfy_depot.errors import DiskFull, WrongContent
 from comfy_depot.eviction import Limits, LocalModel, Stamp, plan_room
 from comfy_depot.host import Host
 from tests.comfy_depot.world import World, wait_until
+from tests.fakes.disk import bytes_on_disk
 from tests.fakes.origin import Origin, safetensors
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -32,16 +33,6 @@ def serve(world: World, origin: Origin, *names: str, size: int = MIB) -> None:
 
 def on_disk(world: World) -> str:
     return "".join(sorted(path.stem for path in (world.base / "models" / "loras").glob("*.safetensors")))
-
-
-def bytes_on_disk(folder: Path) -> int:
-    """Bytes in all files that are there now, as `du` counts them."""
-    total = 0
-    for path, _, files in os.walk(folder):
-        for name in files:
-            with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(path, name)).st_blocks * 512
-    return total
 
 
 @contextlib.contextmanager

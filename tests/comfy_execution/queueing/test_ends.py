@@ -83,6 +83,8 @@ def test_lines_of_an_older_use_and_torn_ones_are_not_read(tmp_path, written):
     with open(file, "r+b") as content:
         content.truncate(20)
     assert found_after_death(tmp_path) == [5]
+    file.write_bytes(b'[9, {"of": "another kind"}]\n')
+    assert found_after_death(tmp_path) == [5]
 
 
 def test_a_long_end_and_a_full_disk_are_said(tmp_path, monkeypatch):
