@@ -19,6 +19,8 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 IMAGE_FORMAT_NUMBER = {"JPEG": 1, "PNG": 2}
 DEEPEST = 200
 LONGEST_TEXT = 1000
@@ -33,16 +35,19 @@ class BinaryEventTypes:
     PREVIEW_IMAGE_WITH_METADATA = 4
 
 
-# `json.dumps` makes an encoder for each call unless all its settings are the usual ones.
-_strict = json.JSONEncoder(allow_nan=False).encode
+PLAIN_ONLY = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 
 
 def to_json(value: Any) -> str:
     """JSON that every client can read, of any value: nodes and packs show what they like, and one bad element
-    must not make a whole history unreadable.
+    must not make a whole history unreadable. NaN and infinities are null.
     """
     try:
-        return _strict(value)
+        return orjson.dumps(value, option=PLAIN_ONLY).decode()
+    except TypeError:  # it also takes no keys but texts, no half characters and no integers over 64 bits
+        pass
+    try:
+        return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         return json.dumps(plain(value))
 

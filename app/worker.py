@@ -23,6 +23,8 @@ from comfy_execution.queueing import schedule
 from comfy_execution.results.retention import budget_bytes
 
 SECONDS_BETWEEN_CLEANUPS = 10.0
+SHARE_OF_CLEANUPS = 0.01
+"""A clean-up that takes long comes less often."""
 SECONDS_TO_WAIT = 1000.0
 SECONDS_BETWEEN_LINES = 0.2
 TIME_IS_OVER = (
@@ -154,12 +156,12 @@ class Worker:
         )
         server.cache_stats = lambda: self.executor.caches.stats()
         self.needs_cleanup = False
-        self.last_cleanup = 0.0
+        self.next_cleanup = 0.0
         self.ends = LogOfEnds()
 
     def run_next(self) -> None:
         """Wait for a prompt, run it, act on what was asked for meanwhile."""
-        until_cleanup = max(0.0, self.last_cleanup + SECONDS_BETWEEN_CLEANUPS - time.monotonic())
+        until_cleanup = max(0.0, self.next_cleanup - time.monotonic())
         wait = until_cleanup if self.needs_cleanup else SECONDS_TO_WAIT
         taken = self.queue.get(timeout=min(wait, SECONDS_BETWEEN_LINES) if self.ends.unsaid else wait)
         if taken is not None:
@@ -236,17 +238,18 @@ class Worker:
         if flags.get("unload_models", free_memory) and (management := model_management()) is not None:
             management.unload_all_models()
         if flags:
-            self.needs_cleanup, self.last_cleanup = True, 0.0
+            self.needs_cleanup, self.next_cleanup = True, 0.0
 
     def clean_up(self) -> None:
         """Give unused memory back, some time after work."""
         now = time.monotonic()
-        if not self.needs_cleanup or now - self.last_cleanup < SECONDS_BETWEEN_CLEANUPS:
+        if not self.needs_cleanup or now < self.next_cleanup:
             return
         gc.collect()
         if (management := model_management()) is not None:
             management.soft_empty_cache()
-        self.needs_cleanup, self.last_cleanup = False, now
+        pause = max(SECONDS_BETWEEN_CLEANUPS, (time.monotonic() - now) / SHARE_OF_CLEANUPS)
+        self.needs_cleanup, self.next_cleanup = False, now + pause
 
 
 def prompt_worker(queue: Any, server: Any) -> None:

@@ -77,9 +77,9 @@ def live(base: Path, inbox: int, outbox: int, sync: str) -> None:
         os.write(outbox, b"empty\n")
     for line in os.fdopen(inbox, "rb"):
         item = json.loads(line)
-        queue.put_soon(
-            (*item, {}), lambda error, name=item[1]: error or os.write(outbox, f"accepted {name}\n".encode())
-        )
+        say = f"accepted {item[1]}\n".encode()
+        if queue.put_soon((*item, {}), lambda error, say=say: error or os.write(outbox, say)):
+            os.write(outbox, say)
     time.sleep(3600)
 
 

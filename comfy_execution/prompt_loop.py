@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import selectors
 import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -54,6 +55,9 @@ class PromptLoop:
 
     def _new_loop(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.new_event_loop()
+        if type(loop) is asyncio.SelectorEventLoop:
+            loop.close()
+            loop = asyncio.SelectorEventLoop(_SparingSelector())
         loop.set_task_factory(self._make_task)
         self._closes = weakref.finalize(self, loop.close)
         return loop
@@ -78,6 +82,17 @@ class PromptLoop:
                 await loop.shutdown_asyncgens()
             if getattr(loop, "_default_executor", True):
                 await loop.shutdown_default_executor()
+
+
+class _SparingSelector(selectors.DefaultSelector):
+    """Asks the system only if there is something to learn. A loop that has work at hand looks for more
+    without waiting; as long as it watches nothing but its own wake-up calls, there is none.
+    """
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is not None and timeout <= 0 and len(self.get_map()) == 1:
+            return []
+        return super().select(timeout)
 
 
 def _task_factory(tasks: weakref.WeakSet[asyncio.Task[Any]]) -> Callable[..., asyncio.Task[Any]]:

@@ -131,7 +131,8 @@ async def queueing_problem(queue: Any, item: tuple) -> web.Response | None:
             done.set_result(error)
 
     try:
-        queue.put_soon(item, lambda error: loop.call_soon_threadsafe(tell, error))
+        if queue.put_soon(item, lambda error: loop.call_soon_threadsafe(tell, error)):
+            return None
     except QueueFullError as error:
         return queue_is_full(error)
     except ValueError as error:

@@ -1,8 +1,8 @@
 """What the running prompt has done so far, in a file that survives the death of the process.
 
 The file has a JSON list per line: the number of the attempt, and one entry. The first names the prompt by its
-row in the journal. An entry is one write that the system keeps when this process is killed: it costs a
-few microseconds:
+row in the journal. An entry is there as soon as it is written, also when this process is killed (see
+`kept_file.py`):
 
     [12, {"sequence": 7}]                     the prompt that runs
     [12, {"shown": "9", "what": {...}}]       a node has shown something: written before the client is told
@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from comfy_execution.graph_utils import is_link
+from comfy_execution.queueing.kept_file import KeptFile
 from comfy_execution.utils import get_executing_context
 
 log = logging.getLogger(__name__)
@@ -111,9 +112,9 @@ class AttemptFile:
         self._end = self.past.size
         self._file = self._open(path)
 
-    def _open(self, path: Path) -> int | None:
+    def _open(self, path: Path) -> KeptFile | None:
         try:
-            return os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+            return KeptFile(path)
         except OSError as error:
             self._complain(error)
             return None
@@ -142,7 +143,7 @@ class AttemptFile:
     def close(self) -> None:
         """Write no more."""
         if self._file is not None:
-            os.close(self._file)
+            self._file.close()
             self._file = None
 
     def _line(self, entry: Mapping[str, Any], encode: Callable[[Any], str]) -> bytes:
@@ -152,9 +153,10 @@ class AttemptFile:
         if self._file is None:
             return
         try:
-            self._end += write_at(self._file, content, self._end)
+            self._file.write(content, self._end)
+            self._end += len(content)
             if self._flushes:
-                os.fsync(self._file)
+                self._file.flush()
         except OSError as error:
             self._complain(error)
             self.close()
@@ -281,14 +283,6 @@ class Attempt:
                             "the picture gets a new number.", name, other, folder)
                 return None
         return number, given_at
-
-
-def write_at(file: int, content: bytes, place: int) -> int:
-    """Write at a place of an open file; gives how many bytes were written."""
-    if hasattr(os, "pwrite"):
-        return os.pwrite(file, content, place)
-    os.lseek(file, place, os.SEEK_SET)
-    return os.write(file, content)
 
 
 def _needed_by(roots: Iterable[str], prompt: Mapping[str, Any]) -> set[str]:

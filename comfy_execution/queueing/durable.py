@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sqlite3
@@ -12,9 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from comfy_execution.queueing.attempt import LONGEST_SILENCE, Attempt, AttemptFile
 from comfy_execution.queueing.history import JournalHistory, without
-from comfy_execution.queueing.journal import Accepted, Journal, JournalError, JournalFullError, WhenDone
+from comfy_execution.queueing.journal import Journal, JournalError, JournalFullError, WhenDone
+from comfy_execution.queueing.recent import Accepted
 from comfy_execution.queueing.waiting import QueueItem, WaitingPrompts
 
 log = logging.getLogger(__name__)
@@ -70,12 +74,7 @@ class DurableQueue:
     def row_of(self, item: QueueItem, counter: float) -> Accepted:
         """The row of an item; its tokens stay out. ValueError for what JSON cannot say."""
         tokens = item[5] if len(item) > 5 and isinstance(item[5], dict) else {}
-        try:
-            text = json.dumps(list(item[:5]), allow_nan=False)
-        except (TypeError, ValueError):  # objects that a pack has put there, or an infinite number
-            text = self.journal.encode(list(item[:5]))
-        except RecursionError:
-            raise ValueError("it is nested too deeply") from None
+        text = self._text_of(list(item[:5]))
         self.next_sequence += 1
         item.size = len(text)
         self.journal.bytes_waiting += item.size
@@ -85,8 +84,20 @@ class DurableQueue:
             item.turn, float(counter), json.dumps(sorted(tokens)),
         )  # fmt: skip
 
-    def accept(self, row: Accepted, when_done: WhenDone) -> None:
-        """Write it soon, together with others."""
+    def _text_of(self, shown: list[Any]) -> str:
+        with contextlib.suppress(TypeError):  # quick, and takes plain data only
+            return orjson.dumps(shown).decode()
+        try:
+            return json.dumps(shown, allow_nan=False)
+        except (TypeError, ValueError):  # objects that a pack has put there, or an infinite number
+            return self.journal.encode(shown)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+
+    def accept(self, row: Accepted, when_done: WhenDone) -> bool:
+        """True if it is safe. Else it will be soon, together with others: `when_done` is told."""
+        if self.journal.accept(row):
+            return True
 
         def done(error: JournalError | None) -> None:
             if error is not None:
@@ -94,6 +105,7 @@ class DurableQueue:
             when_done(error)
 
         self.journal.submit(row, done)
+        return False
 
     def forget(self, items: Sequence[QueueItem]) -> None:
         """Waiting prompts were taken out of the queue."""

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequen
 from typing import Any
 
 from comfy_execution import jobs
-from comfy_execution.queueing.ends import FINISH
-from comfy_execution.queueing.journal import INSERT, PLACES, Accepted, Journal
+from comfy_execution.queueing.journal import Journal
+from comfy_execution.queueing.recent import FINISH, Accepted, insert_many
 
 HistoryEntry = dict[str, Any]
 
@@ -26,7 +26,8 @@ def without(text: str, secrets: Iterable[Any]) -> str:
     """JSON text without these texts: a token must not reach the disk, wherever a node has put it."""
     for secret in secrets:
         if isinstance(secret, str) and secret:
-            text = text.replace(json.dumps(secret)[1:-1], "[removed]")
+            for written in (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]):
+                text = text.replace(written, "[removed]")
     return text
 
 
@@ -82,7 +83,7 @@ class JournalHistory(MutableMapping[str, HistoryEntry]):
                 db.execute("UPDATE prompts SET item=? WHERE sequence=?", (item, sequence))
                 return
             row = Accepted(_next_sequence(db), prompt_id, item, 0.0, "", turn, 0.0, "[]")
-            db.execute(INSERT + PLACES, row)
+            insert_many(db, [row])
             db.execute(FINISH, (*values, row.sequence, prompt_id))
 
         end = (*values, sequence, prompt_id)

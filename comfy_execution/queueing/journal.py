@@ -3,15 +3,17 @@
     queue.db            a row per prompt; finished ones are the history
     queue.db.lock       held by the process that uses it; the node in work; a sign of life
     queue.db.attempt    what the running prompt has done so far (see `attempt.py`)
-    queue.db.ends-*     what has ended and is not in queue.db yet (see `ends.py`)
+    queue.db.recent-*   what has come in and is not in queue.db yet (see `recent.py`)
 
-Writes of many threads share transactions: a prompt that is accepted waits in a list for the writer's thread,
-and any thread that must write at once takes with it what is in the list. What is committed survives the death
-of the process; `sync="full"` makes it survive a power failure too.
+An accepted prompt, and the end of one, is a line in a file beside; the writer's thread puts many of them into
+the table at once. What is too long for a line waits in a list for that thread. Any thread that must read or
+write the table takes with it what waits. What was written or committed survives the death of the process.
+With `sync="full"` all of it is committed, and survives a power failure too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -19,20 +21,26 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from comfy_execution.queueing.ends import ENDINGS, End, EndsOnTheirWay, finish_many
+from comfy_execution.queueing.checkpoints import Checkpoints
 from comfy_execution.queueing.lock import JournalLock
+from comfy_execution.queueing.recent import (
+    ENDINGS,
+    ROWS_PER_STATEMENT,
+    Accepted,
+    End,
+    Line,
+    RecentLines,
+    insert_many,
+    write_lines,
+)
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-ROWS_PER_STATEMENT = 200
-BYTES_PER_WRITE = 20_000  # a few pages, whatever the row is
-BYTES_PER_CHECKPOINT = 2 << 20
-LONGEST_WAL = 64 << 20
 SECONDS_BETWEEN_SIGNS = 0.5
 SECONDS_BETWEEN_LOOKS = 0.2
 BUSY_SECONDS = 10
@@ -64,9 +72,6 @@ CREATE INDEX IF NOT EXISTS finished_by_creation ON prompts(created DESC, ended, 
 CREATE INDEX IF NOT EXISTS finished_by_duration ON prompts(duration DESC, ended, status, workflow)
     WHERE ended IS NOT NULL;
 """
-INSERT = "INSERT INTO prompts(sequence, prompt_id, item, priority, tenant, turn, counter, tokens) VALUES "
-PLACES = "(?, ?, ?, ?, ?, ?, ?, ?)"
-
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
 WhenDone = Callable[["JournalError | None"], None]
@@ -82,19 +87,6 @@ class JournalFullError(JournalError):
 
 class JournalInUseError(JournalError):
     """Another process uses it."""
-
-
-class Accepted(NamedTuple):
-    """A row of a prompt that was accepted."""
-
-    sequence: int
-    prompt_id: str
-    item: str
-    priority: float
-    tenant: str
-    turn: int
-    counter: float
-    tokens: str
 
 
 def default_encode(value: Any) -> str:
@@ -122,9 +114,8 @@ class Journal:
         self._wake = threading.Event()
         self.closed = False
         self.shows_life = False
-        self._bytes_written = 0
-        self._is_full = False
-        self._wal_is_long = threading.Event()
+        self._takes_lines = True
+        self._checkpoints = Checkpoints(self.path, self._connect)
         self._make_folder()
         self.lock = self._take_lock()
         try:
@@ -132,12 +123,9 @@ class Journal:
         except BaseException:
             self.lock.close()
             raise
-        self._threads = [
-            threading.Thread(target=self._write_forever, name="journal", daemon=True),
-            threading.Thread(target=self._checkpoint_forever, name="journal checkpoints", daemon=True),
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._thread = threading.Thread(target=self._write_forever, name="journal", daemon=True)
+        self._thread.start()
+        self._checkpoints.start()
 
     # -- opening -------------------------------------------------------------------------------------------
 
@@ -191,8 +179,8 @@ class Journal:
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA wal_autocheckpoint=0")
             self._prepare_tables()
-            self._ends = EndsOnTheirWay(self.path)
-            self._ends.take_up(self._finish_many)
+            self._recent = RecentLines(self.path)
+            self._recent.take_up(lambda lines: self._in_transaction(lambda db: write_lines(db, lines)))
             self._reader = self._connect()
             self._reader_mutex = threading.Lock()
         except BaseException:
@@ -231,19 +219,35 @@ class Journal:
 
     # -- writing -------------------------------------------------------------------------------------------
 
+    def accept(self, row: Accepted) -> bool:
+        """Keep a prompt, and put it into the table later. False if it must be submitted: it is long, or the
+        disk is full, or the table could not be written lately, or more is promised than to survive the death
+        of the process.
+        """
+        if self.sync == "full" or not self._takes_lines or not self.has_room():
+            return False
+        self._bytes_free -= 2 * len(row.item)
+        return self._keep(row)
+
+    def submit_end(self, end: End) -> bool:
+        """The same for the end of a prompt."""
+        return self.sync != "full" and self._keep(end)
+
+    def _keep(self, line: Line) -> bool:
+        if not self._recent.add(line):
+            return False
+        if self._recent.are_due():
+            self._wake_writer()
+        return True
+
     def submit(self, what: Accepted | Operation[Any], when_done: WhenDone | None = None) -> None:
         """Write this soon, together with others. `when_done(error or None)` is called from some thread."""
         self._pending.append((what, when_done))
+        self._wake_writer()
+
+    def _wake_writer(self) -> None:
         if not self._wake.is_set():  # to set it again costs as much as the first time
             self._wake.set()
-
-    def submit_end(self, end: End) -> bool:
-        """Keep the end of a prompt, and put it into the table later. False if it must go there now."""
-        if self.sync == "full" or not self._ends.add(end):
-            return False
-        if self._ends.are_due() and not self._wake.is_set():
-            self._wake.set()
-        return True
 
     def run_or_owe(self, operation: Operation[Any]) -> None:
         """`run`; while the disk is full it is owed, and done as soon as there is room."""
@@ -264,19 +268,14 @@ class Journal:
 
     def run_statement(self, statement: str, values: Sequence[Any]) -> int:
         """`run` for one statement, which is its own transaction; gives the number of changed rows."""
-        told: list[tuple[WhenDone, JournalError | None]] = []
-        try:
-            with self._mutex:
-                told = self._write_pending()
-                self._watch_length(sum(len(value) for value in values if isinstance(value, str)))
-                return self._connection.execute(statement, values).rowcount
-        except sqlite3.Error as error:
-            raise self._translated(error) from error
-        finally:
-            _tell(told)
+        with self._writing():
+            self._checkpoints.note_write(sum(len(value) for value in values if isinstance(value, str)))
+            return self._connection.execute(statement, values).rowcount
 
     def write_now(self, row: Accepted) -> None:
         """Write a prompt, and what was submitted before, in this thread. Raises JournalError."""
+        if self.accept(row):
+            return
         told: list[JournalError | None] = []
         self._pending.append((row, told.append))
         while not told:  # another thread may just be writing it
@@ -286,11 +285,19 @@ class Journal:
 
     def run(self, operation: Operation[T]) -> T:
         """Write this now, after what was submitted before; gives what it returns. Raises JournalError."""
+        with self._writing():
+            return self._in_transaction(operation)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Hold the connection, after all that came before was written. Raises JournalError."""
         told: list[tuple[WhenDone, JournalError | None]] = []
         try:
             with self._mutex:
-                told = self._write_pending()
-                return self._in_transaction(operation)
+                told, error = self._write_pending()
+                if error is not None:
+                    raise error
+                yield
         except sqlite3.Error as error:
             raise self._translated(error) from error
         finally:
@@ -298,11 +305,8 @@ class Journal:
 
     def flush(self) -> None:
         """Write what was submitted before, so that it can be read."""
-        self._flush(with_ends=True)
-
-    def _flush(self, with_ends: bool) -> None:
         with self._mutex:
-            told = self._write_pending(with_ends)
+            told, _ = self._write_pending()
         _tell(told)
 
     def read(self, operation: Operation[T]) -> T:
@@ -339,8 +343,7 @@ class Journal:
 
     def _translated(self, error: sqlite3.Error) -> JournalError:
         if "full" in str(error):
-            self._is_full = True
-            self._wal_is_long.set()  # a checkpoint gives room back
+            self._checkpoints.give_room_back()
             return self.full_error()
         return JournalError(f"The journal of the queue {self.path} cannot be used: {error}. If this goes on, "
                             "stop the server, move the file away and start again.")
@@ -352,38 +355,41 @@ class Journal:
                 self.lock.show_life()
             if self._wake.is_set():
                 self._wake.clear()
-                self._flush(with_ends=self._ends.are_due())
+                self.flush()
             else:
                 self.flush()
                 self._pay()
 
-    def _write_pending(self, with_ends: bool = True) -> list[tuple[WhenDone, JournalError | None]]:
-        """Commit the list; the mutex is held. Gives whom to tell what once the mutex is free."""
+    def _write_pending(self) -> tuple[list[tuple[WhenDone, JournalError | None]], sqlite3.Error | None]:
+        """Commit what waits; the mutex is held. Gives whom to tell what once the mutex is free, and why the
+        lines of the files beside could not be put into the table.
+        """
         accepted: list[tuple[Accepted, WhenDone | None]] = []
         others: list[tuple[Operation[Any], WhenDone | None]] = []
         while self._pending:
             what, when_done = self._pending.popleft()
             (accepted if isinstance(what, Accepted) else others).append((what, when_done))  # type: ignore
-        if with_ends or others:  # which may be about what has ended
-            self._write_ends()
         told: list[tuple[WhenDone, JournalError | None]] = []
         accepted, refused = self._with_room(accepted)
         told += [(done, self.full_error()) for done in refused if done is not None]
         for start in range(0, len(accepted), ROWS_PER_STATEMENT):
             part = accepted[start : start + ROWS_PER_STATEMENT]
             told += self._write_accepted([row for row, _ in part], [done for _, done in part])
+        error = self._write_recent()
         for operation, when_done in others:
             told += self._write_each([operation], [when_done])
-        return told
+        return told, error
 
-    def _write_ends(self) -> None:
+    def _write_recent(self) -> sqlite3.Error | None:
+        """Put the lines of the files beside into the table, or say why not."""
         try:
-            self._ends.write(self._finish_many)
+            self._recent.write(lambda lines: self._in_transaction(lambda db: write_lines(db, lines)))
         except sqlite3.Error as error:
-            log.error("%s What has ended is kept beside it until then.", self._translated(error))
-
-    def _finish_many(self, ends: Sequence[End]) -> None:
-        self._in_transaction(lambda db: finish_many(db, ends))
+            log.error("%s What has come in is kept beside it until then.", self._translated(error))
+            self._takes_lines = False
+            return error
+        self._takes_lines = True
+        return None
 
     def _with_room(
         self, accepted: list[tuple[Accepted, WhenDone | None]]
@@ -409,10 +415,8 @@ class Journal:
         return [(when_done, None) for when_done in whom if when_done is not None]
 
     def _execute_insert(self, rows: Sequence[Accepted]) -> None:
-        self._connection.execute(
-            INSERT + ", ".join([PLACES] * len(rows)), [value for row in rows for value in row]
-        )
-        self._watch_length(sum(len(row.item) for row in rows))
+        insert_many(self._connection, rows)
+        self._checkpoints.note_write(sum(len(row.item) for row in rows))
 
     def _write_each(
         self, operations: Sequence[Operation[Any]], whom: Sequence[WhenDone | None]
@@ -439,34 +443,8 @@ class Journal:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
-        self._watch_length()
+        self._checkpoints.note_write()
         return result
-
-    # -- checkpoints ---------------------------------------------------------------------------------------
-
-    def _watch_length(self, size: int = 0) -> None:
-        self._bytes_written += size + BYTES_PER_WRITE
-        if self._bytes_written > BYTES_PER_CHECKPOINT:
-            self._bytes_written = 0
-            self._wal_is_long.set()
-
-    def _checkpoint_forever(self) -> None:
-        """A checkpoint waits for the disk. It has a thread and a connection of its own: nobody else waits."""
-        connection = self._connect()
-        try:
-            while not self.closed:
-                self._wal_is_long.wait()
-                self._wal_is_long.clear()
-                wal = self.path.with_name(self.path.name + "-wal")
-                # A passive one holds up nobody, but a file that is written all the time grows on.
-                is_long = self._is_full or (wal.exists() and wal.stat().st_size > LONGEST_WAL)
-                kind, self._is_full = "TRUNCATE" if is_long else "PASSIVE", False
-                try:
-                    connection.execute(f"PRAGMA wal_checkpoint({kind})")
-                except sqlite3.Error as error:
-                    log.debug("A checkpoint of the journal was not possible: %s", error)
-        finally:
-            connection.close()
 
     def close(self) -> None:
         """Write what waits and let the journal go."""
@@ -475,19 +453,18 @@ class Journal:
         self.flush()
         self.closed = True
         self._wake.set()
-        self._wal_is_long.set()
-        for thread in self._threads:
-            thread.join(5)
+        self._checkpoints.close()
+        self._thread.join(5)
         with self._mutex, self._reader_mutex:
             assert self._reader is not None
             self._reader.close()
             self._connection.close()
-            self._ends.close()
+            self._recent.close()
         self.lock.close()
 
 
 def _inserting(row: Accepted) -> Operation[Any]:
-    return lambda connection: connection.execute(INSERT + PLACES, row)
+    return lambda connection: insert_many(connection, [row])
 
 
 def _tell(told: Sequence[tuple[WhenDone, JournalError | None]]) -> None:

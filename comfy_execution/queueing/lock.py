@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from comfy_execution.queueing.kept_file import write_at
 from comfy_execution.told_clients import ToldClients
 
 SIZE = 4096
@@ -47,7 +48,7 @@ class JournalLock:
             os.close(self._file)
             return
         if os.fstat(self._file).st_size < SIZE:
-            os.ftruncate(self._file, SIZE)
+            write_at(self._file, bytes(SIZE), 0)  # with its room on the disk: see kept_file.py
         self.last_sign_of_life = os.fstat(self._file).st_mtime
         """When the process before was alive for the last time while it ran a prompt, in seconds."""
         self._memory = mmap.mmap(self._file, SIZE)

@@ -106,20 +106,12 @@ class PromptQueue:
 
     def put_soon(
         self, item: tuple[Any, ...], when_done: Callable[[JournalError | QueueFullError | None], None]
-    ) -> None:
-        """The same without waiting: `when_done(None)` is called, from any thread, when the prompt is safe and
-        waits. Prompts of many callers are written together. Raises QueueFullError, and ValueError for an item
-        that cannot be written.
+    ) -> bool:
+        """The same without waiting for the disk. True if the prompt is safe and waits for its turn; else
+        `when_done(None)` is called, from any thread, when it does: long prompts of many callers are written
+        together. Raises QueueFullError, and ValueError for an item that cannot be written.
         """
-        with self.mutex:
-            self.refuse_if_full()
-            if self.durable is None:
-                self.put(item)
-                when_done(None)
-                return
-            waiting = QueueItem(item)
-            row = self._row(self.durable, waiting)
-            self._being_written += 1
+        waiting = QueueItem(item)
 
         def written(error: JournalError | None) -> None:
             with self.mutex:
@@ -128,7 +120,13 @@ class PromptQueue:
                     self.put(waiting)
             when_done(error)
 
-        self.durable.accept(row, written)
+        with self.mutex:
+            self.refuse_if_full()
+            if self.durable is None or self.durable.accept(self._row(self.durable, waiting), written):
+                self.put(waiting)
+                return True
+            self._being_written += 1
+            return False
 
     def _row(self, durable: DurableQueue, item: QueueItem) -> Any:
         with self.mutex:

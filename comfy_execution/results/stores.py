@@ -11,6 +11,7 @@ Each has the small interface of `ClassicCache`: `begin` a prompt, `expand` a nod
 from __future__ import annotations
 
 import gc
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -21,8 +22,13 @@ from comfy_execution.results.retention import DEVICE_BYTES, GIGABYTE, LARGE, SLA
 from comfy_execution.results.signatures import Signature
 from comfy_execution.results.size import ENTRY_BYTES, is_small, measure
 
-MOST_RESULTS = 50_000
-"""Whatever the budget: to choose among more would take too long."""
+MOST_RESULTS = 20_000
+"""Whatever the budget: what is known of a small result takes more room than the result itself."""
+
+SURPLUS = 0.2
+"""So many of them go at once when there are too many."""
+CANDIDATES = 1.5
+"""Among how many times the number that must go the rule chooses."""
 
 _NO_BLOCKS: dict[int, int] = {}
 
@@ -242,21 +248,24 @@ class RetainingCache(ClassicCache):
         return self.limit.size
 
     def _touch(self, signatures: Iterable[Signature]) -> None:
+        """The running prompt uses these: they go to the end of the ledger."""
         known, now = self._ledger.kept, self._prompt
         for signature in signatures:
-            kept = known.get(signature)
+            kept = known.pop(signature, None)
             if kept is not None:
                 kept.used = now
+                known[signature] = kept
 
     def _shed(self) -> None:
         """Drop results until the rest is within the limit."""
         ledger = self._ledger
         stays = self.limit.others(ledger.bytes)
-        if (ledger.bytes > stays or len(self._entries) > MOST_RESULTS) and not self._all_in_use:
-            most = MOST_RESULTS * (1 - SLACK)
-            plan = plan_drops(ledger.kept, stays, in_use=self._in_use, now=self._prompt, most=most)
+        if len(self._entries) > MOST_RESULTS and not self._all_in_use:
+            self._shed_oldest()
+        if ledger.bytes > stays and not self._all_in_use:
+            plan = plan_drops(ledger.kept, stays, in_use=self._in_use, now=self._prompt)
             self._drop(plan)
-            self._all_in_use = plan.bytes_after > stays or len(self._entries) > MOST_RESULTS
+            self._all_in_use = plan.bytes_after > stays
         excess = ledger.bytes - self.limit.active(ledger.bytes)
         for least in (LARGE, 0):
             if excess > 0:
@@ -265,6 +274,17 @@ class RetainingCache(ClassicCache):
                 self._drop(plan_drops(large, total_bytes(large) - excess, now=self._prompt))
                 excess -= before - ledger.bytes
         self._unchecked_until = max(ledger.bytes + self.limit.step, self.limit.size or 0)
+
+    def _shed_oldest(self) -> None:
+        """There are too many: drop some of those that were used longest ago. To choose among all of them
+        takes long, and age decides between so many anyway.
+        """
+        too_many = len(self._entries) - int(MOST_RESULTS * (1 - SURPLUS))
+        known = self._ledger.kept
+        oldest = {key: known[key] for key in itertools.islice(known, int(CANDIDATES * too_many))}
+        most = len(oldest) - too_many
+        self._drop(plan_drops(oldest, float("inf"), in_use=self._in_use, now=self._prompt, most=most))
+        self._all_in_use = len(self._entries) > MOST_RESULTS
 
     def _shed_elsewhere(self) -> None:
         """The same rule for what results hold on other devices."""

@@ -174,12 +174,18 @@ async def test_a_journal_without_room_answers_507_and_the_server_goes_on(server,
 async def test_a_journal_that_fails_answers_503(server):
     client = await server()
     journal = client.prompt_server.prompt_queue.durable.journal
-    journal.run(lambda db: db.execute("DROP TABLE prompts"))
+    journal.run(lambda db: db.execute("ALTER TABLE prompts RENAME TO gone"))
+    assert (await post(client, "kept beside"))[0] == 200
+    journal.flush()
     status, content = await post(client, "lost")
     assert status == 503 and content["error"]["type"] == "journal_failed"
     assert "cannot be used" in content["error"]["details"]
     answer = await client.get("/history")
     assert answer.status == 503 and "cannot be used" in (await answer.json())["error"]["details"]
+    journal._connection.execute("ALTER TABLE gone RENAME TO prompts")
+    assert (await post(client, "third"))[0] == 200
+    waiting_ids = journal.read(lambda db: [row[0] for row in db.execute("SELECT prompt_id FROM prompts")])
+    assert waiting_ids == ["kept beside", "third"]
 
 
 async def test_pausing_lets_the_running_prompt_end_and_starts_no_other(server):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from comfy_depot.errors import DiskFull, WrongContent
 from comfy_depot.eviction import Limits, LocalModel, Stamp, plan_room
 from comfy_depot.host import Host
 from tests.comfy_depot.world import World, wait_until
-from tests.fakes.disk import bytes_on_disk
+from tests.fakes.disk import bytes_on_disk, small_file_system
 from tests.fakes.origin import Origin, safetensors
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -107,14 +106,9 @@ def test_what_must_stay_is_named_when_nothing_can_go(depot_world: World) -> None
 @pytest.fixture
 def small_disk(depot_world: World) -> Iterator[World]:
     """The models on a file system of 8 MiB, where the test may mount one."""
-    folder = depot_world.base / "models"
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)],
-                             capture_output=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip("a small file system cannot be mounted here (not root)")
-    (folder / "loras").mkdir()
-    yield depot_world
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_file_system(depot_world.base / "models", "8m") as folder:
+        (folder / "loras").mkdir()
+        yield depot_world
 
 
 def test_the_disk_itself_is_the_budget_when_none_is_given(small_disk: World) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from comfy_depot.errors import DiskFull, DownloadFailed, SourceRefused, Transfer
 from comfy_depot.layout import Layout
 from comfy_depot.manifest import Entry
 from comfy_depot.services import Patience
+from tests.fakes.disk import small_file_system
 from tests.fakes.fetching import entry, fetcher, transfers, until
 from tests.fakes.origin import Origin, safetensors, sha256, weights
 
@@ -312,15 +312,8 @@ def test_too_little_room_is_noticed_before_the_download(tmp_path: Path) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 6 MiB; needs the right to mount."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(folder)], capture_output=True
-    )
-    if mounted.returncode != 0:
-        pytest.skip("a small file system cannot be mounted here (not root)")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_file_system(tmp_path / "disk", "6m") as folder:
+        yield folder
 
 
 def test_a_disk_that_fills_up_on_the_way_keeps_the_partial_until_there_is_room(

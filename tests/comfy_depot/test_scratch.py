@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from comfy_depot.services import Progress
 from comfy_depot.transfers import Transfers
 from tests.comfy_depot.test_bundles import left_over, member, start, tarred, watch
 from tests.comfy_depot.world import World
+from tests.fakes.disk import small_file_system
 from tests.fakes.fetching import transfers, until
 from tests.fakes.origin import Origin, safetensors
 
@@ -30,13 +30,8 @@ ARCHIVE = tarred({"a.safetensors": MODEL}, "w:gz", compresslevel=1)
 @pytest.fixture
 def memory(tmp_path: Path) -> Iterator[Path]:
     """A tmpfs of 16 MiB; needs the right to mount."""
-    folder = tmp_path / "memory"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(folder)]
-    if subprocess.run(command, capture_output=True).returncode != 0:
-        pytest.skip("a small file system cannot be mounted here (not root)")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_file_system(tmp_path / "memory", "16m") as folder:
+        yield folder
 
 
 def parts(folder: Path) -> list[Path]:

@@ -10,13 +10,8 @@ from pathlib import Path
 import pytest
 
 from comfy_execution.queueing import journal as journal_module
-from comfy_execution.queueing.journal import (
-    Accepted,
-    Journal,
-    JournalError,
-    JournalFullError,
-    JournalInUseError,
-)
+from comfy_execution.queueing.journal import Journal, JournalError, JournalFullError, JournalInUseError
+from comfy_execution.queueing.recent import Accepted, insert_many
 
 
 @pytest.fixture
@@ -76,7 +71,7 @@ def test_who_is_told_of_a_prompt_can_read_it_in_another_process(journal):
 
 
 def test_one_bad_row_does_not_take_others_with_it(journal):
-    journal.run(lambda db: db.execute(journal_module.INSERT + journal_module.PLACES, row(2)))
+    journal.run(lambda db: insert_many(db, [row(2)]))
     told = {}
     for sequence in (1, 2, 3):
         journal.submit(row(sequence), lambda error, sequence=sequence: told.update({sequence: error}))
@@ -97,9 +92,7 @@ def test_a_full_disk_is_told_and_nothing_is_lost(journal):
     wait_for(lambda: told)
     assert isinstance(told[0], JournalFullError) and "Free some space" in str(told[0])
     with pytest.raises(JournalFullError):
-        journal.run(
-            lambda db: db.execute(journal_module.INSERT + journal_module.PLACES, row(3, "x" * 50_000))
-        )
+        journal.run(lambda db: insert_many(db, [row(3, "x" * 50_000)]))
     assert sequences(journal) == [1]
     journal.run(lambda db: db.execute("PRAGMA max_page_count=100000"))
     journal.submit(row(2, item="x" * 50_000))
@@ -120,8 +113,7 @@ def test_some_room_is_kept_for_the_ends_of_prompts(journal, monkeypatch):
 def test_a_damaged_journal_is_set_aside_and_a_new_one_begun(tmp_path, caplog, damage):
     path = tmp_path / "queue.db"
     first = Journal(path)
-    first.run(lambda db: db.executemany(journal_module.INSERT + journal_module.PLACES,
-                                        [row(n, "x" * 5000) for n in range(50)]))
+    first.run(lambda db: insert_many(db, [row(n, "x" * 5000) for n in range(50)]))
     first.close()
     content = bytearray(damage.encode() * 40 if damage else path.read_bytes())
     if damage is None:
