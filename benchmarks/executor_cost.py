@@ -116,10 +116,11 @@ def in_process(shapes: list[str], lengths: list[int], repeats: int) -> None:
 
     gc.set_threshold(50_000, 20, 20)  # as main.py does
     nodes.NODE_CLASS_MAPPINGS.update(NODE_CLASS_MAPPINGS)
+    loop = asyncio.new_event_loop()  # a server has one that runs
 
     def one_run(executor: Any, prompt: Prompt) -> tuple[float, float]:
         start = time.perf_counter()
-        valid, error, outputs, _ = asyncio.run(execution.validate_prompt("p", prompt, None))
+        valid, error, outputs, _ = loop.run_until_complete(execution.validate_prompt("p", prompt, None))
         assert valid, error
         validated = time.perf_counter()
         executor.execute(prompt, "p", {"client_id": "benchmark"}, outputs)

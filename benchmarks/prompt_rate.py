@@ -6,9 +6,9 @@
 The servers need `benchmarks/trivial_nodes.py` in their `custom_nodes`. A prompt has three nodes and a number
 of its own, so that nothing is known before. Clients post one prompt after the other, each over a connection
 that stays open; time ends when the queue is empty. With --listen each client also reads its websocket to the
-end. The servers are measured in turns. With --pid (Linux) two things more are said: the CPU time of the
-server's process per prompt, which other work on the machine does not blur, and its memory before, after a
-warm-up, and in the end. At last, /object_info when warm and 20 entries of the history, the best of 10.
+end, and is a usual client (aiohttp) instead of a lean one. The servers are measured in turns. With --pid
+(Linux) two things more are said: the CPU time of the server's process per prompt, which other work on the
+machine does not blur, and its memory before, after a warm-up, and in the end. At last, /object_info when warm and 20 entries of the history, the best of 10.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.executor_cost import resident_megabytes  # noqa: E402  (after the path is set)
+from benchmarks.lean_client import post_all  # noqa: E402
 
 GOAL_PER_SECOND = 1000
 SECONDS_BETWEEN_LOOKS = 0.02
@@ -52,23 +53,20 @@ async def _listen(socket: Any, expected: int) -> None:
         ended += event["type"] == "executing" and event["data"]["node"] is None
 
 
-async def _client(url: str, prompts: int, listens: bool) -> None:
-    """Post prompts one after the other."""
+async def _listening_client(url: str, prompts: int) -> None:
+    """Post prompts one after the other, and read the websocket meanwhile."""
     import aiohttp
 
     name = uuid.uuid4().hex
-    async with aiohttp.ClientSession() as session:
-        socket = await session.ws_connect(f"{url}/ws?clientId={name}") if listens else None
-        reading = None if socket is None else asyncio.ensure_future(_listen(socket, prompts))
+    async with aiohttp.ClientSession() as session, session.ws_connect(f"{url}/ws?clientId={name}") as socket:
+        reading = asyncio.ensure_future(_listen(socket, prompts))
         for _ in range(prompts):
-            body = {"prompt": tiny_prompt(), **({"client_id": name} if listens else {})}
+            body = {"prompt": tiny_prompt(), "client_id": name}
             async with session.post(f"{url}/prompt", json=body) as answer:
                 if answer.status != 200:
                     raise RuntimeError(f"HTTP {answer.status}: {(await answer.text())[:200]}")
                 await answer.read()
-        if reading is not None and socket is not None:
-            await reading
-            await socket.close()
+        await reading
 
 
 async def _until_empty(url: str) -> None:
@@ -92,10 +90,15 @@ def cpu_seconds(pid: int | None) -> float:
 
 async def rate(url: str, prompts: int, clients: int, listens: bool) -> float:
     """Prompts completed per second."""
+    each = prompts // clients
+    bodies = [{"prompt": tiny_prompt()} for _ in range(0 if listens else each * clients)]
     start = time.perf_counter()
-    await asyncio.gather(*[_client(url, prompts // clients, listens) for _ in range(clients)])
+    if listens:
+        await asyncio.gather(*[_listening_client(url, each) for _ in range(clients)])
+    else:
+        await post_all(url, bodies, clients)
     await _until_empty(url)
-    return prompts // clients * clients / (time.perf_counter() - start)
+    return each * clients / (time.perf_counter() - start)
 
 
 async def best_get(url: str, times: int) -> tuple[float, int]:

@@ -33,6 +33,7 @@ import aiohttp
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.lean_client import post_all  # noqa: E402
 from tests.fakes.server_process import ServerProcess  # noqa: E402
 
 GOAL_ACCEPTED = 2000
@@ -64,20 +65,9 @@ async def accepted_per_second(
     session: aiohttp.ClientSession, url: str, clients: int, count: int
 ) -> tuple[float, float, list[float]]:
     """(accepted per second, completed per second, seconds of each answer in order)."""
-    bodies = [json.dumps({"prompt": graph()}).encode() for _ in range(count)]
-    seconds: list[float] = []
-
-    async def post() -> None:
-        while bodies:
-            body, start = bodies.pop(), time.perf_counter()
-            async with session.post(url + "/prompt", data=body) as answer:
-                text = await answer.text()
-                assert answer.status == 200, text
-            seconds.append(time.perf_counter() - start)
-
+    bodies = [{"prompt": graph()} for _ in range(count)]
     start = time.perf_counter()
-    await asyncio.gather(*(post() for _ in range(clients)))
-    accepted = time.perf_counter() - start
+    accepted, seconds = await post_all(url, bodies, clients)
     await until_empty(session, url)
     return count / accepted, count / (time.perf_counter() - start), sorted(seconds)
 
