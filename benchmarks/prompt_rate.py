@@ -8,7 +8,8 @@ of its own, so that nothing is known before. Clients post one prompt after the o
 that stays open; time ends when the queue is empty. With --listen each client also reads its websocket to the
 end, and is a usual client (aiohttp) instead of a lean one. The servers are measured in turns. With --pid
 (Linux) two things more are said: the CPU time of the server's process per prompt, which other work on the
-machine does not blur, and its memory before, after a warm-up, and in the end. At last, /object_info when warm and 20 entries of the history, the best of 10.
+machine does not blur, and its memory before, after a warm-up, and in the end. At last, /object_info when
+warm and 20 entries of the history, the best of 10.
 """
 
 from __future__ import annotations
