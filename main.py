@@ -167,6 +167,7 @@ def depot_host():
         ),
         chosen=lambda prompt: queued_models.chosen_values(prompt.graph, prompt.outputs),
         load_settings=load_settings,
+        let_models_go=lambda: server.PromptServer.instance.let_models_go(),
         bytes_free=bytes_free,
         bytes_allowed=lambda: ram.read_ram().total,
     )

@@ -114,7 +114,8 @@ class PromptServer:
         self.supports = ["custom_nodes_from_web"]
         self.number = 0
         self.client_id: str | None = None
-        self.cache_stats: Callable[[], dict[str, Any]] = dict  # the worker puts its own here
+        self.cache_stats: Callable[[], dict[str, Any]] = dict  # the worker puts its own here and there
+        self.let_models_go: Callable[[], bool] = bool
         self._last_node_id: str | None = None
         self.last_prompt_id: str | None = None
         self.client_session: aiohttp.ClientSession | None = None

@@ -155,6 +155,8 @@ class Worker:
             server, environment=environment, **cache_settings(args)
         )
         server.cache_stats = lambda: self.executor.caches.stats()
+        server.let_models_go = self.let_models_go
+        self.thread_id: int | None = None
         self.needs_cleanup = False
         self.next_cleanup = 0.0
         self.ends = LogOfEnds()
@@ -174,6 +176,7 @@ class Worker:
     def run_prompt(self, item: tuple, item_id: int) -> None:
         """Run one prompt. It reaches the history before its client hears that it is over."""
         prompt_id, started = item[1], time.perf_counter()
+        self.thread_id = threading.get_ident()
         self.server.last_prompt_id = prompt_id
         with self.time_limit(item):
             result, status = self.execute(item)
@@ -227,6 +230,12 @@ class Worker:
             yield
         finally:
             timer.cancel()
+
+    def let_models_go(self) -> bool:
+        """Drop the models in results of other workflows; whether there were any. Only a node that runs may ask
+        for it in its own thread: results are this thread's.
+        """
+        return threading.get_ident() == self.thread_id and self.executor.caches.drop_models()
 
     def follow_flags(self) -> None:
         """Do what POST /free asked for."""

@@ -320,7 +320,11 @@ class Depot:
         """Give up what stands in the way of a model that somebody waits for; False when there is nothing."""
         if full.fits_never:
             return False
-        return self.preload.make_way() or self.residents.free_idle("the disk was full", most=1)
+        return (self.preload.make_way() or self._free_idle_model()
+                or self.host.let_models_go() and self._free_idle_model())
+
+    def _free_idle_model(self) -> bool:
+        return self.residents.free_idle("the disk was full", most=1)
 
     def begin_transfer(self, entry: Entry, priority: Priority) -> Transfer:
         """Start a download for later, or join the one under way; `leave` of it gives it up."""

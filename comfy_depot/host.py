@@ -73,6 +73,10 @@ def _no_settings() -> Hashable:
     return None
 
 
+def _nothing_to_let_go() -> bool:
+    return False
+
+
 def _all_of_the_machine() -> int:
     import psutil
 
@@ -103,6 +107,8 @@ class Host:
     """What the nodes of a prompt have chosen from lists, in the order in which they will run."""
     load_settings: Callable[[], Hashable] = _no_settings
     """What decides, besides a loader's arguments, how a model is loaded: the devices of now."""
+    let_models_go: Callable[[], bool] = _nothing_to_let_go
+    """Let go of models that are kept for prompts to come; whether there were any. A node waits for room."""
     bytes_free: Callable[[Any], float] = _no_limit
     """Bytes of memory that are free on a device (a `torch.device`)."""
     bytes_allowed: Callable[[], int] = _all_of_the_machine

@@ -17,6 +17,7 @@ takes its place. If there is no new one, the next prompt sees the old one again.
 from __future__ import annotations
 
 import copy
+import gc
 import time
 from collections.abc import Callable, Iterable
 from enum import Enum
@@ -144,8 +145,16 @@ class CacheSet:
             "hits": self.hits,
         }
 
+    def drop_models(self) -> bool:
+        """Drop results that hold models and that the running prompt does not use. False if there are none."""
+        if not self.outputs.drop_models():
+            return False
+        gc.collect()  # objects of models refer to each other
+        return True
+
     def apart(self) -> CacheSet:
         """An empty store with the same node objects. What is stored in it goes with it."""
+        self.outputs.note_unused()
         other = copy.copy(self)
         other.outputs = ClassicCache() if self.outputs.needs_signatures else NullCache()
         other.scopes = self.scopes.copy()

@@ -8,6 +8,7 @@ import shutil
 import weakref
 
 import pytest
+import safetensors.torch
 import torch
 
 import comfy_depot
@@ -19,6 +20,7 @@ from comfy_depot import hooks
 from comfy_depot.host import Host
 from comfy_depot.options import Budget, Options
 from tests.comfy_depot.world import wait_until
+from tests.fakes.origin import Origin, sha256
 from tests.fakes.server_process import ROOT, ServerProcess
 
 DEMO_MODEL = ROOT / "tests/data/demo_shapes.safetensors"
@@ -98,14 +100,51 @@ def test_the_server_opens_a_checkpoint_once_whatever_is_forced(tmp_path):
         assert opened(prompt()) == [str(path)] * 2
 
 
+def decode(name):
+    """Shows a picture that a checkpoint's VAE makes of nothing."""
+    return {
+        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": name}},
+        "2": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
+        "3": {"class_type": "VAEDecode", "inputs": {"samples": ["2", 0], "vae": ["1", 2]}},
+        "4": {"class_type": "PreviewImage", "inputs": {"images": ["3", 0]}},
+    }
+
+
+@pytest.mark.slow
+def test_models_in_stored_results_make_room_on_a_small_disk_for_the_next_workflow(tmp_path):
+    """Four checkpoints in turn on a disk for two and a half, while results of all workflows are kept."""
+    weights = safetensors.torch.load_file(DEMO_MODEL)
+    with safetensors.safe_open(DEMO_MODEL, "pt") as file:
+        facts = file.metadata() or {}
+    names = [f"{letter}.safetensors" for letter in "abcd"]
+    bodies = [safetensors.torch.save(weights, {**facts, "is": name}) for name in names]
+    folder = tmp_path / "models/checkpoints"
+    with Origin() as origin:
+        (tmp_path / "model_manifests").mkdir()
+        (tmp_path / "model_manifests/models.json").write_text(json.dumps({"checkpoints": {
+            name: {"url": origin.put(f"/{name}", body), "size": len(body), "sha256": sha256(body)}
+            for name, body in zip(names, bodies)
+        }}))
+        limit = str(len(bodies[0]) * 5 // 2)
+        with ServerProcess(tmp_path, "--depot-max-size", limit, "--depot-reserve", "0",
+                           "--depot-allow-hosts", "127.0.0.1") as server:
+            for name in names:
+                entry = server.run_prompt(decode(name))
+                assert entry["status"]["status_str"] == "success", entry["status"]
+                assert (folder / name).exists() and len(list(folder.glob("*.safetensors"))) <= 2
+            again = server.run_prompt(decode("a.safetensors"))
+            assert again["status"]["status_str"] == "success"
+            assert again["reasons"]["3"] == {"reason": "cached"}, "pictures stay"
+            dropped = server.get_json("/depot/models")["dropped"]
+            assert {drop["why"] for drop in dropped} == {"the disk was full"}
+
+
 # --- in this process ---
 
 
 @pytest.fixture
 def depot(tmp_path, monkeypatch):
     """A depot on a folder with the demo model; `opened` counts what is read."""
-    import safetensors
-
     settings = dict(vars(args))
     args.cpu, args.base_directory = True, str(tmp_path)
     folder_paths.apply_arguments(args)
@@ -244,3 +283,4 @@ def test_the_devices_of_the_moment_are_a_part_of_what_a_model_is(depot, monkeypa
     monkeypatch.setattr(comfy.model_management, "unet_offload_device", lambda: torch.device("meta"))
     assert main.load_settings() != before and json.dumps(before)
     assert main.bytes_free(torch.device("cpu")) > 0
+

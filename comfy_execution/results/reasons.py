@@ -32,8 +32,10 @@ DROPPED = "dropped"
 NEVER_RAN = "never ran"
 """It is new here."""
 
-DROP_CAUSES = ("budget", "free", "workflow")
-"""The limit of the cache was reached; POST /free; only the last workflow's results are kept."""
+DROP_CAUSES = ("budget", "free", "workflow", "models")
+"""The limit of the cache was reached; POST /free; only the last workflow's results are kept; the models in it
+had to leave a full disk.
+"""
 
 Reason = dict[str, Any]
 PLAIN: Mapping[str, Reason] = {

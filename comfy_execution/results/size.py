@@ -50,6 +50,8 @@ class Size:
     """Bytes of tensors on other devices that belong to no model."""
     is_elsewhere: bool = False
     """Does it hold tensors on other devices? Those of models may come back to RAM."""
+    has_models: bool = False
+    """Does it hold the weights of a model?"""
 
     @property
     def total(self) -> int:
@@ -172,6 +174,7 @@ class _Walk:
         """Parameters, buffers and inner modules of a module of torch, at any depth: modules nest deeply, and
         none of them is a stranger.
         """
+        self.size.has_models = True
         waiting: list[Any] = [module]
         while waiting and len(self.seen) < OBJECT_LIMIT:
             attributes = object.__getattribute__(waiting.pop(), "__dict__")

@@ -122,6 +122,24 @@ class ClassicCache:
         self.on_drop(list(self._entries), "free")
         self._entries.clear()
 
+    def note_unused(self) -> None:
+        """The running prompt uses none of the results."""
+        self._in_use = set()
+
+    def drop_models(self) -> bool:
+        """Drop the results that hold models and that the running prompt does not use: somebody needs the room
+        that these models take elsewhere. False if there are none.
+        """
+        others = [(key, entry) for key, entry in self._entries.items() if key not in self._in_use]
+        gone = [key for key, entry in others if not is_small(entry.outputs) and measure(*entry).has_models]
+        for signature in gone:
+            self._remove(signature)
+        self.on_drop(gone, "models")
+        return bool(gone)
+
+    def _remove(self, signature: Signature) -> None:
+        self._entries.pop(signature, None)
+
     @property
     def bytes_used(self) -> int | None:
         """What the results hold of RAM, if this mode measures it."""
@@ -149,6 +167,7 @@ class LRUCache(ClassicCache):
     def begin(self, signatures: dict[str, Signature], inner: Iterable[Signature]) -> None:
         """A prompt begins: the oldest results go until the rest fits."""
         self._start(signatures)
+        self._in_use = set(signatures.values()).union(inner)
         in_use = [key for key in dict.fromkeys((*signatures.values(), *inner)) if key in self._entries]
         for signature in in_use:
             self._entries.move_to_end(signature)

@@ -187,6 +187,21 @@ def test_the_host_can_ask_how_the_cache_stands_also_after_it_was_freed(house):
     assert (stats["entries"], stats["bytes"], stats["drops"], stats["mode"]) == (0, 0, 1, "budget")
 
 
+def test_models_of_other_workflows_are_let_go_in_the_thread_of_the_prompts_only(house, echo):
+    import threading
+
+    asked = []
+    house.executor.caches.drop_models = lambda: asked.append(1) is None
+    assert house.server.let_models_go() is False, "no prompt has run"
+    put(house)
+    house.run_next()
+    assert house.server.let_models_go() is True and asked == [1]
+    other = threading.Thread(target=lambda: asked.append(house.server.let_models_go()))
+    other.start()
+    other.join()
+    assert asked == [1, False]
+
+
 @pytest.fixture
 def told(monkeypatch):
     """A host whose progress hook is installed, and what the node states were told."""

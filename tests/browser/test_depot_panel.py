@@ -255,6 +255,8 @@ REASONS_IN_WORDS = [
     ({"reason": "dropped", "why": "budget"}, "its result was dropped to keep within the memory budget"),
     ({"reason": "dropped", "why": "free"}, "its result was dropped when memory was freed"),
     ({"reason": "dropped", "why": "workflow"}, "its result was dropped when another workflow ran"),
+    ({"reason": "dropped", "why": "models"},
+     "its result was dropped because its model had to leave a full disk"),
     ({"reason": "a word of later"}, "a word of later"),
 ]  # fmt: skip
 

@@ -70,6 +70,7 @@ export const TEXT = {
             budget: "its result was dropped to keep within the memory budget",
             free: "its result was dropped when memory was freed",
             workflow: "its result was dropped when another workflow ran",
+            models: "its result was dropped because its model had to leave a full disk",
         },
         inputs: (names) => (names.length === 1 ? `input ${names[0]} changed` : `inputs ${names.join(", ")} changed`),
         isChanged: "IS_CHANGED gave another value",

@@ -274,6 +274,38 @@ def test_a_prompt_with_more_results_than_may_be_kept_is_looked_through_once(regi
     assert len(plans) == 1
 
 
+@pytest.mark.parametrize("mode", [BUDGET, execution.CacheType.LRU, execution.CacheType.CLASSIC])
+def test_models_in_results_of_other_workflows_are_let_go_when_asked(registry, mode):
+    rig = Rig(cache_type=mode, cache_args={"budget": GIGABYTE, "lru": 50})
+    add_large(rig)
+    keeps_others = mode is not execution.CacheType.CLASSIC
+    first = {
+        "1": node("Model", size=1), "2": node("Clone", model=["1", 0]), "3": node("Look", value=["2", 0]),
+        "4": node("Blob", size=1), "5": node("Look", value=["4", 0]),
+    }  # fmt: skip
+    second = {"1": node("Model", size=2), "3": node("Look", value=["1", 0])}
+    rig.run(first)
+    rig.run(second)
+    assert rig.executor.caches.drop_models() is keeps_others
+    assert rig.executor.caches.drop_models() is False
+    assert rig.run(second).ran == [], "what the last prompt uses stays"
+    if keeps_others:
+        assert rig.run(first).ran == [], "what was made with the models stays, and is all that is needed"
+        more = {**first, "6": node("Clone", model=["2", 0]), "7": node("Look", value=["6", 0])}
+        again = rig.run(more)
+        assert again.ran == ["1", "2", "6", "7"]
+        assert again.reasons["1"] == {"reason": "dropped", "why": "models"}
+
+
+def test_a_prompt_that_reads_no_results_protects_none(registry):
+    rig = budget_rig(GIGABYTE)
+    rig.run({"1": node("Model", size=1), "3": node("Look", value=["1", 0])})
+    dropped = []
+    rig.add(Ask=make(lambda self: dropped.append(rig.executor.caches.drop_models()) or (1,), {}))
+    rig.run({"1": node("Ask"), "3": node("Look", value=["1", 0])}, extra_data={"cache": "off"})
+    assert dropped == [True]
+
+
 def test_free_forgets_everything_and_stats_tell(rig):
     """Rule 72."""
     rig.run(sums(1))
