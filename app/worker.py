@@ -232,8 +232,8 @@ class Worker:
             timer.cancel()
 
     def let_models_go(self) -> bool:
-        """Drop the models in results of other workflows; whether there were any. Only a node that runs may ask
-        for it in its own thread: results are this thread's.
+        """Drop the models in results of other workflows; whether there were any. Results are this thread's:
+        only a node that runs in it may ask.
         """
         return threading.get_ident() == self.thread_id and self.executor.caches.drop_models()
 
