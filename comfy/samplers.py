@@ -39,6 +39,7 @@ from comfy.cond_regions import (
     resolve_areas_and_cond_masks,
     resolve_areas_and_cond_masks_multidim,
 )
+from comfy.k_diffusion import own_levels
 from comfy.k_diffusion import sampling as k_diffusion_sampling
 from comfy.schedulers import (
     beta_scheduler,
@@ -221,15 +222,25 @@ def _calc_cond_batch_outer(model, conds, x_in, timestep, model_options):
 
 
 def _calc_cond_batch(model, conds, x_in, timestep, model_options):
-    blends = [_Blend(x_in) for _ in conds]
-    waiting = _conds_to_run(model, conds, x_in, timestep, model_options)
-    model.current_patcher.prepare_state(timestep)
+    return calc_cond_batches(model, [(conds, x_in, timestep)], model_options)[0]
+
+
+def calc_cond_batches(model, parts, model_options):
+    """`calc_cond_batch` for several (conds, latent, timestep) at one noise level, in shared model calls."""
+    blends, waiting = [], collections.defaultdict(list)
+    for number, (conds, x, timestep) in enumerate(parts):
+        blends.append([_Blend(x) for _ in conds])
+        for hooks, queue in _conds_to_run(model, conds, x, timestep, model_options).items():
+            waiting[hooks] += [(cond, (number, group)) for cond, group in queue]
+    model.current_patcher.prepare_state(parts[0][2])
     for hooks, queue in waiting.items():
         while queue:
-            batch = _take_batch(model, queue, x_in.device)
-            for output, (cond, group) in zip(_evaluate(model, batch, hooks, timestep, model_options), batch):
-                blends[group].add(output, cond)
-    return [blend.mean() for blend in blends]
+            batch = _take_batch(model, queue, parts[0][1].device)
+            _, (number, _) = batch[0]
+            outputs = _evaluate(model, batch, hooks, parts[number][2], model_options)
+            for output, (cond, (number, group)) in zip(outputs, batch):
+                blends[number][group].add(output, cond)
+    return [[blend.mean() for blend in sides] for sides in blends]
 
 
 def _conds_to_run(model, conds, x_in, timestep, model_options):
@@ -284,10 +295,10 @@ def _take_batch(model, queue, device):
 
 
 def _evaluate(model, batch, hooks, timestep, model_options):
-    """One model call for a batch of (cond_obj, group): its predictions, one per entry."""
+    """One model call for a batch of (cond_obj, (part, group)): its predictions, one per entry."""
     comfy.interruption.throw_exception_if_processing_interrupted()
     ready = [cond for cond, _ in batch]
-    cond_or_uncond = [group for _, group in batch]
+    cond_or_uncond = [group for _, (_, group) in batch]
     input_x = torch.cat([cond.input_x for cond in ready])
     timestep_ = torch.cat([timestep] * len(batch))
     c = cond_cat([cond.conditioning for cond in ready])
@@ -352,22 +363,28 @@ def cfg_function(
 
 def sampling_function(model, x, timestep, uncond, cond, cond_scale, model_options=NO_OPTIONS, seed=None):
     """The guided denoised latent. At scale 1 the negative side has no weight and is not evaluated."""
-    skips_negative = math.isclose(cond_scale, 1.0) and not model_options.get(
-        "disable_cfg1_optimization", False
-    )
-    if skips_negative:
-        uncond = None
-    conds = [cond, uncond]
-    args = {"conds": conds, "input": x, "sigma": timestep, "model": model, "model_options": model_options}
+    conds = sides_with_weight(cond, uncond, cond_scale, model_options)
     if "sampler_calc_cond_batch_function" in model_options:
+        args = {"conds": conds, "input": x, "sigma": timestep, "model": model, "model_options": model_options}
         out = model_options["sampler_calc_cond_batch_function"](args)
     else:
         out = calc_cond_batch(model, conds, x, timestep, model_options)
+    return guide(model, out, conds, x, timestep, cond_scale, model_options)
+
+
+def sides_with_weight(cond, uncond, cond_scale, model_options):
+    """[positive, negative], None for a negative side that has no weight."""
+    needs_both = not math.isclose(cond_scale, 1.0) or model_options.get("disable_cfg1_optimization", False)
+    return [cond, uncond if needs_both else None]
+
+
+def guide(model, out, conds, x, timestep, cond_scale, model_options):
+    """The guided denoised latent from what `calc_cond_batch` gave for `conds`."""
+    args = {"conds": conds, "input": x, "sigma": timestep, "model": model, "model_options": model_options}
     for function in model_options.get("sampler_pre_cfg_function", []):
         out = function(args | {"conds_out": out, "cond_scale": cond_scale, "timestep": timestep})
-    return cfg_function(
-        model, out[0], out[1], cond_scale, x, timestep, model_options=model_options, cond=cond, uncond=uncond
-    )
+    sides = {"cond": conds[0], "uncond": conds[1]}
+    return cfg_function(model, out[0], out[1], cond_scale, x, timestep, model_options=model_options, **sides)
 
 
 class KSamplerX0Inpaint:
@@ -544,47 +561,20 @@ class KSAMPLER(Sampler):
     def _inpaint_noise(self, noise, extra_args):
         if not self.inpaint_options.get("random", False):
             return noise
-        generator = torch.manual_seed(extra_args.get("seed", 41) + 1)
-        return torch.randn(noise.shape, generator=generator, device="cpu").to(noise.dtype).to(noise.device)
+        seeds = extra_args.get("seed", 41)
+        if isinstance(seeds, k_diffusion_sampling.SeedsOfRequests):
+            return seeds.noise_sampler(_drawn_once, noise)(None, None)
+        return _drawn_once(noise, seeds)(None, None)
 
 
-def _smallest_positive(sigmas):
-    return sigmas[-2] if sigmas[-1] == 0 else sigmas[-1]
-
-
-def _dpm_fast(model, noise, sigmas, extra_args, callback, disable, **extra_options):
-    if len(sigmas) <= 1:
-        return noise
-    return k_diffusion_sampling.sample_dpm_fast(
-        model,
-        noise,
-        _smallest_positive(sigmas),
-        sigmas[0],
-        len(sigmas) - 1,
-        extra_args=extra_args,
-        callback=callback,
-        disable=disable,
-        **extra_options,
-    )
-
-
-def _dpm_adaptive(model, noise, sigmas, extra_args, callback, disable, **extra_options):
-    if len(sigmas) <= 1:
-        return noise
-    return k_diffusion_sampling.sample_dpm_adaptive(
-        model,
-        noise,
-        _smallest_positive(sigmas),
-        sigmas[0],
-        extra_args=extra_args,
-        callback=callback,
-        disable=disable,
-        **extra_options,
-    )
+def _drawn_once(like, seed):
+    generator = torch.manual_seed(seed + 1)
+    noise = torch.randn(like.shape, generator=generator, device="cpu").to(like.dtype).to(like.device)
+    return lambda sigma, sigma_next: noise
 
 
 # These choose their own noise levels between the first and the last of the schedule.
-_OWN_LEVELS = {"dpm_fast": _dpm_fast, "dpm_adaptive": _dpm_adaptive}
+_OWN_LEVELS = {"dpm_fast": own_levels.dpm_fast, "dpm_adaptive": own_levels.dpm_adaptive}
 
 
 def ksampler(sampler_name, extra_options=NO_OPTIONS, inpaint_options=NO_OPTIONS):
@@ -839,6 +829,17 @@ class KSampler:
         else:
             self.sigmas = self.calculate_sigmas(int(steps / denoise)).to(self.device)[-(steps + 1) :]
 
+    def levels(self, start_step=None, last_step=None, force_full_denoise=False, sigmas=None):
+        """The noise levels of a range of steps; None for a range without steps."""
+        sigmas = self.sigmas if sigmas is None else sigmas
+        if last_step is not None and last_step < len(sigmas) - 1:
+            sigmas = sigmas[: last_step + 1].clone()
+            if force_full_denoise:
+                sigmas[-1] = 0
+        if start_step is not None:
+            sigmas = sigmas[start_step:] if start_step < len(sigmas) - 1 else None
+        return sigmas
+
     def sample(
         self,
         noise,
@@ -856,15 +857,9 @@ class KSampler:
         seed=None,
     ):
         """Sample the steps from `start_step` to `last_step`; a range without steps gives the latent back."""
-        sigmas = self.sigmas if sigmas is None else sigmas
-        if last_step is not None and last_step < len(sigmas) - 1:
-            sigmas = sigmas[: last_step + 1].clone()
-            if force_full_denoise:
-                sigmas[-1] = 0
-        if start_step is not None:
-            if start_step >= len(sigmas) - 1:
-                return torch.zeros_like(noise) if latent_image is None else latent_image
-            sigmas = sigmas[start_step:]
+        sigmas = self.levels(start_step, last_step, force_full_denoise, sigmas)
+        if sigmas is None:
+            return torch.zeros_like(noise) if latent_image is None else latent_image
         return sample(
             self.model,
             noise,

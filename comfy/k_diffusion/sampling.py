@@ -44,6 +44,7 @@ from comfy.k_diffusion.schedules import (
 from comfy.k_diffusion.walk import (
     Churn,
     Run,
+    SeedsOfRequests,
     ancestral,
     get_ancestral_step,
     half_log_snr_to_sigma,
@@ -84,6 +85,8 @@ def default_noise_sampler(x, seed=None):
     """Independent normal noise like `x`. On the CPU the seed is raised by one, as the seed itself made the
     start.
     """
+    if isinstance(seed, SeedsOfRequests):
+        return seed.noise_sampler(default_noise_sampler, x)
     generator = None
     if seed is not None:
         generator = torch.Generator(device=x.device)

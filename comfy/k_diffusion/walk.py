@@ -50,6 +50,22 @@ def get_ancestral_step(sigma_from, sigma_to, eta=1.0):
     return (sigma_to**2 - sigma_up**2) ** 0.5, sigma_up
 
 
+class SeedsOfRequests:
+    """In the place of a run's seed: a seed for each of the requests that share a batch.
+
+    `rows` says how many samples each has. Each draws its noise as if it were alone.
+    """
+
+    def __init__(self, seeds, rows):
+        self.seeds = tuple(seeds)
+        self.rows = tuple(rows)
+
+    def noise_sampler(self, make, x):
+        """The noise source of all of them from `make(x of one, seed=...)`."""
+        sources = [make(part, seed=seed) for part, seed in zip(x.split(self.rows), self.seeds)]
+        return lambda sigma, sigma_next: torch.cat([source(sigma, sigma_next) for source in sources])
+
+
 class Renoise(NamedTuple):
     """An ancestral step: go down to `sigma`, multiply by `scale`, add noise times `amount`."""
 
@@ -86,7 +102,7 @@ class Run:
         self.extra_args = {} if extra_args is None else extra_args
         self.callback = callback
         self.disable = disable
-        self.uncond_denoised = None
+        self._uncond_parts = []
         self._per_sample = x.new_ones([x.shape[0]])
 
     def steps(self):
@@ -96,6 +112,7 @@ class Run:
 
     def denoise(self, x, sigma):
         """The model at one level for the whole batch."""
+        self._uncond_parts.clear()
         return self.model(x, sigma * self._per_sample, **self.extra_args)
 
     def first(self, i, x, sigma_hat=None):
@@ -116,14 +133,25 @@ class Run:
         if noise_sampler is not None:
             return noise_sampler
         low, high = self.sigmas[self.sigmas > 0].min(), self.sigmas.max()
-        return _public("BrownianTreeNoiseSampler")(x, low, high, seed=self.extra_args.get("seed"), cpu=cpu)
+        seed = self.extra_args.get("seed")
+
+        def make(x, seed):
+            return _public("BrownianTreeNoiseSampler")(x, low, high, seed=seed, cpu=cpu)
+
+        return seed.noise_sampler(make, x) if isinstance(seed, SeedsOfRequests) else make(x, seed)
+
+    @property
+    def uncond_denoised(self):
+        """The unconditional prediction of the latest call; requests that share a batch are guided one by one.
+        """
+        return torch.cat(self._uncond_parts)
 
     def keep_uncond(self):
-        """From now on `uncond_denoised` is the unconditional prediction of the latest call (for CFG++)."""
+        """From now on `uncond_denoised` can be asked for (CFG++)."""
         options = dict(self.extra_args.get("model_options", {}))
 
         def remember(args):
-            self.uncond_denoised = args["uncond_denoised"]
+            self._uncond_parts.append(args["uncond_denoised"])
             return args["denoised"]
 
         options["sampler_post_cfg_function"] = [*options.get("sampler_post_cfg_function", []), remember]
