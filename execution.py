@@ -12,7 +12,7 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from enum import Enum
@@ -22,7 +22,7 @@ import comfy.interruption
 import latent_preview
 import nodes
 from comfy_depot import hooks as depot
-from comfy_execution import prompt_loop, prompt_validation, schema_nodes
+from comfy_execution import merging, prompt_loop, prompt_validation, schema_nodes
 from comfy_execution.caching import CacheEntry, CacheSet, CacheType
 from comfy_execution.dynamic_prompt import DynamicPrompt
 from comfy_execution.execution_list import ExecutionList
@@ -283,6 +283,7 @@ class PromptExecutor:
         self.force = force
         self.attempt: Attempt | None = None
         self.overdue: str | None = None
+        self.merging: merging.Merging | None = None
         self._loop = prompt_loop.PromptLoop()
         self.reset()
 
@@ -327,6 +328,14 @@ class PromptExecutor:
     ) -> None:
         """Run a prompt to its end. Errors of nodes do not raise: they are in the messages."""
         self._loop.run(self.execute_async(prompt, prompt_id, extra_data, execute_outputs))
+
+    def serve_together(self, most: int, waiting: Callable[[int], Iterable[tuple]]) -> None:
+        """From now on up to `most` prompts may share a call of a node that can do so; `waiting(n)` gives the
+        first n prompts that wait.
+        """
+        self.merging = merging.Merging(
+            most, waiting, lambda: nodes.NODE_CLASS_MAPPINGS, _async_map_node_over_list
+        )
 
     async def execute_async(
         self, prompt: Prompt, prompt_id: str, extra_data: dict | None = None, execute_outputs: Any = ()
@@ -429,7 +438,7 @@ class _RunOfPrompt:
     def _shared(self) -> PromptRun:
         return PromptRun(
             self.executor.server, self.dynprompt, self.caches, self.extra_data, self.executed,
-            self.prompt_id, self.execution_list, {}, {}, self.ui_outputs,
+            self.prompt_id, self.execution_list, {}, {}, self.ui_outputs, self.executor.merging,
         )
 
     def _are_known(self, outputs: list[str]) -> bool:

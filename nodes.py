@@ -186,16 +186,7 @@ def common_ksampler(
     import comfy.sample
     import comfy.utils
 
-    latent_image = comfy.sample.fix_empty_latent_channels(
-        model,
-        latent["samples"],
-        latent.get("downscale_ratio_spacial"),
-        latent.get("downscale_ratio_temporal"),
-    )
-    if disable_noise:
-        noise = comfy.sample.prepare_empty_noise(latent_image)
-    else:
-        noise = comfy.sample.prepare_noise(latent_image, seed, latent.get("batch_index"))
+    latent_image, noise = _latent_and_noise(model, latent, None if disable_noise else seed)
     samples = comfy.sample.sample(
         model,
         noise,
@@ -216,9 +207,55 @@ def common_ksampler(
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed,
     )
+    return (_sampled(latent, samples),)
+
+
+def _latent_and_noise(model, latent, seed):
+    """The latent in the model's shape, and its noise; without a seed, none."""
+    import comfy.sample
+
+    ratios = (latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal"))
+    latent_image = comfy.sample.fix_empty_latent_channels(model, latent["samples"], *ratios)
+    if seed is None:
+        return latent_image, comfy.sample.prepare_empty_noise(latent_image)
+    return latent_image, comfy.sample.prepare_noise(latent_image, seed, latent.get("batch_index"))
+
+
+def _sampled(latent, samples):
     made_for_size = ("downscale_ratio_spacial", "downscale_ratio_temporal")
     out = {name: value for name, value in latent.items() if name not in made_for_size}
-    return ({**out, "samples": samples},)
+    return {**out, "samples": samples}
+
+
+def merged_ksampler(calls, model, steps, sampler_name, scheduler, *, disable_noise=False, **step_range):
+    """`common_ksampler` for several calls at once: dictionaries of seed, cfg, positive, negative, latent.
+    Raises CannotMerge.
+    """
+    import comfy.merged_sampling
+    import comfy.utils
+    from comfy_execution.merging import CannotMerge
+
+    requests = []
+    for call in calls:
+        seed = None if disable_noise else call["seed"]
+        latent_image, noise = _latent_and_noise(model, call["latent"], seed)
+        sides = (call["positive"], call["negative"], call["cfg"], call["seed"])
+        mask = call["latent"].get("noise_mask")
+        requests.append(comfy.merged_sampling.Request(noise, latent_image, *sides, mask))
+    try:
+        samples = comfy.merged_sampling.sample(
+            model, requests, steps=steps, sampler_name=sampler_name, scheduler=scheduler,
+            callback=latent_preview.prepare_callback(model, steps),
+            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED, **step_range,
+        )  # fmt: skip
+    except comfy.merged_sampling.CannotMerge as error:
+        raise CannotMerge(str(error)) from error
+    return [(_sampled(call["latent"], one),) for call, one in zip(calls, samples, strict=True)]
+
+
+def latent_key(latent_image, **others):
+    """Calls with latents of one size, with or without a mask, can share a batch."""
+    return (*latent_image["samples"].shape, "noise_mask" in latent_image)
 
 
 def _seed_input(tooltip=None):
@@ -253,6 +290,9 @@ class KSampler:
     RETURN_TYPES = ("LATENT",)
     OUTPUT_TOOLTIPS = ("The latents without noise.",)
     FUNCTION = "sample"
+    MERGE_INPUTS = ("seed", "cfg", "positive", "negative", "latent_image")
+    MERGE_FUNCTION = "sample_merged"
+    MERGE_KEY = "merge_key"
     CATEGORY = "sampling"
     DESCRIPTION = "Makes latents from noise with a model, guided by a positive and a negative prompt."
 
@@ -271,6 +311,15 @@ class KSampler:
             latent_image,
             denoise=denoise,
         )
+
+    @classmethod
+    def sample_merged(cls, calls):
+        one = calls[0]
+        given = [{**call, "latent": call["latent_image"]} for call in calls]
+        schedule = {name: one[name] for name in ("model", "steps", "sampler_name", "scheduler")}
+        return merged_ksampler(given, **schedule, denoise=one.get("denoise", 1.0))
+
+    merge_key = staticmethod(latent_key)
 
 
 class KSamplerAdvanced:
@@ -296,6 +345,9 @@ class KSamplerAdvanced:
 
     RETURN_TYPES = ("LATENT",)
     FUNCTION = "sample"
+    MERGE_INPUTS = ("noise_seed", "cfg", "positive", "negative", "latent_image")
+    MERGE_FUNCTION = "sample_merged"
+    MERGE_KEY = "merge_key"
     CATEGORY = "sampling"
     DESCRIPTION = "A sampler for a part of the steps, so that several can share one picture."
 
@@ -332,6 +384,24 @@ class KSamplerAdvanced:
             last_step=end_at_step,
             force_full_denoise=return_with_leftover_noise != "enable",
         )
+
+    @classmethod
+    def sample_merged(cls, calls):
+        one = calls[0]
+        given = [{**call, "seed": call["noise_seed"], "latent": call["latent_image"]} for call in calls]
+        return merged_ksampler(
+            given,
+            one["model"],
+            one["steps"],
+            one["sampler_name"],
+            one["scheduler"],
+            disable_noise=one["add_noise"] == "disable",
+            start_step=one["start_at_step"],
+            last_step=one["end_at_step"],
+            force_full_denoise=one["return_with_leftover_noise"] != "enable",
+        )
+
+    merge_key = staticmethod(latent_key)
 
 
 # --- the list of nodes --------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from comfy_execution.progress import (
     ProgressHandler,
     get_progress_state,
 )
-from comfy_execution.utils import get_executing_context
+from comfy_execution.utils import get_executing_context, is_ahead
 from protocol import BinaryEventTypes
 
 
@@ -81,10 +81,12 @@ def create_hook(server: Any) -> progress_bar.ProgressHook:
     def hook(
         value: float, total: float, preview: Any, prompt_id: str | None = None, node_id: str | None = None
     ) -> None:
+        interruption.throw_exception_if_processing_interrupted()
+        if is_ahead():
+            return
         context = get_executing_context()
         prompt_id = prompt_id or (context.prompt_id if context else server.last_prompt_id)
         node_id = node_id or (context.node_id if context else server.last_node_id)
-        interruption.throw_exception_if_processing_interrupted()
         registry = get_progress_state()
         if bars.name not in registry.handlers:
             registry.register_handler(bars)

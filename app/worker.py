@@ -154,7 +154,9 @@ class Worker:
         self.executor = execution.PromptExecutor(
             server, environment=environment, **cache_settings(args)
         )
-        server.cache_stats = lambda: self.executor.caches.stats()
+        if args.merge_requests > 1:
+            self.executor.serve_together(args.merge_requests, queue.first_waiting)
+        server.cache_stats = self.cache_stats
         server.let_models_go = self.let_models_go
         self.thread_id: int | None = None
         self.needs_cleanup = False
@@ -230,6 +232,11 @@ class Worker:
             yield
         finally:
             timer.cancel()
+
+    def cache_stats(self) -> dict[str, Any]:
+        """How stored results stand, and how many prompts were served together."""
+        merging = self.executor.merging
+        return {**self.executor.caches.stats(), "merged": None if merging is None else merging.stats()}
 
     def let_models_go(self) -> bool:
         """Drop the models in results of other workflows; whether there were any. Results are this thread's:

@@ -159,6 +159,11 @@ QUEUE = {
     "--max-queue": _value(
         _count_from(1), 100_000, "N", "prompts that may wait; more are answered with 503 (default: 100000)"
     ),
+    "--merge-requests": _value(
+        _count_from(1), 1, "N",
+        "sample up to N waiting prompts as one batch when they differ only in seed, texts, cfg and picture; "
+        "how many pays is measured (default: 1, each alone)",
+    ),
     "--prompt-timeout": _value(
         _seconds, None, "SECONDS", "stop a prompt after this time unless it brings its own timeout_seconds"
     ),

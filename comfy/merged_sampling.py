@@ -1,4 +1,4 @@
-"""Several requests as one batch: one model and one schedule; noise, conditioning and guidance of each its own.
+"""Several requests as one batch: one model and schedule; noise, conditioning and guidance of each its own.
 
 Only the network sees the latents of all requests at once. All else is done for each request alone, so that it
 gets the latent that it would get by itself, up to the rounding of larger matrices.
@@ -61,7 +61,8 @@ class MergedGuider(comfy.samplers.CFGGuider):
         self.rows = [len(request.noise) for request in requests]
         self.sides: list[dict[str, Any]] = []
         for number, request in enumerate(requests):
-            self.inner_set_conds({(number, "positive"): request.positive, (number, "negative"): request.negative})
+            sides = {(number, "positive"): request.positive, (number, "negative"): request.negative}
+            self.inner_set_conds(sides)
 
     def predict_noise(self, x, timestep, model_options=comfy.samplers.NO_OPTIONS, seed=None):
         """The guided denoised latents, in the order of the requests."""
@@ -140,7 +141,8 @@ def _masks(requests, device):
     masks = []
     for request in requests:
         batch, _, *sizes = request.latent_image.shape  # channels come later, in the guider
-        masks.append(comfy.sampler_helpers.prepare_mask(request.denoise_mask.float(), (batch, 1, *sizes), device))
+        mask = request.denoise_mask.float()
+        masks.append(comfy.sampler_helpers.prepare_mask(mask, (batch, 1, *sizes), device))
     return torch.cat(masks)
 
 

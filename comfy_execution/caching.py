@@ -49,6 +49,9 @@ from comfy_execution.results.stores import (
 __all__ = ["CacheEntry", "CacheSet", "CacheType", "ClassicCache", "LRUCache", "NullCache", "RetainingCache"]
 
 
+REMEMBERED_MERGES = 10_000
+
+
 class CacheType(Enum):
     """How long results are kept."""
 
@@ -125,6 +128,7 @@ class CacheSet:
         self._started: dict[str, float] = {}
         self._outside: ProvidersOfPrompt | None = None
         self._asked_outside: set[str] = set()
+        self._merged: dict[Signature, str] = {}
         if before is not None:
             before.outputs.forget()
             self.hits, self.drops = before.hits, before.drops
@@ -133,6 +137,22 @@ class CacheSet:
         gone = list(signatures)
         self.drops += len(gone)
         self._past.note_drops(gone, cause)
+
+    @property
+    def signatures(self) -> Signatures | None:
+        """Of the running prompt's nodes; None in a mode without."""
+        return self._signatures
+
+    def note_merged(self, signature: Signature, prompt_id: str) -> None:
+        """This result was made together with one of another prompt, which ran then."""
+        self._merged[signature] = prompt_id
+        if len(self._merged) > REMEMBERED_MERGES:
+            del self._merged[next(iter(self._merged))]
+
+    def _why_cached(self, node_id: str) -> Reason:
+        signature = None if self._signatures is None else self._signatures.by_node.get(node_id)
+        merged_with = self._merged.get(signature) if signature is not None else None
+        return PLAIN[CACHED] if merged_with is None else {"reason": CACHED, "merged_with": merged_with}
 
     def stats(self) -> dict[str, Any]:
         """How the cache stands. `hits`: nodes that did not run; `bytes`, `budget` if the mode counts them."""
@@ -190,7 +210,7 @@ class CacheSet:
             self._outside = ProvidersOfPrompt(prompt_id, providers)
         self.outputs.hide(self._plan.reasons)
         usable = self.outputs.all_node_ids()
-        self.reasons = {node_id: PLAIN[CACHED] for node_id in prompt if node_id in usable}
+        self.reasons = {node_id: self._why_cached(node_id) for node_id in prompt if node_id in usable}
 
     def _inner_nodes(self, key: NodeKey) -> list[NodeKey]:
         """The nodes that a node expanded into when it, or an equal one, ran last."""
@@ -273,7 +293,7 @@ class CacheSet:
     def note_start(self, node_id: str, class_type: str) -> None:
         """A node runs: note why, and when. It may be visited several times before it has run."""
         self._started[node_id] = time.perf_counter()
-        if self.reasons.get(node_id, PLAIN[CACHED]) is PLAIN[CACHED]:
+        if self.reasons.get(node_id, PLAIN[CACHED])["reason"] == CACHED:
             self.reasons[node_id] = self._why(node_id, class_type)
 
     def _why(self, node_id: str, class_type: str) -> Reason:

@@ -17,6 +17,7 @@ from comfy_execution.graph_utils import ExecutionBlocker, GraphBuilder, is_link
 from comfy_execution.host import EventSink
 from comfy_execution.inputs import collect_inputs
 from comfy_execution.mapping import finished, results_of
+from comfy_execution.merging import Merging
 from comfy_execution.progress import get_progress_state
 from comfy_execution.schema_nodes import SchemaData
 
@@ -47,6 +48,7 @@ class PromptRun:
     pending_subgraphs: dict[str, list[tuple[bool, Any]]]
     pending_calls: dict[str, list[Any]]
     ui_outputs: dict[str, dict[str, Any]]
+    merging: Merging | None = None
 
 
 class NodeRun:
@@ -84,12 +86,9 @@ class NodeRun:
             node, missing = self._prepare()
             if self.facts.has_check_lazy_status and await self._ask_for_lazy_inputs(node, missing):
                 return False
-            called = None
-            if self.functions.get_output_now is not None:
-                called = self.functions.get_output_now(
-                    run.prompt_id, node_id, node, self.values, self._report_block, self._before_call(),
-                    self.schema,
-                )
+            called = None if run.merging is None else await run.merging.serve(self)
+            if called is None:
+                called = self.call_alone(node)
             if called is None:
                 called = await self._call(node)
             if called is None:
@@ -198,6 +197,17 @@ class NodeRun:
     def _before_call(self) -> Callable[[int], None]:
         """What is told the number of each call."""
         return partial(GraphBuilder.set_default_prefix, self.node_id)
+
+    def call_alone(self, node: Any) -> tuple[Any, dict[str, Any], bool] | None:
+        """(output, ui, whether it is an expansion), or None if the node is asynchronous or packs have
+        replaced how nodes are called.
+        """
+        if self.functions.get_output_now is None:
+            return None
+        return self.functions.get_output_now(
+            self.run.prompt_id, self.node_id, node, self.values, self._report_block, self._before_call(),
+            self.schema,
+        )
 
     async def _call(self, node: Any) -> tuple[Any, dict[str, Any], bool] | None:
         """(output, ui, whether it is an expansion), or None when the node has to wait."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar, Token
 from typing import NamedTuple
 
@@ -26,10 +27,28 @@ leave_call: Callable[[Token[_Call | None]], None] = _current.reset
 """Back to what was before; takes what `enter_call` gave."""
 
 
+_is_ahead: ContextVar[bool] = ContextVar("computing_ahead", default=False)
+
+
 def get_executing_context() -> ExecutionContext | None:
-    """The call that this code runs in, or None outside a node."""
-    call = _current.get()
+    """The call that this code runs in; None outside a node, and in one that is computed ahead."""
+    call = None if _is_ahead.get() else _current.get()
     return None if call is None else ExecutionContext(*call)
+
+
+def is_ahead() -> bool:
+    """Does this code run for a prompt that waits? Then it has no progress to show, and fetches nothing."""
+    return _is_ahead.get()
+
+
+@contextlib.contextmanager
+def ahead() -> Iterator[None]:
+    """What runs inside is computed ahead of its prompt."""
+    token = _is_ahead.set(True)
+    try:
+        yield
+    finally:
+        _is_ahead.reset(token)
 
 
 class CurrentNodeContext:

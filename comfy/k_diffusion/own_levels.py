@@ -1,5 +1,5 @@
-"""Samplers that choose their own noise levels, called like all others: with a schedule, of which they take the
-first level and the last one above zero.
+"""Samplers that choose their own noise levels, called like all others: with a schedule, of which they take
+the first level and the last one above zero.
 """
 
 from comfy.k_diffusion import sampling

@@ -254,6 +254,11 @@ class PromptQueue:
         with self.mutex:
             return list(self.currently_running.values()), list(self._in_order())
 
+    def first_waiting(self, most: int) -> list[tuple[Any, ...]]:
+        """The first prompts that wait, in the order of running; none while the queue is paused."""
+        with self.mutex:
+            return [] if self.paused or self.stopping else list(itertools.islice(self._in_order(), most))
+
     def _in_order(self) -> Iterable[tuple[Any, ...]]:
         return self.queue.in_order() if isinstance(self.queue, WaitingPrompts) else self.queue
 

@@ -227,11 +227,18 @@ class RetainingCache(ClassicCache):
     def put(self, node_id: str, entry: CacheEntry, computed: Computed = Computed()) -> None:
         """Store a result, and make room for it."""
         signature = self._signatures.get(node_id)
-        if signature is None:
-            return
+        if signature is not None:
+            self._fresh.add(signature)
+            self._hidden.discard(signature)
+            self.keep(signature, entry, computed)
+
+    def find(self, signature: Signature) -> CacheEntry | None:
+        """A stored result, of whichever prompt."""
+        return self._entries.get(signature)
+
+    def keep(self, signature: Signature, entry: CacheEntry, computed: Computed = Computed()) -> None:
+        """Store a result of whichever prompt, and make room for it."""
         self._entries[signature] = entry
-        self._fresh.add(signature)
-        self._hidden.discard(signature)
         seconds, sources, is_lasting = computed
         if entry.ui is None and is_small(entry.outputs):
             kept = Kept(ENTRY_BYTES, seconds, _NO_BLOCKS, self._prompt, sources)

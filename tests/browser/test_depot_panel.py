@@ -251,6 +251,7 @@ REASONS_IN_WORDS = [
     ({"reason": "changed", "inputs": ["a"], "upstream": ["3"]}, "input a changed; node 3 before it changed"),
     ({"reason": "changed", "inputs": [], "is_changed": True}, "IS_CHANGED gave another value"),
     ({"reason": "changed"}, "something before it changed"),
+    ({"reason": "cached", "merged_with": "p1"}, "made in one batch with a prompt that ran before"),
     ({"reason": "dropped"}, "its stored result was dropped"),
     ({"reason": "dropped", "why": "budget"}, "its result was dropped to keep within the memory budget"),
     ({"reason": "dropped", "why": "free"}, "its result was dropped when memory was freed"),

@@ -20,8 +20,9 @@ def request(seed, *, rows=1, cfg=5.0, latent=None, positive=None, mask=None):
 
 def alone(model, one, *, sampler_name="euler", **options):
     return comfy.sample.sample(
-        model, one.noise, cfg=one.cfg, sampler_name=sampler_name, positive=one.positive, negative=one.negative,
-        latent_image=one.latent_image, seed=one.seed, noise_mask=one.denoise_mask, **{**STEPS, **options},
+        model, one.noise, cfg=one.cfg, sampler_name=sampler_name, positive=one.positive,
+        negative=one.negative, latent_image=one.latent_image, seed=one.seed, noise_mask=one.denoise_mask,
+        **{**STEPS, **options},
     )  # fmt: skip
 
 

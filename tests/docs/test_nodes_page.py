@@ -5,7 +5,7 @@ import re
 
 import nodes
 from comfy_execution.node_packs import Registry, load_pack
-from tests.comfy_execution.rig import Rig, node
+from tests.comfy_execution.rig import Rig, make, node
 from tests.docs.test_docs import read
 
 EXAMPLES = re.findall(r"```python\n(.*?)```", read("docs/nodes.md"), re.S)
@@ -24,7 +24,7 @@ async def load(folder, monkeypatch):
 
 async def test_the_examples_load_under_their_titles(tmp_path, monkeypatch):
     registry = await load(tmp_path, monkeypatch)
-    assert sorted(registry.classes) == ["ExampleRepeat", "ExampleReverse", "ExampleShow"]
+    assert sorted(registry.classes) == ["ExampleBlur", "ExampleRepeat", "ExampleReverse", "ExampleShow"]
     assert registry.display_names == {"ExampleRepeat": "Repeat Text", "ExampleReverse": "Reverse Text"}
 
 
@@ -45,3 +45,29 @@ def test_the_examples_are_refused_where_the_page_says_so(tmp_path, monkeypatch):
     rig = Rig()
     errors = rig.validate({"3": node("ExampleShow")}).node_errors["3"]["errors"]
     assert errors[0]["extra_info"] == {"input_name": "texts.text0"}
+
+
+def test_the_merged_example_serves_two_prompts_with_one_call(tmp_path, monkeypatch):
+    asyncio.run(load(tmp_path, monkeypatch))
+    blur, served = nodes.NODE_CLASS_MAPPINGS["ExampleBlur"], []
+    original = blur.blur_merged
+    counting = staticmethod(lambda calls: served.append(len(calls)) or original(calls))
+    monkeypatch.setattr(blur, "blur_merged", counting)
+    rig = Rig()
+
+    def graph(colour):
+        return {
+            "1": node("EmptyImage", color=colour, width=8, height=8, batch_size=1),
+            "2": node("ExampleBlur", image=["1", 0], radius=2),
+            "3": node("Shown", image=["2", 0]),
+        }
+
+    rig.add(Shown=make(lambda self, image: {"ui": {"mean": [image.mean((0, 1, 2)).tolist()]}},
+                       {"image": ("IMAGE",)}, returns=(), OUTPUT_NODE=True))  # fmt: skip
+    rig.executor.serve_together(4, lambda most: [(0, "p2", graph(0x00FF00), {}, ["3"], {})])
+    rig.run(graph(0))  # how long one takes is measured first
+    served.clear()
+    red = rig.run(graph(0xFF0000))
+    assert served == [2] and red.outputs["3"]["mean"] == [[1.0, 0.0, 0.0]]
+    green = rig.run(graph(0x00FF00))
+    assert served == [2] and green.outputs["3"]["mean"] == [[0.0, 1.0, 0.0]]

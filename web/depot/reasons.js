@@ -13,6 +13,7 @@ const ENDED = "completed,failed,cancelled";
 
 /** A reason in words. `titleOf` names a node by its id. */
 export function inWords(reason, titleOf) {
+    if (reason.merged_with) return T.merged;
     if (reason.reason === "dropped") return T.drops[reason.why] ?? T.words.dropped;
     if (reason.reason !== "changed") return T.words[reason.reason] ?? reason.reason;
     const parts = [];

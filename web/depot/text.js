@@ -66,6 +66,7 @@ export const TEXT = {
             dropped: "dropped",
             "never ran": "first run",
         },
+        merged: "made in one batch with a prompt that ran before",
         drops: {
             budget: "its result was dropped to keep within the memory budget",
             free: "its result was dropped when memory was freed",
