@@ -25,9 +25,11 @@ from comfy_execution.results.size import ENTRY_BYTES, is_small, measure
 MOST_RESULTS = 20_000
 """Whatever the budget: what is known of a small result takes more room than the result itself."""
 
-SURPLUS = 0.2
+NOTED_SECONDS = 0.001
+"""What a dropped result takes to come back makes those that depend on it dearer, if it takes so long at least."""
+SURPLUS = 0.02
 """So many of them go at once when there are too many."""
-CANDIDATES = 1.5
+CANDIDATES = 2
 """Among how many times the number that must go the rule chooses."""
 
 _NO_BLOCKS: dict[int, int] = {}
@@ -307,7 +309,7 @@ class RetainingCache(ClassicCache):
         """
         too_many = len(self._entries) - int(MOST_RESULTS * (1 - SURPLUS))
         known = self._ledger.kept
-        oldest = {key: known[key] for key in itertools.islice(known, int(CANDIDATES * too_many))}
+        oldest = {key: known[key] for key in itertools.islice(known, CANDIDATES * too_many)}
         most = len(oldest) - too_many
         self._drop(plan_drops(oldest, float("inf"), in_use=self._in_use, now=self._prompt, most=most))
         self._all_in_use = len(self._entries) > MOST_RESULTS
@@ -326,11 +328,12 @@ class RetainingCache(ClassicCache):
         before = self._ledger.bytes
         for signature in plan.drops:
             self._remove(signature)
+        dear = {key: seconds for key, seconds in plan.seconds.items() if seconds >= NOTED_SECONDS}
+        for kept in self._ledger.kept.values() if dear else ():
+            for source in kept.sources:
+                if source in dear:
+                    kept.gone = {**(kept.gone or {}), source: dear[source]}
         if plan.drops:
-            for kept in self._ledger.kept.values():
-                for source in kept.sources:
-                    if source in plan.seconds:
-                        kept.gone = {**(kept.gone or {}), source: plan.seconds[source]}
             self.on_drop(plan.drops, "budget")
         if before - self._ledger.bytes > GIGABYTE:
             gc.collect()  # objects of models refer to each other, and so much is worth the search
