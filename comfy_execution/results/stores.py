@@ -26,7 +26,7 @@ MOST_RESULTS = 20_000
 """Whatever the budget: what is known of a small result takes more room than the result itself."""
 
 NOTED_SECONDS = 0.001
-"""What a dropped result takes to come back makes those that depend on it dearer, if it takes so long at least."""
+"""What a dropped result takes to come back makes those that depend on it dearer if it is so much."""
 SURPLUS = 0.02
 """So many of them go at once when there are too many."""
 CANDIDATES = 2
