@@ -138,6 +138,12 @@ class ExecutionList:
                 f"Node {to_node_id} says it needs input {to_input}, but that is a constant and known already."
             )
         source, slot = inputs[to_input]
+        entry = self.get_cache(source, to_node_id)
+        if entry is not None and slot >= len(entry.outputs or ()):  # to wait for it would never end
+            raise NodeInputError(
+                f"Node {to_node_id} says it needs input {to_input}, which is linked to output {slot} of node "
+                f"{source}. That node has {len(entry.outputs or ())} outputs, counted from 0."
+            )
         self.add_strong_link(source, slot, to_node_id)
 
     def add_strong_link(self, from_node_id: str, from_socket: float, to_node_id: str) -> None:

@@ -129,6 +129,23 @@ def test_a_missing_required_input_is_an_error_even_when_lazy(rig):
     assert result.node_errors["1"]["errors"][0]["type"] == "required_input_missing"
 
 
+@pytest.mark.parametrize("slot", [1, 7, 1e308])
+def test_a_lazy_link_to_an_output_that_does_not_exist_is_an_error_and_no_endless_question(rig, slot):
+    """A literal list gets past the validation of links, and is one when the node runs (rules 7 and 8)."""
+    asked = []
+    rig.add(Wants=make(
+        lambda self, value=None: (value,), {"value": ("*", {"lazy": True})},
+        check_lazy_status=lambda self, value=None: asked.append(value) or ["value"],
+    ))  # fmt: skip
+    literal = {"__value__": ["1", slot]}
+    result = rig.run({"1": node("Number", value=10), "3": node("Wants", value=literal),
+                      "4": node("Show", value=["3", 0])})  # fmt: skip
+    assert result.failure["node_id"] == "3"
+    message = f"Node 3 says it needs input value, which is linked to output {slot} of node 1. That node has 1"
+    assert result.failure["exception_message"].startswith(message)
+    assert asked == [None, None]
+
+
 def test_check_lazy_status_may_be_asynchronous(rig):
     async def check(self, which, on=None, off=None):
         return ["on"] if on is None else []
