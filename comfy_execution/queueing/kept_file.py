@@ -13,8 +13,10 @@ import mmap
 import os
 from pathlib import Path
 
-SAFE_FILE_SYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "tmpfs", "overlay", "f2fs", "jfs"})
-"""They keep the room that was allocated, and write changed pages where they were."""
+SAFE_FILE_SYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "tmpfs"})
+"""They keep the room that was allocated, and write changed pages where they were. What lies below an overlay
+cannot be seen.
+"""
 LEAST_BYTES = 64 << 10
 EMPTY = b"\0"
 
