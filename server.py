@@ -73,7 +73,7 @@ TOPICS = (
     assets,
 )
 
-STATUS_AT_ONCE, STATUS_PER_SECOND = 60, 20
+STATUS_AT_ONCE, STATUS_PER_SECOND = 100, 50
 """A queue may change a thousand times per second, and everybody is told."""
 
 PromptHandler = Callable[[dict[str, Any]], dict[str, Any]]
