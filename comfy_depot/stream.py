@@ -20,6 +20,7 @@ import os
 import sys
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,7 +161,8 @@ class Streams:
     def __init__(self, *, is_on: bool = True) -> None:
         self._is_on = is_on
         self._lock = threading.Lock()
-        self._wanted: set[Path] = set()
+        self._wanted: Counter[Path] = Counter()
+        """How many wait for each file."""
         self._running: dict[Path, Stream] = {}
         self._ready: dict[Stamp, Loaded] = {}
 
@@ -168,18 +170,23 @@ class Streams:
 
     @contextlib.contextmanager
     def wanted(self, file: Path) -> Iterator[None]:
-        """Meanwhile somebody waits for this file in order to load it; one who leaves early throws it away."""
+        """Meanwhile somebody waits for this file in order to load it. Several may; when the last of them leaves
+        early what came is thrown away.
+        """
         if not self._is_on or file.suffix.lower() not in SUFFIXES:
             yield
             return
         with self._lock:
-            self._wanted.add(file)
+            self._wanted[file] += 1
         try:
             yield
         finally:
             with self._lock:
-                self._wanted.discard(file)
-            self.drop(file)
+                self._wanted[file] -= 1
+                left = None if self._wanted[file] else self._running.pop(file, None)
+                self._wanted += Counter()  # without files for which nobody waits
+            if left is not None:
+                left.close()
 
     def load(self, function: Callable[..., Any], ckpt: Any, *args: Any, **kwargs: Any) -> Any:
         """What `load_torch_file(ckpt, ...)` returns: without reading the file again if it was streamed."""

@@ -230,6 +230,44 @@ def test_who_leaves_early_leaves_nothing_behind(tmp_path: Path) -> None:
     assert streams.take(file) is None
 
 
+def test_when_one_of_two_who_wait_leaves_the_other_still_has_what_came(tmp_path: Path) -> None:
+    body, file, streams = model(), tmp_path / "models" / "a.safetensors", Streams()
+    leaves = threading.Event()
+
+    def leave() -> None:
+        if leaves.is_set():
+            raise KeyboardInterrupt
+
+    def wait_and_leave() -> None:
+        with pytest.raises(KeyboardInterrupt), streams.wanted(file):
+            ours.fetch(what, file).wait(check=leave)
+
+    with Origin(rate_total=6 * MIB) as origin, \
+            transfers(tmp_path, streams=streams, depot_connections=1) as ours, streams.wanted(file):
+        what = entry(origin.put("/a", body), sha256=sha256(body))
+        transfer, other = ours.fetch(what, file), threading.Thread(target=wait_and_leave)
+        other.start()
+        until_tensors_are_there(streams, file)
+        before = streams._running[file]
+        leaves.set()
+        other.join()
+        assert streams._running[file] is before and before.tensors
+        origin.total.rate = None
+        transfer.wait()
+    loaded = streams.take(file)
+    assert loaded is not None and digests(loaded.tensors) == loaded_from(body)
+
+
+def test_the_last_one_who_leaves_throws_the_tensors_away(tmp_path: Path) -> None:
+    file, streams = tmp_path / "a.safetensors", Streams()
+    file.write_bytes(model(mebibytes=2))
+    with streams.wanted(file):
+        with streams.wanted(file):
+            streams.see(place_of(file), "checkpoints/a", Pieces(file.stat().st_size))
+        assert file in streams._running
+    assert not streams._running
+
+
 # --- with the product's loader
 
 
