@@ -21,7 +21,7 @@ import sys
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ LEAST_TO_STREAM = 64 << 20  # bytes; a smaller file is loaded in a moment
 SUFFIXES = (".safetensors", ".sft")
 SECONDS_KEPT = 60.0  # a result that no loader has taken by then is let go
 PAGE_BYTES = 4096
+BYTES_AT_ONCE = 8 << 20  # of a tensor are read before the thread looks whether it is over
+SECONDS_TO_END = 0.3  # for which a closed stream is waited for; a disk may hang for longer
 WISHES = ("safe_load", "device", "return_metadata")  # what `load_torch_file` takes besides the file
 log = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ class Stream:
         self._name = name
         self._change = threading.Condition()
         self._arrived: Pieces | None = None
-        self._is_over = False
+        self._is_over = self._has_ended = False
         self._inode = os.stat(partial).st_ino
         self._error: WrongContent | None = None
         self._loaded: Loaded | None = None
@@ -67,32 +69,34 @@ class Stream:
 
     def see(self, arrived: Pieces) -> None:
         """These pieces will not change any more. Raises WrongContent when the header is none."""
-        with self._change:
-            self._arrived = arrived
-            self._change.notify()
+        self._tell(arrived)
         if self._error is not None:
             raise self._error
 
     def finish(self, arrived: Pieces) -> Loaded | None:
-        """All of it, now that the file is verified; None when it could not be streamed."""
+        """All of it, now that the file is verified; None when it could not be streamed or was closed."""
+        self._tell(arrived)
         with self._change:
-            self._arrived = arrived
-            self._change.notify()
-        self._thread.join()
-        return self._loaded
+            self._change.wait_for(lambda: self._is_over or self._has_ended)
+            return self._loaded
 
     def close(self) -> None:
-        """Throw everything away."""
+        """Throw everything away. A read that hangs is not waited for: what it brings is nobody's."""
         with self._change:
             self._is_over = True
-            self._change.notify()
-        self._thread.join()
-        self.tensors, self._loaded = {}, None
+            self.tensors, self._loaded = {}, None
+            self._change.notify_all()
+        self._thread.join(SECONDS_TO_END)
 
     @property
     def inode(self) -> int:
         """Of the partial whose tensors these are."""
         return self._inode
+
+    def _tell(self, arrived: Pieces) -> None:
+        with self._change:
+            self._arrived = arrived
+            self._change.notify_all()
 
     # -- the thread
 
@@ -103,6 +107,10 @@ class Stream:
             self._error = error
         except Exception as error:  # the edge of the thread: the file is loaded as always then
             log.warning("%s is not loaded while it arrives, but at the end: %r", self._name, error)
+        finally:
+            with self._change:
+                self._has_ended = True
+                self._change.notify_all()
 
     def _take_all(self) -> None:
         header = self._header()
@@ -118,15 +126,29 @@ class Stream:
                 if arrived is None:
                     return
                 left = []
-                for key, (start, end) in waiting:
-                    if self._is_over:
+                for key, span in waiting:
+                    if not arrived.has(*span):
+                        left.append((key, span))
+                    elif not self._hand_over(key, file.get_tensor(key)):
                         return
-                    if arrived.has(start, end):
-                        self.tensors[key] = _resident(file.get_tensor(key))
-                    else:
-                        left.append((key, (start, end)))
                 waiting = left
-            self._loaded = Loaded({key: self.tensors[key] for key in file.keys()}, file.metadata())
+            self._complete(list(file.keys()), file.metadata())
+
+    def _hand_over(self, key: str, tensor: Any) -> bool:
+        """Read a mapped tensor's pages into memory and hand it over; False when it is over before."""
+        for part in _parts(tensor):
+            if self._is_over:
+                return False
+            _touch(part)
+        with self._change:
+            if not self._is_over:
+                self.tensors[key] = tensor
+            return not self._is_over
+
+    def _complete(self, keys: list[str], metadata: dict[str, str] | None) -> None:
+        with self._change:
+            if not self._is_over:
+                self._loaded = Loaded({key: self.tensors[key] for key in keys}, metadata)
 
     def _header(self) -> hashing.Header | None:
         """The header, as soon as it is there; None when there is an end before."""
@@ -146,13 +168,19 @@ class Stream:
             return None if self._is_over else self._arrived
 
 
-def _resident(tensor: Any) -> Any:
-    """A mapped tensor whose pages are in this process's memory."""
+def _parts(tensor: Any) -> Sequence[Any]:
+    """The bytes of a tensor in portions."""
     import torch
 
     with contextlib.suppress(RuntimeError):  # a kind of number that cannot be seen as bytes
-        tensor.reshape(-1).view(torch.uint8)[::PAGE_BYTES].sum()
-    return tensor
+        parts: Sequence[Any] = tensor.reshape(-1).view(torch.uint8).split(BYTES_AT_ONCE)
+        return parts
+    return ()
+
+
+def _touch(part: Any) -> None:
+    """Have the pages of mapped bytes read into this process's memory."""
+    part[::PAGE_BYTES].sum()
 
 
 class Streams:
@@ -170,8 +198,8 @@ class Streams:
 
     @contextlib.contextmanager
     def wanted(self, file: Path) -> Iterator[None]:
-        """Meanwhile somebody waits for this file in order to load it. Several may; when the last of them leaves
-        early what came is thrown away.
+        """Meanwhile somebody waits for this file in order to load it. Several may; when the last of them
+        leaves early, what came is thrown away.
         """
         if not self._is_on or file.suffix.lower() not in SUFFIXES:
             yield
@@ -229,18 +257,20 @@ class Streams:
     def finish(self, place: Place) -> None:
         """The file is verified and stands under its name: its loader may take the tensors."""
         with self._lock:
-            stream = self._running.pop(place.file, None)
+            stream = self._running.get(place.file)
         if stream is None:
             return
         with contextlib.suppress(OSError):  # it is gone again
             found = os.stat(place.file)
             if found.st_ino == stream.inode and (loaded := stream.finish(_all(found.st_size))) is not None:
-                self._keep(Stamp.of(found), loaded)
-                return
-        stream.close()
+                self._keep(place.file, stream, Stamp.of(found), loaded)
+        self.drop(place.file)
 
-    def _keep(self, stamp: Stamp, loaded: Loaded) -> None:
+    def _keep(self, file: Path, stream: Stream, stamp: Stamp, loaded: Loaded) -> None:
+        """For the loader, unless the last one who waited for it has left meanwhile."""
         with self._lock:
+            if self._running.get(file) is not stream:
+                return
             self._ready[stamp] = loaded
         timer = threading.Timer(SECONDS_KEPT, self._let_go, (stamp, weakref.ref(loaded)))
         timer.daemon = True

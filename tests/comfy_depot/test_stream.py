@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import itertools
 import os
 import signal
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -266,6 +268,108 @@ def test_the_last_one_who_leaves_throws_the_tensors_away(tmp_path: Path) -> None
             streams.see(place_of(file), "checkpoints/a", Pieces(file.stat().st_size))
         assert file in streams._running
     assert not streams._running
+
+
+def streamed_again(streams: Streams, file: Path) -> dict[str, Any]:
+    """The tensors of a file as these streams hand them over."""
+    with streams.wanted(file):
+        streams.see(place_of(file), "checkpoints/a", Pieces(file.stat().st_size))
+        streams.finish(place_of(file))
+    loaded = streams.take(file)
+    assert loaded is not None
+    return loaded.tensors
+
+
+@pytest.fixture
+def stuck_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """A disk that gives nothing from the second read on: (a read hangs, let it go on)."""
+    reads, hangs, goes_on = itertools.count(), threading.Event(), threading.Event()
+    touch = stream._touch
+
+    def read(part: Any) -> None:
+        if next(reads):
+            hangs.set()
+            assert goes_on.wait(20)
+        touch(part)
+
+    monkeypatch.setattr(stream, "_touch", read)
+    yield hangs, goes_on
+    goes_on.set()
+    until(lambda: not [thread for thread in threading.enumerate() if thread.name == "stream"])
+
+
+def test_who_leaves_does_not_wait_for_a_read_that_hangs(
+    tmp_path: Path, stuck_disk: tuple[threading.Event, threading.Event]
+) -> None:
+    (hangs, goes_on), file, streams = stuck_disk, tmp_path / "a.safetensors", Streams()
+    file.write_bytes(model(mebibytes=2))
+    with pytest.raises(KeyboardInterrupt), streams.wanted(file):
+        streams.see(place_of(file), "checkpoints/a", stream._all(file.stat().st_size))
+        assert hangs.wait(10)
+        left = streams._running[file]
+        came = weakref.ref(next(iter(left.tensors.values())))
+        began = time.monotonic()
+        raise KeyboardInterrupt
+    assert time.monotonic() - began < 3.0 and not goes_on.is_set()
+    assert left.tensors == {} and came() is None and streams.take(file) is None
+    goes_on.set()
+    left._thread.join(10)
+    assert not left._thread.is_alive() and left.tensors == {} and left.finish(Pieces(0)) is None
+
+
+def test_a_large_tensor_is_read_in_portions_and_no_more_of_them_than_are_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from safetensors.torch import save
+
+    file, streams, reads = tmp_path / "a.safetensors", Streams(), []
+    file.write_bytes(save({"w": torch.arange(4 * MIB // 8)}))
+    is_slow = threading.Event()
+
+    def read(part: Any) -> None:
+        reads.append(part.numel())
+        if is_slow.is_set():
+            time.sleep(0.01)
+
+    monkeypatch.setattr(stream, "_touch", read)
+    monkeypatch.setattr(stream, "BYTES_AT_ONCE", MIB // 256)
+    assert digests(streamed_again(streams, file)) == loaded_from(file.read_bytes())
+    assert reads == [MIB // 256] * 1024
+    is_slow.set()
+    with streams.wanted(file):
+        streams.see(place_of(file), "checkpoints/a", stream._all(file.stat().st_size))
+        until(lambda: len(reads) > 1026)
+    assert len(reads) < 2048
+
+
+def test_a_cancelled_prompt_does_not_wait_for_the_disk_although_the_file_is_there_by_now(
+    depot_world: World, stuck_disk: tuple[threading.Event, threading.Event]
+) -> None:
+    import folder_paths
+
+    (hangs, goes_on), body = stuck_disk, model()
+    cancelled = []
+
+    def interrupt() -> None:
+        assert hangs.wait(30)
+        until(file.exists)
+        cancelled.append(time.monotonic())
+        depot_world.interruption = KeyboardInterrupt()
+
+    file = depot_world.model("checkpoints", "a.safetensors")
+    with Origin() as origin:
+        depot_world.write_manifest({"checkpoints": {"a.safetensors": origin.put("/a", body)}})
+        with depot_world.depot() as depot:
+            depot_world.run_node()
+            stop = threading.Thread(target=interrupt)
+            stop.start()
+            with pytest.raises(KeyboardInterrupt):
+                folder_paths.get_full_path_or_raise("checkpoints", "a.safetensors")
+            assert time.monotonic() - cancelled[0] < 3.0 and not goes_on.is_set()
+            stop.join()
+            until(lambda: not depot.active_transfers())
+            assert not depot.streams._running and not depot.streams._ready and not goes_on.is_set()
 
 
 # --- with the product's loader
