@@ -249,7 +249,7 @@ class ArchiveDownload(Download):
         kept = self._prepare(url, remote.validator, remote.ranges)
         missing = _missing(kept, self.only, remote.validator.size)
         total = None if missing is None else kept.pieces.bytes_done + missing
-        self.progress.tell(state="downloading", bytes_done=kept.bytes_done, bytes_total=total)
+        self.progress.tell_bytes(kept.bytes_done, state="downloading", bytes_total=total)
         if missing != 0:
             self._pull(url, remote, kept)
 

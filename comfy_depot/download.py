@@ -160,7 +160,7 @@ class Download:
 
         def tell(done: int, total: int) -> None:
             self.progress.check()
-            self.progress.tell(state="downloading", bytes_done=done, bytes_total=total)
+            self.progress.tell_bytes(done, state="downloading", bytes_total=total)
 
         how = library.bring(self.entry.key, file, self.place.partial, promise=self._promise_room, tell=tell)
         log.info("%s comes from the library by %s.", self.entry.key, how)
@@ -188,9 +188,7 @@ class Download:
         remote = self._resolve(url)
         self._promise_room(remote.validator.size)  # first: what a source says of its size may be absurd
         kept = self._prepare(url, remote.validator, remote.ranges)
-        self.progress.tell(
-            state="downloading", bytes_done=kept.bytes_done, bytes_total=remote.validator.size
-        )
+        self.progress.tell_bytes(kept.bytes_done, state="downloading", bytes_total=remote.validator.size)
         if remote.ranges and remote.validator.size:
             self.services.streams.see(self.place, self.entry.key, kept.pieces)
         try:

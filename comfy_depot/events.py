@@ -13,9 +13,7 @@ SECONDS_BETWEEN = 0.2  # of one transfer; its end is always told
 
 def transfer_payload(transfer: Transfer) -> dict[str, Any]:
     """The state of a transfer. `source` is a host name only; rates are bytes per second."""
-    left = None
-    if transfer.bytes_total is not None and transfer.bytes_per_second > 0:
-        left = round((transfer.bytes_total - transfer.bytes_done) / transfer.bytes_per_second, 1)
+    left = transfer.seconds_left
     return {
         "kind": "transfer",
         "id": transfer.id,
@@ -25,7 +23,7 @@ def transfer_payload(transfer: Transfer) -> dict[str, Any]:
         "bytes_done": transfer.bytes_done,
         "bytes_total": transfer.bytes_total,
         "bytes_per_second": transfer.bytes_per_second,
-        "seconds_left": left,
+        "seconds_left": None if left is None else round(left, 1),
         "source": transfer.source,
         "error": str(transfer.error) if transfer.error else None,
     }

@@ -119,10 +119,8 @@ class Pull:
         status = self.windows[0].status
         if self.is_journalled:
             status = windows.status_of_all(self.windows, self.kept.pieces)
-        if self.watch.see(status):
-            self.progress.tell(
-                bytes_done=self.watch.bytes_done, bytes_per_second=int(status.get("downloadSpeed", 0))
-            )
+        if self.watch.see(status) or self.progress.bytes_per_second:
+            self.progress.tell_bytes(self.watch.bytes_done)
         if self.digest is not None:
             self.digest.allow(self.watch.bytes_in_order)
         if self.pieces is not None:

@@ -14,6 +14,7 @@ from comfy_depot.errors import TransferCancelled
 from comfy_depot.leases import Leases
 from comfy_depot.limits import Limits
 from comfy_depot.options import Options
+from comfy_depot.rate import ByteRate
 from comfy_depot.room import Room
 from comfy_depot.speeds import Speeds
 from comfy_depot.stream import Streams
@@ -72,12 +73,19 @@ class Progress:
     bytes_total: int | None = None
     bytes_per_second: int = 0
     source: str | None = None
+    rate: ByteRate = field(default_factory=ByteRate)
 
     def tell(self, **values: Any) -> None:
         """Set fields and say so."""
         for name, value in values.items():
             setattr(self, name, value)
         self.changed()
+
+    def tell_bytes(self, bytes_done: int, **values: Any) -> None:
+        """So many bytes are there now; the rate follows from it."""
+        self.rate.see(time.monotonic(), bytes_done)
+        rate = int(self.rate.bytes_per_second)
+        self.tell(bytes_done=bytes_done, bytes_per_second=rate, **values)
 
     def check(self) -> None:
         """Raise TransferCancelled when somebody asked to stop."""

@@ -93,8 +93,14 @@ class Transfer:
 
     @property
     def bytes_per_second(self) -> int:
-        """The rate now."""
+        """The rate of the last seconds; 0 while nothing comes or it is not known yet."""
         return self._progress.bytes_per_second
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until all bytes are here, at the rate of now; None where nothing tells."""
+        total, rate = self.bytes_total, self.bytes_per_second
+        return None if total is None or rate <= 0 else (total - self.bytes_done) / rate
 
     @property
     def source(self) -> str | None:

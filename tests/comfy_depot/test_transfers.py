@@ -102,6 +102,17 @@ def test_events_tell_the_whole_story_at_most_five_times_a_second(tmp_path: Path)
     assert "SECRET" not in str(events)
 
 
+def test_the_rate_that_is_told_does_not_jump_and_is_that_of_the_link(tmp_path: Path) -> None:
+    """aria2's own number is five times the link after the first buffers."""
+    link, rates = 6 * MIB, []
+    with Origin(rate_total=link) as origin, transfers(tmp_path) as ours:
+        transfer = ours.fetch(entry(origin.put("/a", safetensors(12 * MIB))), tmp_path / "a.safetensors")
+        transfer.wait(on_progress=lambda one: rates.append(one.bytes_per_second))
+    assert max(rates) < 2 * link
+    known = sorted(filter(None, rates))
+    assert known[len(known) // 2] > link / 2
+
+
 def test_the_error_of_a_transfer_reaches_everybody_and_the_page(tmp_path: Path) -> None:
     events: list[dict[str, Any]] = []
     with Origin() as origin, transfers(tmp_path, events=events) as ours:
