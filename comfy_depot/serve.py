@@ -135,8 +135,8 @@ async def send_file(request: web.Request, file: Path, throttle: Throttle) -> web
             last = span.start + span.length - 1
             response.headers["Content-Range"] = f"bytes {span.start}-{last}/{status.st_size}"
         response.content_length = span.length
-        await response.prepare(request)
         try:
+            await response.prepare(request)
             if request.method != "HEAD":
                 await _send(response, stream, span, throttle)
             await response.write_eof()

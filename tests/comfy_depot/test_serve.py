@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -134,3 +136,15 @@ async def test_the_rate_is_a_limit_of_all_connections_together(library: Path) ->
         answers = [await http.get("/big"), await http.get("/big")]
         assert [len(await answer.read()) for answer in answers] == [60_000, 60_000]
         assert time.monotonic() - start > 0.5
+
+
+async def test_a_client_that_hangs_up_before_the_answer_is_no_error(
+    library: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with client(library) as one:
+        for _ in range(20):
+            with socket.create_connection((one.host, one.port)) as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.sendall(b"GET /loras/a%20b.safetensors HTTP/1.1\r\nHost: here\r\n\r\n")
+        assert (await one.get("/loras/a b.safetensors")).status == 200
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
