@@ -5,7 +5,7 @@
 
 A model is known by its *key*: the content of its file, the loader, the loader's other arguments, and the
 devices and precisions of the moment. Node ids, file names, workflows and users are no part of it. Content is
-the file's sha256 where the depot has verified it (`digests.py`), else the file's stamp: device, inode, size
+the file's sha256 where the depot has computed it (`digests.py`), else the file's stamp: device, inode, size
 and time of change.
 
 Nobody gets the stored object. Each caller gets a clone that shares the weights; patches belong to the clone.
@@ -18,10 +18,8 @@ What goes first is decided by `plan_drops`, which is pure. Nothing here imports 
 from __future__ import annotations
 
 import copy
-import enum
 import functools
 import gc
-import inspect
 import logging
 import math
 import os
@@ -35,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 import folder_paths
 from comfy_depot import places
+from comfy_depot.calls import NoKey, options_of
 from comfy_depot.eviction import Stamp
 
 if TYPE_CHECKING:
@@ -45,6 +44,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DROPS_REMEMBERED = 50
+Key = tuple[Hashable, ...]
+"""(content: a sha256 or a `Stamp`; the loader and its other arguments; devices)"""
 
 
 # --- what goes first: pure ----------------------------------------------------------------------------
@@ -54,7 +55,7 @@ DROPS_REMEMBERED = 50
 class Standing:
     """What counts when a model may have to go."""
 
-    key: Hashable
+    key: Key
     size: int
     """Bytes of its weights."""
     seconds_to_load: float
@@ -84,53 +85,6 @@ def plan_drops(models: Iterable[Standing], budget: int) -> list[Standing]:
 def _order(model: Standing) -> tuple[bool, int, float]:
     cost = model.seconds_to_load / max(1, model.size)
     return not model.is_idle, round(math.log2(max(cost, 1e-15))), model.last_used
-
-
-# --- what a call of a loader asks for -----------------------------------------------------------------
-
-
-class NoKey(Exception):
-    """An argument has no value that could be compared, such as weights in memory."""
-
-
-@functools.lru_cache(maxsize=64)
-def _signature(function: Callable[..., Any]) -> inspect.Signature:
-    return inspect.signature(function)
-
-
-def options_of(
-    function: Callable[..., Any], parameter: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[str, Hashable]:
-    """(the file that a call names, all its other arguments); raises NoKey where these cannot be compared."""
-    try:
-        bound = _signature(function).bind(*args, **kwargs)
-    except TypeError:  # the loader itself will say what is wrong with the call
-        raise NoKey from None
-    bound.apply_defaults()
-    values = {name: value for name, value in bound.arguments.items() if name != "self"}
-    file = values.pop(parameter)
-    if not isinstance(file, (str, os.PathLike)):
-        raise NoKey
-    return os.fspath(file), (function.__module__, function.__qualname__, _frozen(values))
-
-
-def _frozen(value: Any) -> Hashable:
-    """A value that is equal for equal arguments, and only for them."""
-    if value is None or isinstance(value, (bool, int, float, str, bytes, enum.Enum)):
-        return type(value).__name__, value
-    if isinstance(value, (list, tuple)):
-        return "list", tuple(_frozen(item) for item in value)
-    if isinstance(value, dict):
-        return "dict", frozenset((_frozen(name), _frozen(item)) for name, item in value.items())
-    if isinstance(value, (set, frozenset)):
-        return "set", frozenset(_frozen(item) for item in value)
-    is_setting = type(value).__module__ == "torch" and type(value).__name__ in ("dtype", "device")
-    # A class or function that is made for each call would make each call another one.
-    is_code = isinstance(value, type) or inspect.isfunction(value)
-    if is_setting or (is_code and "<" not in value.__qualname__):
-        found: Hashable = value
-        return found
-    raise NoKey
 
 
 # --- one model in memory ------------------------------------------------------------------------------
@@ -203,7 +157,7 @@ def _copy_of(shell: Any) -> Any:
 class Resident:
     """One model in memory."""
 
-    key: Hashable
+    key: Key
     loader: str
     is_tuple: bool
     parts: list[Part | None]
@@ -284,7 +238,7 @@ class _Call:
 
     run: Callable[[], Any]
     loader: str
-    key: Hashable
+    key: Key
     path: str
     stamp: Stamp
 
@@ -301,7 +255,7 @@ class Residents:
         self._local_path = local_path
         self._loading = threading.RLock()
         self._lock = threading.RLock()
-        self._models: dict[Hashable, Resident] = {}
+        self._models: dict[Key, Resident] = {}
         self._drops: deque[dict[str, Any]] = deque(maxlen=DROPS_REMEMBERED)
         self._counts = {"loads": 0, "hits": 0, "drops": 0}
 
@@ -336,6 +290,7 @@ class Residents:
         call = _Call(run, function.__qualname__, key, os.path.abspath(path), stamp)
         found = self._give(call)
         if found is None:
+            self._learn_contents()
             with self._loading:
                 found = self._give(call) or self._load(call)
         elif folder is not None:
@@ -402,6 +357,24 @@ class Residents:
         """The path of a model; a running node has it fetched."""
         here = self._local_path(folder, name)
         return here if here is not None else folder_paths.get_full_path(folder, name)
+
+    def _learn_contents(self) -> None:
+        """What was loaded when only the file's stamp was known is known by its sha256 once there is one."""
+        for model in list(self._models.values()):
+            content, *rest = model.key
+            sha256 = self._digests.of(content) if isinstance(content, Stamp) else None
+            if sha256 is not None:
+                with self._lock:
+                    self._rename(model, (sha256, *rest))
+
+    def _rename(self, model: Resident, key: Key) -> None:
+        if self._models.get(model.key) is not model:  # gone since
+            return
+        if key not in self._models:
+            del self._models[model.key]
+            model.key, self._models[key] = key, model
+        elif model.held:
+            self._drop(model, "a model with the same content is in memory")
 
     def _give(self, call: _Call) -> tuple[Any] | None:
         """(what the loader would return,) from memory, or None."""

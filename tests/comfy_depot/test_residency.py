@@ -15,13 +15,14 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from comfy_depot import hooks
+from comfy_depot.calls import NoKey, options_of
 from comfy_depot.depot import Depot
 from comfy_depot.digests import Digests
 from comfy_depot.errors import DiskFull
 from comfy_depot.eviction import Limits, Stamp
 from comfy_depot.host import Host
 from comfy_depot.options import Budget
-from comfy_depot.residency import NoKey, Part, Residents, Standing, options_of, plan_drops
+from comfy_depot.residency import Part, Residents, Standing, plan_drops
 from tests.comfy_depot.world import World
 from tests.fakes.origin import Origin, safetensors
 
@@ -165,6 +166,30 @@ def test_two_files_with_the_same_verified_content_are_one_model(rig: Rig, file: 
     assert rig.load(file)[0].model is rig.load(twin)[0].model
     (resident,) = rig.residents.models()
     assert resident["names"] == ["checkpoints/a.safetensors", "checkpoints/a.safetensors.copy"]
+
+
+@pytest.mark.parametrize("asked_for", ["itself", "its twin"])
+def test_a_model_in_memory_is_found_when_its_content_becomes_known(
+    rig: Rig, file: str, asked_for: str
+) -> None:
+    """Idle time computes a sha256 while the model is loaded already."""
+    first, twin = rig.load(file), shutil.copy(file, file + ".copy")
+    for path in (file, twin):
+        rig.depot.digests.note(Stamp.of(os.stat(path)), "ab" * 32)
+    assert rig.load(file if asked_for == "itself" else twin)[0].model is first[0].model
+    assert rig.load(twin)[0].model is rig.load(file)[0].model is first[0].model
+    assert rig.reads == ["a.safetensors"]
+
+
+def test_of_two_models_that_turn_out_to_be_the_same_one_is_kept(rig: Rig, file: str) -> None:
+    twin = shutil.copy(file, file + ".copy")
+    used, other = rig.load(file), rig.load(twin)
+    for path in (file, twin):
+        rig.depot.digests.note(Stamp.of(os.stat(path)), "ab" * 32)
+    again = [rig.load(path)[0].model for path in (twin, file)]
+    assert again == [used[0].model] * 2 and len(rig.reads) == 2, "what was loaded is not loaded again"
+    assert rig.why_dropped() == ["a model with the same content is in memory"]
+    assert other[0].model.content == b"weights of a", "who has it keeps it"
 
 
 def test_two_files_of_which_nothing_is_known_are_two_models(rig: Rig, file: str) -> None:
