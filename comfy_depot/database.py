@@ -118,16 +118,21 @@ class Database:
 
     # What is computed of a content.
 
-    def note_sha256(self, stamp: Stamp, sha256: str) -> None:
-        """The file with this stamp was read and has this sha256."""
+    def note_sha256(self, stamp: Stamp, sha256: str) -> bool:
+        """The file with this stamp was read and has this sha256; whether that is written down."""
         values = (*numbers_of(stamp), time.time(), sha256.lower())
-        self._write(lambda connection: connection.execute(_NOTE_SHA256, values))
+        return self._write(lambda connection: connection.execute(_NOTE_SHA256, values))
 
     def sha256_of(self, stamp: Stamp) -> str | None:
         """The sha256 of the file with this stamp, or None where nobody has computed it."""
         query = f"SELECT sha256 FROM contents WHERE {_STAMP}"
         row = self._read(lambda connection: connection.execute(query, numbers_of(stamp)).fetchone(), None)
         return None if row is None or row[0] is None else str(row[0])
+
+    def with_any_sha256(self) -> set[Numbers]:
+        """The stamps of all contents whose sha256 is known."""
+        rows = self._rows("SELECT device, inode, size, changed_ns FROM contents WHERE sha256 IS NOT NULL", ())
+        return set(rows)
 
     def note_headers(self, headers: Iterable[tuple[Stamp, Header]]) -> None:
         """These headers were read."""

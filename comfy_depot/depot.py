@@ -29,6 +29,7 @@ from comfy_depot.checked import CheckedManifests
 from comfy_depot.digests import Digests
 from comfy_depot.errors import DepotError, DiskFull, ModelUnavailable
 from comfy_depot.eviction import Limits, Plan
+from comfy_depot.hasher import Hasher
 from comfy_depot.history import History
 from comfy_depot.host import Executing, Host, QueuedPrompt
 from comfy_depot.index import Index
@@ -82,6 +83,7 @@ class Depot:
         self.preload = Preload(self)
         self.streams = Streams(is_on=options.depot_stream == "on" and not args.disable_mmap)
         self.warm = Warm(self)
+        self.hasher = Hasher(self)
         self._transfers: Transfers | None = None
         self._lock = threading.Lock()
 
@@ -107,6 +109,7 @@ class Depot:
         self.idle_eviction.close()
         self.preload.close()
         self.warm.close()
+        self.hasher.close()
         with self._lock:
             if self._transfers is not None:
                 self._transfers.close()
@@ -130,6 +133,7 @@ class Depot:
             self.preload.start()
             self.index.indexer.start()
             self.warm.start()
+            self.hasher.start()
 
     # What the hooks call.
 

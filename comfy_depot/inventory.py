@@ -120,6 +120,7 @@ def stats(depot: Depot) -> dict[str, Any]:
         "preload": depot.preload.stats(),
         "warm": depot.warm.stats(),
         "predict": depot.warm.foresight.stats(time.time()),
+        "hash": depot.hasher.stats(),
     }
 
 

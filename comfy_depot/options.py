@@ -57,6 +57,7 @@ class Options:
     depot_preload: int = 4
     depot_warm: WarmModels = field(default_factory=lambda: WarmModels())
     depot_predict: int = 0
+    depot_hash: str = "idle"
     depot_allow_hosts: tuple[str, ...] = ()
     depot_tokens: tuple[tuple[str, str], ...] = ()
     allow_pickle: bool = False
@@ -246,6 +247,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--depot-predict", type=parse_size, default=Options.depot_predict, metavar="BYTES",
         help="fetch in idle time what a tenant will probably ask for next; so much per day may be fetched in "
              "vain (default: 0, never)")
+    add("--depot-hash", choices=("idle", "off"), default=Options.depot_hash,
+        help="compute the sha256 of model files on local disks while no prompt and no download is there, at "
+             "most 100 MiB per second and not on battery (default: idle)")
     add("--depot-allow-hosts", type=parse_hosts, default=(), metavar="HOST,...",
         help="hosts that may be reached although their address is private or loopback: a mirror of your own")
     add("--depot-tokens", type=parse_tokens, default=(), metavar="HOST=NAME,...",
@@ -295,6 +299,7 @@ def from_args(args: argparse.Namespace, *, base_directory: Path | None = None) -
         depot_preload=getattr(args, "depot_preload", Options.depot_preload),
         depot_warm=getattr(args, "depot_warm", WarmModels()),
         depot_predict=getattr(args, "depot_predict", Options.depot_predict),
+        depot_hash=getattr(args, "depot_hash", Options.depot_hash),
         depot_allow_hosts=tuple(getattr(args, "depot_allow_hosts", ())),
         depot_tokens=tuple(getattr(args, "depot_tokens", ())),
         allow_pickle=bool(getattr(args, "allow_pickle", False)),

@@ -56,6 +56,7 @@ class Busy:
         self._coming = {os.path.realpath(transfer.destination) for transfer in depot.active_transfers()}
         self._named = depot.host.models_in_use()
         self._pinned = depot.pins.all()
+        depot.hasher.stand_aside()  # what is read for its sha256 only is not in use
         self._open = open_files.look()
 
     def reason(self, model: LocalModel) -> str | None:

@@ -102,12 +102,12 @@ def _chosen(prompt: QueuedPrompt) -> list[Chosen]:
 
 
 @contextmanager
-def world(base: Path) -> Iterator[World]:
+def world(base: Path, *, is_new: bool = True) -> Iterator[World]:
     """Folders below `base`; the program's own folders are set again afterwards."""
     made = World(base)
-    made.manifests.mkdir(parents=True)
+    made.manifests.mkdir(parents=True, exist_ok=not is_new)
     for folder in ("checkpoints", "loras"):
-        (base / "models" / folder).mkdir(parents=True)
+        (base / "models" / folder).mkdir(parents=True, exist_ok=not is_new)
     folder_paths.apply_arguments(Namespace(base_directory=str(base)))
     try:
         yield made
