@@ -129,6 +129,18 @@ class Database:
         row = self._read(lambda connection: connection.execute(query, numbers_of(stamp)).fetchone(), None)
         return None if row is None or row[0] is None else str(row[0])
 
+    def noted_at(self, stamp: Stamp) -> float:
+        """When something was last noted of the file with this stamp, its sha256 if it has one (seconds since
+        1970); 0 for an unknown one.
+        """
+        rows = self._rows(f"SELECT noted_at FROM contents WHERE {_STAMP}", numbers_of(stamp))
+        return float(rows[0][0]) if rows else 0.0
+
+    def forget_sha256(self, stamp: Stamp) -> None:
+        """The sha256 that was noted for the file with this stamp is wrong."""
+        change = f"UPDATE contents SET sha256 = NULL WHERE {_STAMP}"
+        self._write(lambda connection: connection.execute(change, numbers_of(stamp)))
+
     def with_any_sha256(self) -> set[Numbers]:
         """The stamps of all contents whose sha256 is known."""
         rows = self._rows("SELECT device, inode, size, changed_ns FROM contents WHERE sha256 IS NOT NULL", ())

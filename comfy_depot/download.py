@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from comfy_depot import hashing, journal, library, schemes, sources, windows
+from comfy_depot import copies, hashing, journal, library, schemes, sources, windows
 from comfy_depot.aria2 import DaemonGone, is_alive
 from comfy_depot.digests import Digests
 from comfy_depot.errors import DepotError, DiskFull, DownloadFailed, SentTooMuch, WrongContent
@@ -94,10 +94,13 @@ class Download:
 
     def _from_any_source(self) -> None:
         """Try the urls, those of fast hosts first; the last error names them all."""
+        if self._from_this_machine():
+            return
         failures: list[DownloadFailed] = []
         for url in self.services.speeds.in_order(self.entry.urls, _host):
             try:
-                return self._from(url)
+                self._from(url)
+                return
             except DiskFull:
                 raise
             except DownloadFailed as error:
@@ -152,9 +155,29 @@ class Download:
                 self.progress.tell(state="resolving", bytes_per_second=0)
                 self.progress.pause(pause)
 
-    def _from_library(self, file: Path, url: str) -> None:
-        """A file of this machine: linked or copied, never through aria2, and verified like any other."""
-        self.progress.tell(state="resolving", source="library")
+    def _from_this_machine(self) -> bool:
+        """Whether a file of another name has this content, and now stands here too."""
+        digests = Digests(self.services.options.depot_dir)
+        for source in copies.find(digests, self.entry, self.place.file):
+            try:
+                how = self._bring_local(source.path, "this machine", known=source.stamp)
+                self.progress.tell(state="verifying", bytes_per_second=0)
+                copies.check(self.place.partial, self.entry, source, how, digests=digests,
+                             stop=self.progress.check)
+                self._publish()
+                log.info("%s is on this machine as %s and comes from there by %s.",
+                         self.entry.key, source.path, how)
+                return True
+            except DiskFull:
+                raise
+            except OSError as error:  # also DownloadFailed: its sources are left
+                log.warning("%s is not taken from %s: %s", self.entry.key, source.path, error)
+                self._discard_partial()
+        return False
+
+    def _bring_local(self, file: Path, source: str, *, known: Stamp | None = None) -> str:
+        """Make the partial hold what a file of this machine holds; how."""
+        self.progress.tell(state="resolving", source=source)
         if file.exists():  # else a partial of another source would be lost for nothing
             self._discard_partial()
 
@@ -162,7 +185,12 @@ class Download:
             self.progress.check()
             self.progress.tell_bytes(done, state="downloading", bytes_total=total)
 
-        how = library.bring(self.entry.key, file, self.place.partial, promise=self._promise_room, tell=tell)
+        return library.bring(self.entry.key, file, self.place.partial, promise=self._promise_room, tell=tell,
+                             known=known)
+
+    def _from_library(self, file: Path, url: str) -> None:
+        """A file of this machine: linked or copied, never through aria2, and verified like any other."""
+        how = self._bring_local(file, "library")
         log.info("%s comes from the library by %s.", self.entry.key, how)
         try:
             self._verify(url)

@@ -23,12 +23,14 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def bring(
-    key: str, source: Path, partial: Path, *, promise: Callable[[int], None], tell: Callable[[int, int], None]
+    key: str, source: Path, partial: Path, *, promise: Callable[[int], None],
+    tell: Callable[[int, int], None], known: Stamp | None = None,
 ) -> str:
     """Make `partial` hold what `source` holds; returns how ("reflink", "hard link", "copy").
 
     `promise(size)` is called before a copy and may raise DiskFull; `tell(done, total)` between chunks of
-    16 MiB and may raise to stop. Raises DownloadFailed when the library's file cannot be read.
+    16 MiB and may raise to stop. With `known` it must be the file with this stamp, which is somebody's own:
+    it is not linked to. Raises DownloadFailed when the library's file cannot be read.
     """
     try:
         fd = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -41,16 +43,18 @@ def bring(
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise DownloadFailed(f"'{key}': {source} is no plain file. Correct the path in the manifest.")
+        if known is not None and Stamp.of(status) != known:
+            raise DownloadFailed(f"'{key}': {source} is another file by now.")
         tell(0, status.st_size)
         if _reflink(fd, partial):
             how = "reflink"
-        elif _hard_link(source, fd, partial):
+        elif known is None and _hard_link(source, fd, partial):
             how = "hard link"
         else:
             how = "copy"
             promise(status.st_size)
             _copy(fd, partial, status.st_size, tell)
-        if how == "copy" and Stamp.of(os.fstat(fd)) != Stamp.of(status):
+        if (how == "copy" or known is not None) and Stamp.of(os.fstat(fd)) != Stamp.of(status):
             raise DownloadFailed(f"'{key}': {source} changed while it was copied. Try again later.")
         tell(status.st_size, status.st_size)
         return how
