@@ -25,14 +25,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from comfy_depot.base_models import Asked
 from comfy_depot.eviction import Stamp
 from comfy_depot.model_headers import Header
 
 log = logging.getLogger(__name__)
 
 FILE_NAME = "index.sqlite3"
-FORM = 1
-"""Another number when the tables change: an index of another form is begun anew."""
+FORM = 2
+"""Another number when the tables change: an index of an unknown form is begun anew."""
 SECONDS_GONE_IS_KEPT = 30 * 86_400
 """A disk that is not there for some days costs nothing that was computed."""
 MOST_AT_ONCE = 400
@@ -51,11 +52,17 @@ CREATE INDEX IF NOT EXISTS files_by_stamp ON files (inode, size, changed_ns, dev
 CREATE TABLE IF NOT EXISTS contents (
     inode INTEGER NOT NULL, size INTEGER NOT NULL, changed_ns INTEGER NOT NULL, device INTEGER NOT NULL,
     noted_at REAL NOT NULL, sha256 TEXT, is_read INTEGER NOT NULL DEFAULT 0, tensors INTEGER, dtypes TEXT,
-    base_model TEXT, base_model_from TEXT, architecture TEXT, metadata TEXT, problem TEXT,
+    base_model TEXT, variant TEXT, base_model_from TEXT, architecture TEXT, metadata TEXT, problem TEXT,
     PRIMARY KEY (inode, size, changed_ns, device)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS contents_by_sha256 ON contents (sha256) WHERE sha256 IS NOT NULL;
 CREATE INDEX IF NOT EXISTS contents_by_base_model ON contents (base_model) WHERE base_model IS NOT NULL;
 CREATE INDEX IF NOT EXISTS contents_by_words ON contents (architecture) WHERE architecture IS NOT NULL;
+PRAGMA user_version = {FORM};
+"""
+# More families are known: headers are read again. Digests stay.
+_FROM_FORM_1 = f"""
+ALTER TABLE contents ADD COLUMN variant TEXT;
+UPDATE contents SET is_read = 0;
 PRAGMA user_version = {FORM};
 """
 _NOTE_SHA256 = """
@@ -192,11 +199,15 @@ class Database:
         """The files whose sha256 begins so (lower case), with the stamps that it belongs to."""
         return self._found("sha256 >= ? AND sha256 < ?", (beginning, beginning + "g"))
 
-    def of_base_model(self, words: str, family: str | None) -> dict[str, Numbers]:
-        """The files of a family; without one, those of which the file's own words hold `words`."""
-        if family is not None:
-            return self._found("base_model = ?", (family,))
-        return self._found(_WITH_WORDS, (words.encode("utf-8", "replace").decode(),))
+    def of_base_model(self, words: str, asked: Asked | None) -> dict[str, Numbers]:
+        """The files of a family, or of some variants; without one those whose own words hold `words`."""
+        if asked is None:
+            return self._found(_WITH_WORDS, (words.encode("utf-8", "replace").decode(),))
+        if asked.variants is None:
+            return self._found("base_model = ?", (asked.family,))
+        variants = sorted(asked.variants)
+        marks = ", ".join("?" * len(variants))
+        return self._found(f"base_model = ? AND variant IN ({marks})", (asked.family, *variants))
 
     def details_of(self, stamps: Iterable[Stamp]) -> dict[Numbers, Details]:
         """What is known of the contents with these stamps."""
@@ -283,11 +294,13 @@ class Database:
         try:
             connection.execute("PRAGMA synchronous = NORMAL")
             (form,) = connection.execute("PRAGMA user_version").fetchone()
-            if form not in (0, FORM):
+            if form not in (0, 1, FORM):
                 raise sqlite3.DatabaseError(f"it has form {form}, and this program knows form {FORM}")
             if form == 0:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.executescript(_CREATE)
+            elif form == 1:
+                _bring_up_to_date(connection)
         except sqlite3.Error:
             connection.close()
             raise
@@ -296,8 +309,8 @@ class Database:
     def _set_aside(self, error: Exception) -> None:
         aside = self.file.with_name(self.file.name + ".broken")
         log.error("The index of local files %s is damaged (%s). It is kept as %s, and a new one is built. "
-                  "Nothing is lost but time: headers are read again, and what downloads and `verify --hash` "
-                  "have computed is known again after: python -m comfy_depot verify --hash",
+                  "Nothing is lost but time: headers are read again, and digests are computed anew in idle "
+                  "time or by: python -m comfy_depot verify --hash",
                   self.file, error, aside.name)
         for ending in ("-wal", "-shm"):
             self.file.with_name(self.file.name + ending).unlink(missing_ok=True)
@@ -309,6 +322,19 @@ class Database:
                       "searches by hash and base model find less. Make room on the disk or correct the "
                       "rights.", self.file, error)
         self._has_failed = True
+
+
+def _bring_up_to_date(connection: sqlite3.Connection) -> None:
+    """From the form before, unless another process has done it meanwhile."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if connection.execute("PRAGMA user_version").fetchone()[0] == 1:
+            for statement in filter(str.strip, _FROM_FORM_1.split(";")):
+                connection.execute(statement)
+        connection.execute("COMMIT")
+    except sqlite3.Error:
+        connection.execute("ROLLBACK")
+        raise
 
 
 def _is_damage(error: Exception) -> bool:

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import folder_paths
-from comfy_depot import inventory, model_headers, places, schemes
+from comfy_depot import inventory, places, schemes
+from comfy_depot.base_models import Asked, Model, asked_for, by_words
 from comfy_depot.database import Details, Numbers, numbers_of
 from comfy_depot.errors import DepotError
 from comfy_depot.eviction import Stamp
@@ -43,7 +44,8 @@ class Wanted:
     sha256: str = ""
     """The first digits; the first ten are what others call AutoV2."""
     base_model: str = ""
-    """A family such as "sdxl", or words that the file itself uses, such as "flux-1-schnell"."""
+    """A family such as "sdxl", perhaps with a variant ("flux schnell"), or words that the file itself uses.
+    """
     folder: str = ""
 
     def __post_init__(self) -> None:
@@ -67,6 +69,8 @@ class Found:
     size: int | None = None
     sha256: str | None = None
     base_model: str | None = None
+    variant: str | None = None
+    """What of the family."""
     base_model_from: str | None = None
     """The field of the file's metadata, "shapes" of its tensors, or the manifest's "group"."""
     architecture: str | None = None
@@ -173,9 +177,9 @@ class _Search:
             found = same if found is None else found & same
         words = wanted.base_model.strip()
         if words:
-            family = model_headers.family_asked_for(words)
-            same = self._keys_of(database.of_base_model(words, family)) | self._cloud(
-                lambda entry: _is_of_group(entry.group, words, family))
+            asked = asked_for(words)
+            same = self._keys_of(database.of_base_model(words, asked)) | self._cloud(
+                lambda entry: _is_of_group(entry.group, words, asked))
             found = same if found is None else found & same
         return sorted(found or ())
 
@@ -216,12 +220,13 @@ def _names(depot: Depot, kind: str, entries: Mapping[str, Entry]) -> Iterable[st
     return names if os.sep == "/" else [name.replace(os.sep, "/") for name in names]
 
 
-def _is_of_group(group: str | None, words: str, family: str | None) -> bool:
+def _is_of_group(group: str | None, words: str, asked: Asked | None) -> bool:
     if group is None:
         return False
-    if family is not None:
-        return model_headers.family_asked_for(group) == family
-    return words.lower() in group.lower()
+    if asked is None:
+        return words.lower() in group.lower()
+    said = by_words(group) or Model()
+    return said.family == asked.family and (asked.variants is None or said.variant in asked.variants)
 
 
 def _found(depot: Depot, disk: _Disk, keys: Sequence[Key], *, with_metadata: bool) -> Iterator[Found]:
@@ -246,12 +251,12 @@ def _local(key: Key, stamp: Stamp, known: Details | None, *, with_metadata: bool
         return Found(*key, "disk", stamp.size)
     header = known.header
     return Found(
-        *key, "disk", stamp.size, known.sha256, header.base_model, header.base_model_from,
+        *key, "disk", stamp.size, known.sha256, header.base_model, header.variant, header.base_model_from,
         header.architecture, header.tensors, header.dtypes, header.problem,
         metadata=json.loads(header.metadata) if with_metadata and header.metadata else None,
     )
 
 
 def _remote(key: Key, tier: str, entry: Entry) -> Found:
-    family = model_headers.family_asked_for(entry.group or "")
-    return Found(*key, tier, entry.size, entry.sha256, family, FROM_GROUP if family else None)
+    family, variant = by_words(entry.group or "") or Model()
+    return Found(*key, tier, entry.size, entry.sha256, family, variant, FROM_GROUP if family else None)

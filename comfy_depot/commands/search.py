@@ -17,7 +17,7 @@ def add_commands(add: AddCommand) -> None:
     command.add_argument("--hash", default="", metavar="DIGITS",
                          help="beginning of the sha256; the first ten digits are AutoV2")
     command.add_argument("--base-model", default="", metavar="NAME",
-                         help="such as sd1, sdxl, flux1, or the words of the file itself")
+                         help='such as sdxl, "flux schnell", "wan 2.2", or the words of the file itself')
     command.add_argument("--folder", default="", metavar="TYPE", help="one folder type only, such as loras")
     command.add_argument("--limit", type=int, default=DEFAULT_RESULTS, metavar="N",
                          help=f"show so many (default: {DEFAULT_RESULTS})")
@@ -38,5 +38,6 @@ def _search(arguments: argparse.Namespace) -> int:
     else:
         print_table(("folder", "name", "tier", "size", "base model", "sha256"), [
             (one.folder, one.name, one.tier, human_size(one.size),
-             one.base_model or "", (one.sha256 or "")[:10]) for one in results.models])
+             " ".join(filter(None, (one.base_model, one.variant))), (one.sha256 or "")[:10])
+            for one in results.models])
     return 0 if results.total else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import subprocess
@@ -12,13 +13,15 @@ from pathlib import Path
 import pytest
 
 from comfy_depot import database
+from comfy_depot.base_models import Asked
 from comfy_depot.database import FILE_NAME, Database, numbers_of
 from comfy_depot.eviction import Stamp
 from comfy_depot.model_headers import Header
 
 ROOT = Path(database.__file__).parents[1]
 SHA256 = "ab" * 32
-HEADER = Header(3, "F16 3", "sdxl", "modelspec.architecture", "stable-diffusion-xl-v1-base", '{"a": "b"}')
+HEADER = Header(3, "F16 3", "sdxl", "inpaint", "modelspec.architecture", "stable-diffusion-xl-v1-base",
+                '{"a": "b"}')
 
 
 @pytest.fixture
@@ -70,7 +73,9 @@ def test_searches_find_by_digest_and_by_family_what_is_there(index: Database) ->
         index.note_headers([(stamp(number), header)])
     assert index.with_sha256("ab").keys() == {"/m/a", "/m/c", "/n/d"}
     assert index.with_sha256(SHA256).keys() == {"/m/a", "/n/d"}
-    assert index.of_base_model("SDXL", "sdxl").keys() == {"/m/a", "/n/d"}
+    assert index.of_base_model("SDXL", Asked("sdxl", None)).keys() == {"/m/a", "/n/d"}
+    assert index.of_base_model("", Asked("sdxl", frozenset({"edit"}))) == {}
+    assert index.of_base_model("", Asked("sdxl", frozenset({"edit", "inpaint"}))).keys() == {"/m/a", "/n/d"}
     assert index.of_base_model("mine-2", None).keys() == {"/m/c"}
     assert index.of_base_model("\udcff%", None) == {}
     index.note_files({"/m/a": None})
@@ -194,3 +199,23 @@ def test_a_kill_in_mid_write_loses_nothing_that_was_written(tmp_path: Path) -> N
                             capture_output=True, timeout=60)
     assert result.returncode == 0, result.stderr
     assert int(result.stdout.split()[1]) >= 12, "killed before it wrote"
+
+
+def test_an_index_of_the_form_before_keeps_its_digests_and_reads_headers_again(index: Database) -> None:
+    index.note_files({"/m/a": stamp()})
+    index.note_headers([(stamp(), HEADER)])
+    index.note_sha256(stamp(), SHA256)
+    with contextlib.closing(sqlite3.connect(index.file)) as old, old:
+        old.execute("ALTER TABLE contents DROP COLUMN variant")
+        old.execute("PRAGMA user_version = 1")
+    others = [Database(index.file.parent) for _ in range(4)]
+    threads = [threading.Thread(target=other.sha256_of, args=(stamp(),)) for other in others]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert index.sha256_of(stamp()) == SHA256 and not list(index.file.parent.glob("*.broken"))
+    assert index.note_files({"/m/a": stamp()}) == ["/m/a"]
+    index.note_headers([(stamp(), HEADER)])
+    assert index.details_of([stamp()])[numbers_of(stamp())].header == HEADER
+    assert index.sha256_of(stamp()) == SHA256

@@ -12,6 +12,7 @@ import pytest
 
 import folder_paths
 from comfy_depot import indexer, inotify, model_headers
+from comfy_depot.base_models import Asked
 from comfy_depot.depot import Depot
 from comfy_depot.eviction import Stamp
 from tests.comfy_depot.test_model_headers import UNET, write
@@ -27,7 +28,8 @@ def families(depot: Depot) -> dict[str, str]:
     """Each file of which a family is known, by the database."""
     database, found = depot.index.database, {}
     for family in ("sd1", "sd2", "sdxl"):
-        found.update({os.path.basename(path): family for path in database.of_base_model("", family)})
+        files = database.of_base_model("", Asked(family, None))
+        found.update({os.path.basename(path): family for path in files})
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from comfy_depot import model_headers
-from comfy_depot.model_headers import Header, family_asked_for, read
+from comfy_depot.model_headers import Header, read
 
 UNET = "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
 
@@ -26,49 +26,38 @@ def write(path: Path, shapes: dict[str, list[int]], metadata: Any = None, *, mis
     return path
 
 
-@pytest.mark.parametrize(("shapes", "metadata", "family", "said_by"), [
-    ({}, {"modelspec.architecture": "stable-diffusion-v1/lora"}, "sd1", "modelspec.architecture"),
-    ({}, {"modelspec.architecture": "stable-diffusion-xl-v1-base", "ss_base_model_version": "sd_v1"}, "sdxl",
-     "modelspec.architecture"),
-    ({}, {"modelspec.architecture": "stable-diffusion-xl-v1-refiner"}, "sdxl-refiner",
-     "modelspec.architecture"),
-    ({}, {"ss_base_model_version": "sdxl_base_v1-0"}, "sdxl", "ss_base_model_version"),
-    ({}, {"ss_base_model_version": "sd_v2"}, "sd2", "ss_base_model_version"),
-    ({}, {"modelspec.architecture": "stable-diffusion-v3.5-large"}, "sd3", "modelspec.architecture"),
-    ({}, {"modelspec.architecture": "Flux.1-dev"}, "flux1", "modelspec.architecture"),
-    ({}, {"modelspec.architecture": "Flux.2-dev"}, "flux.2-dev", "modelspec.architecture"),
-    ({}, {"modelspec.architecture": "Of-My-Own"}, "of-my-own", "modelspec.architecture"),
-    ({}, {"modelspec.architecture": "", "title": "nothing"}, None, None),
-    ({UNET: [4, 768]}, None, "sd1", "shapes"),
-    ({UNET: [4, 1024]}, {"modelspec.architecture": ["no text"]}, "sd2", "shapes"),
-    ({"down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight": [4, 2048]}, None, "sdxl",
-     "shapes"),
-    ({"lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight": [4, 768]},
-     None, "sd1", "shapes"),
-    ({"transformer_blocks.0.attn2.to_k.weight": [4, 2048]}, None, None, None),  # another family's block
-    ({UNET: [4, 1024], "model.diffusion_model.input_blocks.1.1.time_stack.0.norm1.weight": [4, 4]},
-     None, None, None),
-    ({"joint_blocks.0.context_block.attn.qkv.weight": [4, 4]}, None, "sd3", "shapes"),
-    ({"double_blocks.0.img_attn.qkv.weight": [4, 4], "vector_in.in_layer.weight": [4, 4],
-      "txt_in.weight": [4, 4]}, None, "flux1", "shapes"),
-    ({"double_blocks.0.img_attn.qkv.weight": [4, 4], "txt_in.weight": [4, 4]}, None, None, None),
+FLUX = {"double_blocks.0.img_attn.qkv.weight": [4, 4], "vector_in.in_layer.weight": [4, 4],
+        "txt_in.weight": [4, 4], "final_layer.linear.weight": [1, 1]}
+FILL = {**FLUX, "img_in.weight": [3072, 384]}
+
+
+@pytest.mark.parametrize(("shapes", "metadata", "model", "said_by"), [
+    ({}, {"modelspec.architecture": "stable-diffusion-v1/lora"}, ("sd1", None), "modelspec.architecture"),
+    ({}, {"modelspec.architecture": "stable-diffusion-xl-v1-base", "ss_base_model_version": "sd_v1"},
+     ("sdxl", None), "modelspec.architecture"),
+    ({}, {"ss_base_model_version": "sdxl_base_v1-0"}, ("sdxl", None), "ss_base_model_version"),
+    ({}, {"modelspec.architecture": "Flux.2-dev"}, ("flux2", "dev"), "modelspec.architecture"),
+    ({}, {"modelspec.architecture": "Of-My-Own"}, ("of-my-own", None), "modelspec.architecture"),
+    ({}, {"modelspec.architecture": "", "title": "nothing"}, (None, None), None),
+    ({UNET: [4, 768]}, {"modelspec.architecture": "unknown"}, ("sd1", None), "shapes"),
+    ({UNET: [4, 768]}, {"modelspec.architecture": "unknown", "ss_base_model_version": "sd_v2"},
+     ("sd2", None), "ss_base_model_version"),
+    ({UNET: [4, 1024]}, {"modelspec.architecture": ["no text"]}, ("sd2", None), "shapes"),
+    ({"transformer_blocks.0.attn2.to_k.weight": [4, 2048]}, None, (None, None), None),
+    (FLUX, None, ("flux1", None), "shapes"),
+    (FILL, None, ("flux1", "fill"), "shapes"),
+    (FILL, {"ss_base_model_version": "flux1"}, ("flux1", "fill"), "ss_base_model_version"),
+    (FILL, {"ss_base_model_version": "flux1-schnell"}, ("flux1", "schnell"), "ss_base_model_version"),
+    (FILL, {"ss_base_model_version": "sdxl"}, ("sdxl", None), "ss_base_model_version"),
 ])  # fmt: skip
 def test_the_family_is_what_the_file_says_or_what_only_one_family_has(
-    tmp_path: Path, shapes: dict[str, list[int]], metadata: Any, family: str | None, said_by: str | None
+    tmp_path: Path, shapes: dict[str, list[int]], metadata: Any, model: tuple[str | None, str | None],
+    said_by: str | None,
 ) -> None:
     stamp, header = read(str(write(tmp_path / "a", shapes, metadata)))
-    assert (header.base_model, header.base_model_from, header.problem) == (family, said_by, None)
+    assert (header.base_model, header.variant) == model
+    assert (header.base_model_from, header.problem) == (said_by, None)
     assert header.tensors == len(shapes) and stamp.size == (tmp_path / "a").stat().st_size
-
-
-@pytest.mark.parametrize(("words", "family"), [
-    ("SDXL", "sdxl"), ("sdxl 1.0", "sdxl"), ("SD 1.5", "sd1"), ("stable diffusion v1", "sd1"),
-    ("sd2.1", "sd2"), ("SD3.5", "sd3"), ("flux", "flux1"), ("Flux.1", "flux1"),
-    ("flux-1-schnell", None), ("flux2", None),
-    ("sdxl refiner", "sdxl-refiner"), ("sdxl-turbo", None), ("s", None), ("", None),
-])  # fmt: skip
-def test_people_write_a_family_in_many_ways(words: str, family: str | None) -> None:
-    assert family_asked_for(words) == family
 
 
 def test_metadata_is_cut_to_what_a_list_can_hold(tmp_path: Path) -> None:

@@ -75,6 +75,8 @@ def test_base_models_are_found_by_family_and_by_the_words_of_the_file(
         assert found(depot, base_model="SD 1.5") == ["loras/style/Ink Wash.safetensors"]
         assert found(depot, base_model="flux") == ["loras/photo.safetensors"]
         assert found(depot, base_model="Flux-1-Schnell") == ["loras/photo.safetensors"]
+        assert found(depot, base_model="schnell") == ["loras/photo.safetensors"], "the words of the file"
+        assert found(depot, base_model="sdxl inpaint") == []
         assert found(depot, base_model="flux-1-dev") == []
         assert found(depot, base_model="sdxl") == ["checkpoints/dream.safetensors"]
         assert found(depot, base_model="sdxl", name="nothing") == []

@@ -88,3 +88,10 @@ def test_every_rule_of_execution_names_tests_that_exist():
     named = {number: re.findall(r"`(test_\w+)`", tests) for number, tests in rows}
     assert not [number for number, tests in named.items() if not tests]
     assert not [test for tests in named.values() for test in tests if test not in exist]
+
+
+def test_every_family_of_models_is_named_in_the_depot_page():
+    from comfy_depot.base_models import FAMILIES
+
+    page = read("docs/depot.md")
+    assert not [name for name in FAMILIES if f"`{name}`" not in page]
