@@ -138,7 +138,7 @@ class Hasher:
         with contextlib.suppress(_Elsewhere), self._alone():
             while (file := self._next_file()) is not None:
                 if not (self._may_go_on() and self._hash(file)):
-                    self._was_idle = False
+                    self._was_idle = time.monotonic() < self._aside_until  # for a moment only
                     return
 
     @contextlib.contextmanager
