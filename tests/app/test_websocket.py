@@ -243,5 +243,5 @@ async def test_a_queue_that_changes_a_thousand_times_is_told_now_and_then_and_it
         while not lengths or lengths[-1] != 1000:
             message = await socket.receive_json(timeout=5)
             lengths.append(message["data"]["status"]["exec_info"]["queue_remaining"])
-        assert len(lengths) < 100
+        assert len(lengths) < 300
         assert lengths == sorted(lengths)

@@ -145,6 +145,7 @@ def untold(origin: Origin, name: str, size: int, **behaviour: float) -> str:
                       **behaviour)
 
 
+@pytest.mark.slow
 def test_a_download_of_unknown_size_stops_before_the_budget_is_broken(depot_world: World) -> None:
     limit = 6 * MIB
     with Origin(rate_total=48 * MIB) as origin:
@@ -167,6 +168,7 @@ def test_a_download_of_unknown_size_stops_before_the_budget_is_broken(depot_worl
     assert on_disk(depot_world) == "bfits"
 
 
+@pytest.mark.slow
 def test_a_download_of_unknown_size_leaves_the_reserve_on_a_small_disk(small_disk: World) -> None:
     models = small_disk.base / "models"
     with Origin(rate_total=48 * MIB) as origin:
