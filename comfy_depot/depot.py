@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from comfy_depot.services import Priority
     from comfy_depot.transfers import Transfer, Transfers
 
+SECONDS_TO_READ = 10.0
+"""For which the end of reading manifests is waited for."""
 log = logging.getLogger(__name__)
 
 Found = tuple[list[str], dict[str, float]]
@@ -85,6 +87,7 @@ class Depot:
         self.warm = Warm(self)
         self.hasher = Hasher(self)
         self._transfers: Transfers | None = None
+        self._reader: threading.Thread | None = None
         self._lock = threading.Lock()
 
     @property
@@ -110,6 +113,8 @@ class Depot:
         self.preload.close()
         self.warm.close()
         self.hasher.close()
+        if self._reader is not None:
+            self._reader.join(SECONDS_TO_READ)
         with self._lock:
             if self._transfers is not None:
                 self._transfers.close()
@@ -134,6 +139,17 @@ class Depot:
             self.index.indexer.start()
             self.warm.start()
             self.hasher.start()
+
+    def read_manifests_soon(self) -> None:
+        """Have the manifests read, and say how many models they name. A hundred thousand entries take
+        seconds, and a server's first answers need none of them; who needs them waits.
+        """
+        def read() -> None:
+            models, folder = sum(1 for _ in self.catalogue), self.options.model_manifests
+            log.info("The depot knows %d models from the manifests in %s.", models, folder)
+
+        self._reader = threading.Thread(target=read, name="depot-manifests", daemon=True)
+        self._reader.start()
 
     # What the hooks call.
 
@@ -400,8 +416,7 @@ def start(options: Options | None = None, host: Host | None = None) -> Depot | N
     if host is not None:  # the command line fetches lists only when told to
         depot.lists.start()
     depot.look_after_the_disk(is_serving=host is not None)
-    models = sum(1 for _ in depot.catalogue)
-    log.info("The depot knows %d models from the manifests in %s.", models, options.model_manifests)
+    depot.read_manifests_soon()
     return depot
 
 

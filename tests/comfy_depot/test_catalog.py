@@ -132,6 +132,7 @@ def test_a_list_made_during_a_change_is_made_once_more(depot_world: World) -> No
 def test_a_half_written_manifest_keeps_its_entries_and_is_reported(depot_world: World) -> None:
     depot_world.write_manifest({"loras": {"a.safetensors": URL}})
     with depot_world.depot() as depot:
+        assert folder_paths.get_filename_list("loras") == ["a.safetensors"]
         depot_world.write_manifest('{"loras": {"a.safe')
         assert folder_paths.get_filename_list("loras") == ["a.safetensors"]
         assert "not JSON" in str(depot.catalogue.snapshot().problems[0])

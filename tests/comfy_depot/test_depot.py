@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import folder_paths
-from comfy_depot import access
+from comfy_depot import access, catalog
 from comfy_depot.depot import Depot
 from comfy_depot.errors import (
     DownloadFailed,
@@ -308,3 +308,23 @@ def test_a_manifest_that_cannot_be_read_is_named_where_it_may_hide_a_model(depot
     with depot_world.depot() as depot:
         message = depot.explain_missing("loras", "a.safetensors")
     assert "A manifest that cannot be read may name it: models.json:1: not JSON" in message
+
+
+def test_the_start_does_not_wait_for_manifests_and_who_needs_a_name_does(
+    depot_world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    depot_world.write_manifest({"loras": {"a.safetensors": "https://example.com/a.safetensors"}})
+    may_read, original = threading.Event(), catalog.read_manifest
+    monkeypatch.setattr(catalog, "read_manifest", lambda *args, **options: (
+        may_read.wait(10) and original(*args, **options)))
+    caplog.set_level("INFO")
+    with depot_world.depot() as depot:
+        found: list[list[str]] = []
+        asking = threading.Thread(target=lambda: found.append(folder_paths.get_filename_list("loras")))
+        asking.start()
+        assert "knows 1 models" not in caplog.text and not found
+        may_read.set()
+        asking.join(10)
+        assert found == [["a.safetensors"]]
+        wait_until(lambda: "The depot knows 1 models" in caplog.text)
+        assert depot.local_path("loras", "a.safetensors") is None
