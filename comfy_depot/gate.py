@@ -22,6 +22,7 @@ import contextlib
 import fcntl
 import ipaddress
 import json
+import math
 import os
 import select
 import socket
@@ -33,6 +34,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from comfy_depot.lanes import Lane, Lanes
+from comfy_depot.ways import Copying, Way
 
 CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 120.0
@@ -168,6 +170,7 @@ class Meter:
 
     def __init__(self, allowance: int | None = None) -> None:
         self.count = 0
+        self._reserved = 0
         self._allowance = allowance
         self._change = threading.Condition()
 
@@ -177,46 +180,51 @@ class Meter:
             self._allowance = allowance
             self._change.notify_all()
 
-    def receive(self, source: socket.socket, buffer: memoryview) -> int:
-        """Read what is there as far as it may come in; waits until one byte may. 0 at the end."""
-        if self._allowance is None:
-            return source.recv_into(buffer)
+    def reserve(self, wish: int) -> int:
+        """How many bytes may be read now, at most `wish`; waits until it is one, 0 after too long."""
         with self._change:
-            self._change.wait_for(lambda: self._allowance is None or self.count < self._allowance,
-                                  IDLE_SECONDS)
-            most = len(buffer) if self._allowance is None else self._allowance - self.count
-            if most <= 0:
-                return 0
-            count = source.recv_into(buffer[:most])
+            self._change.wait_for(lambda: self._room() > 0, IDLE_SECONDS)
+            granted = max(0, int(min(wish, self._room())))
+            self._reserved += granted
+            return granted
+
+    def came(self, reserved: int, count: int) -> None:
+        """Of so many that were reserved so many were read."""
+        with self._change:
+            self._reserved -= reserved
             self.count += count
-            return count
+            if self._allowance is not None:
+                self._change.notify_all()
+
+    def _room(self) -> float:
+        return math.inf if self._allowance is None else self._allowance - self.count - self._reserved
 
 
 def relay(client: socket.socket, server: socket.socket, meter: Meter, lane: Lane) -> None:
     """Copy bytes both ways until one side ends or nothing moves for IDLE_SECONDS; what comes from the server
     comes as fast as the lane allows.
     """
-    buffer = memoryview(bytearray(RELAY_BYTES))
+    poll = select.poll()
     for sock in (client, server):
         sock.settimeout(IDLE_SECONDS)
-    other = {client.fileno(): (client, server), server.fileno(): (server, client)}
-    poll = select.poll()
-    for fd in other:
-        poll.register(fd, select.POLLIN)
-    while True:
-        ready = poll.poll(IDLE_SECONDS * 1000)
-        if not ready:
-            return
-        for fd, _ in ready:
-            source, sink = other[fd]
-            if source is client:
-                count = source.recv_into(buffer)
-            else:
-                count = meter.receive(source, buffer[: lane.take(RELAY_BYTES)])
-                lane.took(count)
-            if count == 0:
+        poll.register(sock, select.POLLIN)
+    way, asked = Way(server, client, RELAY_BYTES), Copying(client, server, HEAD_BYTES)
+
+    def answer() -> int:
+        reserved = meter.reserve(lane.take(RELAY_BYTES))
+        count = 0
+        try:
+            count = way.move(reserved) if reserved else 0
+        finally:
+            meter.came(reserved, count)
+        lane.took(count)
+        return count
+
+    moves = {client.fileno(): lambda: asked.move(HEAD_BYTES), server.fileno(): answer}
+    with contextlib.closing(way):
+        while ready := poll.poll(IDLE_SECONDS * 1000):
+            if any(moves[fd]() == 0 for fd, _ in ready):
                 return
-            sink.sendall(buffer[:count])
 
 
 def _read_head(client: socket.socket) -> tuple[bytes, bytes]:
