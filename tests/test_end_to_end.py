@@ -4,13 +4,13 @@
 import json
 import os
 import threading
-import time
 
 import aiohttp
 import pytest
 
 from tests.fakes.origin import Origin, safetensors, sha256
 from tests.fakes.server_process import ROOT, ServerProcess, install_live_pack
+from tests.fakes.waiting import wait_until
 
 NAME = "only_in_manifest.safetensors"
 SLOW = "slow.safetensors"
@@ -91,13 +91,6 @@ def loader_prompt(model=NAME):
 def error_of(entry):
     """The execution_error of a history entry."""
     return next(data for event, data in entry["status"]["messages"] if event == "execution_error")
-
-
-def wait_until(condition, *, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 async def test_a_model_that_is_only_in_a_manifest_gives_a_picture(server, origin):

@@ -19,9 +19,9 @@ from comfy.cli_args import args
 from comfy_depot import hooks
 from comfy_depot.host import Host
 from comfy_depot.options import Budget, Options
-from tests.comfy_depot.world import wait_until
 from tests.fakes.origin import Origin, sha256
 from tests.fakes.server_process import ROOT, ServerProcess
+from tests.fakes.waiting import wait_until
 
 DEMO_MODEL = ROOT / "tests/data/demo_shapes.safetensors"
 

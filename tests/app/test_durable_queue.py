@@ -1,6 +1,7 @@
 """The durable queue over HTTP and websockets. A second server on the same folder stands for the restart."""
 
 import asyncio
+import json
 import logging
 import shutil
 import threading
@@ -14,6 +15,7 @@ from comfy.cli_args import args
 from comfy_execution.queueing.journal import Journal, JournalError
 from tests.fakes import tiny_pack
 from tests.fakes.server_process import ROOT, ServerProcess
+from tests.fakes.waiting import wait_until
 
 
 @pytest.fixture
@@ -388,6 +390,16 @@ def test_options_that_cannot_be_followed_are_refused(option, capsys):
     assert "is not a" in capsys.readouterr().err
 
 
+def has_done(attempt, node_id):
+    """Whether an attempt's file says that a node has finished."""
+    entries = [json.loads(line)[1] for line in attempt.read_bytes().split(b"\n") if line.endswith(b"}]")]
+    return {"done": node_id} in entries
+
+
+def running_in(server):
+    return [item[1] for item in server.get_json("/queue")["queue_running"]]
+
+
 @pytest.mark.slow
 def test_a_killed_server_goes_on_where_it_was(tmp_path):
     """The whole program: SIGKILL in the middle of a node, and later SIGTERM."""
@@ -399,19 +411,16 @@ def test_a_killed_server_goes_on_where_it_was(tmp_path):
         for number, prompt_id in enumerate(("running", "next")):
             body = {"prompt": prompt, "prompt_id": prompt_id, "number": number}
             assert server.request("POST", "/prompt", body)[0] == 200
-        while b'{"done": "1"}' not in (tmp_path / "user/__queue/queue.db.attempt").read_bytes():
-            pass
+        wait_until(lambda: has_done(tmp_path / "user/__queue/queue.db.attempt", "1"))
         server.kill()
         server.start()
         shown = server.get_json("/queue")
         assert [item[1] for item in shown["queue_running"] + shown["queue_pending"]] == ["running", "next"]
-        while [item[1] for item in server.get_json("/queue")["queue_running"]] != ["running"]:
-            pass
+        wait_until(lambda: running_in(server) == ["running"])
         server.request("POST", "/interrupt", {"prompt_id": "running"})
         entry = server.wait_for_history("running")
         assert entry["outputs"]["1"]["files"] == ["tiny_00001_.txt"]
-        while [item[1] for item in server.get_json("/queue")["queue_running"]] != ["next"]:
-            pass
+        wait_until(lambda: running_in(server) == ["next"])
         assert server.stop() == 0
     journal = Journal(tmp_path / "user/__queue/queue.db")
     query = "SELECT prompt_id, ended, deaths FROM prompts ORDER BY sequence"

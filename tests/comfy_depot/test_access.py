@@ -14,7 +14,7 @@ import pytest
 
 from comfy_depot import access
 from comfy_depot.access import FILE_NAME, Access, AccessLog, count, read
-from tests.comfy_depot.world import wait_until
+from tests.fakes.waiting import wait_until
 
 
 def an_access(name: str = "a.safetensors", when: float = 1.5) -> Access:

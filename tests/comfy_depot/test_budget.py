@@ -16,9 +16,10 @@ from comfy_depot.depot import Depot
 from comfy_depot.errors import DiskFull, WrongContent
 from comfy_depot.eviction import Limits, LocalModel, Stamp, plan_room
 from comfy_depot.host import Host
-from tests.comfy_depot.world import World, wait_until
+from tests.comfy_depot.world import World
 from tests.fakes.disk import bytes_on_disk, small_file_system
 from tests.fakes.origin import Origin, safetensors
+from tests.fakes.waiting import wait_until
 
 KIB, MIB = 1 << 10, 1 << 20
 

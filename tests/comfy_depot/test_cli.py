@@ -22,8 +22,9 @@ from comfy_depot.access import COLUMNS
 from comfy_depot.commands import printing
 from comfy_depot.digests import Digests
 from comfy_depot.eviction import Stamp
-from tests.comfy_depot.world import World, wait_until
+from tests.comfy_depot.world import World
 from tests.fakes.origin import Origin, safetensors, sha256
+from tests.fakes.waiting import wait_until
 
 ROOT = Path(cli.__file__).parents[1]
 LOCAL = ("--depot-allow-hosts", "127.0.0.1", "--depot-reserve", "0")

@@ -21,8 +21,9 @@ from comfy_depot.errors import (
     TransferCancelled,
     WrongContent,
 )
-from tests.comfy_depot.world import World, wait_until
+from tests.comfy_depot.world import World
 from tests.fakes.origin import Origin, safetensors, sha256
+from tests.fakes.waiting import wait_until
 
 SIZE = 300_000
 

@@ -23,9 +23,10 @@ from comfy_depot.file_digest import PORTION_BYTES
 from comfy_depot.hasher import Hasher
 from comfy_depot.locks import file_lock
 from comfy_depot.search import Wanted, search
-from tests.comfy_depot.world import World, queued, wait_until
+from tests.comfy_depot.world import World, queued
 from tests.fakes.fetching import ROOT
 from tests.fakes.origin import Origin, safetensors, sha256
+from tests.fakes.waiting import wait_until
 
 LONG_AGO = 1_700_000_000
 

@@ -16,7 +16,8 @@ from comfy_depot.base_models import Asked
 from comfy_depot.depot import Depot
 from comfy_depot.eviction import Stamp
 from tests.comfy_depot.test_model_headers import UNET, write
-from tests.comfy_depot.world import World, wait_until
+from tests.comfy_depot.world import World
+from tests.fakes.waiting import wait_until
 
 
 @pytest.fixture

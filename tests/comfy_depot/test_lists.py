@@ -13,8 +13,9 @@ import pytest
 import folder_paths
 from comfy_depot import cli, lists, sources
 from comfy_depot.lists import read_versions
-from tests.comfy_depot.world import World, wait_until
+from tests.comfy_depot.world import World
 from tests.fakes.origin import Origin
+from tests.fakes.waiting import wait_until
 
 URL = "https://host.example/"
 SHA = "ab" * 32

@@ -17,8 +17,9 @@ from comfy_depot.host import Chosen
 from comfy_depot.manifest import Entry
 from comfy_depot.preload import folders_of
 from comfy_depot.services import Priority
-from tests.comfy_depot.world import World, queued, wait_until
+from tests.comfy_depot.world import World, queued
 from tests.fakes.origin import Origin, safetensors
+from tests.fakes.waiting import wait_until
 
 MIB = 1 << 20
 

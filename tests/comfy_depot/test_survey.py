@@ -16,8 +16,9 @@ from comfy_depot.access import Access
 from comfy_depot.depot import Depot
 from comfy_depot.eviction import Limits, LocalModel
 from comfy_depot.layout import Layout
-from tests.comfy_depot.world import World, wait_until
+from tests.comfy_depot.world import World
 from tests.fakes.origin import Origin, safetensors
+from tests.fakes.waiting import wait_until
 
 URL = "https://host.example/a"
 NAME = "a.safetensors"

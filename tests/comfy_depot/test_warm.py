@@ -15,8 +15,9 @@ from comfy_depot import access, cli
 from comfy_depot.access import Access
 from comfy_depot.options import WarmModels
 from comfy_depot.services import Priority
-from tests.comfy_depot.world import World, queued, wait_until
+from tests.comfy_depot.world import World, queued
 from tests.fakes.origin import Origin, safetensors
+from tests.fakes.waiting import wait_until
 
 SIZE = 100_000
 

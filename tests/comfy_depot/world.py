@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -116,9 +115,3 @@ def world(base: Path, *, is_new: bool = True) -> Iterator[World]:
         folder_paths.apply_arguments(program_arguments)
 
 
-def wait_until(is_true: Any, *, seconds: float = 5.0) -> None:
-    """Return as soon as a condition holds; fail after some seconds."""
-    end = time.monotonic() + seconds
-    while not is_true():
-        assert time.monotonic() < end, "the condition did not come true"
-        time.sleep(0.01)

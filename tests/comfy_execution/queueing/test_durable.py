@@ -13,6 +13,7 @@ from comfy_execution.queueing.durable import DurableQueue
 from comfy_execution.queueing.journal import Journal
 from comfy_execution.utils import CurrentNodeContext
 from tests.comfy_execution.rig import Host, Rig, execution, make, node
+from tests.fakes.waiting import wait_until
 
 GRAPH = {"1": {"class_type": "Show", "inputs": {"value": 1}}}
 SECRET = "very-secret-token"
@@ -300,8 +301,7 @@ def test_pausing_and_cancelling_work_on_a_full_disk_and_are_written_later(born, 
     assert house.queue.paused and ids(house.queue.queue) == ["a", "c"]
     assert "written down as soon as there is room" in caplog.text
     del journal.run
-    while journal._owed:
-        pass
+    wait_until(lambda: not journal._owed)
     house = born()
     assert house.queue.paused and ids(house.queue.queue) == ["a", "c"]
 

@@ -4,7 +4,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from comfy_execution.queueing import journal as journal_module
 from comfy_execution.queueing.journal import Journal, JournalError, JournalFullError, JournalInUseError
 from comfy_execution.queueing.recent import Accepted, insert_many
+from tests.fakes.waiting import wait_until
 
 
 @pytest.fixture
@@ -23,13 +23,6 @@ def journal(tmp_path):
 
 def row(sequence, item="[]"):
     return Accepted(sequence, f"p{sequence}", item, 0.0, "", 0, 0.0, "[]")
-
-
-def wait_for(condition):
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 def sequences(journal):
@@ -76,7 +69,7 @@ def test_one_bad_row_does_not_take_others_with_it(journal):
     for sequence in (1, 2, 3):
         journal.submit(row(sequence), lambda error, sequence=sequence: told.update({sequence: error}))
     journal.flush()
-    wait_for(lambda: len(told) == 3)
+    wait_until(lambda: len(told) == 3)
     assert told[1] is None and told[3] is None
     assert isinstance(told[2], JournalError) and "cannot be used" in str(told[2])
     assert sequences(journal) == [1, 2, 3]
@@ -89,7 +82,7 @@ def test_a_full_disk_is_told_and_nothing_is_lost(journal):
     journal.run(lambda db: db.execute(f"PRAGMA max_page_count={pages}"))
     told = []
     journal.submit(row(2, item="x" * 50_000), told.append)
-    wait_for(lambda: told)
+    wait_until(lambda: told)
     assert isinstance(told[0], JournalFullError) and "Free some space" in str(told[0])
     with pytest.raises(JournalFullError):
         journal.run(lambda db: insert_many(db, [row(3, "x" * 50_000)]))
@@ -104,7 +97,7 @@ def test_some_room_is_kept_for_the_ends_of_prompts(journal, monkeypatch):
     monkeypatch.setattr(journal_module, "SECONDS_BETWEEN_LOOKS", 0)
     told = []
     journal.submit(row(1), told.append)
-    wait_for(lambda: told)
+    wait_until(lambda: told)
     assert isinstance(told[0], JournalFullError)
     journal.run(lambda db: db.execute("INSERT INTO settings VALUES ('paused', '1')"))
 
