@@ -27,7 +27,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from comfy_depot.errors import DepotError
 PIECE_BYTES = 1 << 20  # the smallest that aria2 allows
 START_SECONDS = 10.0
 HANG_SECONDS = 8.0
+RPC_CONNECTIONS = 8  # that are kept; more at once are opened and closed
 STATUS_KEYS = [
     "status",
     "completedLength",
@@ -128,12 +129,14 @@ class Daemon:
             self._permits[gid] = permit
         return gid
 
-    def status(self, gid: str) -> dict[str, str]:
-        """aria2's answer to tellStatus, with STATUS_KEYS; DaemonGone when it died with its aria2c."""
-        if gid not in self._permits:
+    def status(self, *gids: str) -> list[dict[str, str]]:
+        """aria2's answers to tellStatus, with STATUS_KEYS; DaemonGone when one died with its aria2c."""
+        if any(gid not in self._permits for gid in gids):
             raise DaemonGone("aria2c has died and was started again.")
-        answer: dict[str, str] = self._call("tell_status", gid, STATUS_KEYS)
-        return answer
+        found = self._statuses(gids)
+        if any(status is None for status in found):
+            raise DaemonGone("aria2c has forgotten a download.")
+        return [status for status in found if status is not None]
 
     def allow(self, gid: str, allowance: int) -> int:
         """Let so many bytes come in for a download; returns how many have come, heads of answers included."""
@@ -160,21 +163,33 @@ class Daemon:
         with self._lock:
             self._tell({})
 
-    def remove(self, gid: str) -> None:
-        """Stop a download, forget it and withdraw its pass; one that is gone already is fine."""
-        import aria2p
-
-        with contextlib.suppress(aria2p.ClientException, DaemonGone):
-            if self.status(gid)["status"] in ("active", "waiting", "paused"):
-                self._call("force_remove", gid)
+    def remove(self, *gids: str) -> None:
+        """Stop downloads, forget them and withdraw their passes; one that is gone already is fine."""
+        with contextlib.suppress(DaemonGone):
+            running = self._running(gids)
+            self._call_all("aria2.forceRemove", running)
+            for gid in running:
                 self._shut(gid)  # wakes an aria2c that waits for bytes
-                deadline = time.monotonic() + 2
-                while self._call("tell_status", gid, ["status"])["status"] == "active":
-                    if time.monotonic() > deadline:
-                        break
-                    time.sleep(0.01)
-            self._call("remove_download_result", gid)
-        self._shut(gid)
+            deadline = time.monotonic() + 2
+            while (running := self._running(running)) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            self._call_all("aria2.removeDownloadResult", gids)
+        for gid in gids:
+            self._shut(gid)
+
+    def _running(self, gids: Sequence[str]) -> list[str]:
+        """Those that have not ended."""
+        found, going_on = zip(gids, self._statuses(gids), strict=True), ("active", "waiting", "paused")
+        return [gid for gid, status in found if status and status["status"] in going_on]
+
+    def _statuses(self, gids: Sequence[str]) -> list[dict[str, str] | None]:
+        """What aria2 says of each; None of one that it does not know."""
+        return self._call_all("aria2.tellStatus", gids, STATUS_KEYS)
+
+    def _call_all(self, method: str, gids: Sequence[str], *args: Any) -> list[Any]:
+        """One request with a call for each download: the answers, None where it was refused."""
+        answers = self._call("multicall2", [(method, [gid, *args]) for gid in gids]) if gids else []
+        return [answer[0] if isinstance(answer, list) else None for answer in answers]
 
     def _shut(self, gid: str) -> None:
         """Withdraw the pass of a download."""
@@ -288,17 +303,17 @@ class Daemon:
         return answer
 
     def _call(self, method: str, *args: Any) -> Any:
-        import requests
+        import urllib3
 
         client, process = self._client, self._process
         if client is None:
             raise DaemonGone("aria2c is not running.")
         try:
             return getattr(client, method)(*args)
-        except requests.Timeout as error:
+        except urllib3.exceptions.ReadTimeoutError as error:  # one that is refused is dead, not hanging
             self._kill(process, "aria2c")
             raise DaemonGone("aria2c did not answer and was killed.") from error
-        except (requests.RequestException, ValueError) as error:
+        except (urllib3.exceptions.HTTPError, ValueError) as error:
             raise DaemonGone("aria2c does not answer.") from error
 
 
@@ -372,16 +387,17 @@ def running(daemon: Daemon) -> Iterator[Daemon]:
 
 
 def _client(port: int, secret: str) -> Any:
-    """aria2p's client, over one kept connection that never takes a proxy from the environment."""
+    """aria2p's client, over kept connections that never take a proxy from the environment."""
     import aria2p
-    import requests
+    import urllib3
 
     class Loopback(aria2p.Client):
+        kept = urllib3.HTTPConnectionPool("127.0.0.1", port, maxsize=RPC_CONNECTIONS, retries=False)
+
         def post(self, payload: str) -> dict[str, Any]:
-            with requests.Session() as session:
-                session.trust_env = False
-                answer: dict[str, Any] = session.post(self.server, data=payload, timeout=self.timeout).json()
-                return answer
+            answer = self.kept.request("POST", "/jsonrpc", body=payload, timeout=self.timeout)
+            found: dict[str, Any] = json.loads(answer.data)
+            return found
 
     return Loopback(host="http://127.0.0.1", port=port, secret=secret, timeout=HANG_SECONDS)
 

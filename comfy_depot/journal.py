@@ -3,7 +3,7 @@
 A partial is a file with holes, of its final size from the start. After a crash its content is known from
 two things:
 
-- the journal: five times a second, the pieces (1 MiB) that aria2 calls complete;
+- the journal: five times a second, or more often, the pieces (1 MiB) that aria2 calls complete;
 - the holes: what was never written is a hole of the file and reads as zeros. A piece is written from its
   start on, so it is written at least up to its last byte that is not zero. File systems tell holes in
   pages, and a page may be half written: hence the look at the bytes.
@@ -63,51 +63,62 @@ class Pieces:
     def __init__(self, size: int, hexadecimal: str = "") -> None:
         self.size = size
         self.count = -(-size // PIECE_BYTES)
+        self._width = -(-self.count // 8) * 8
         given = bytes.fromhex(hexadecimal)
-        length = -(-self.count // 8)
-        self.bits = bytearray(given if len(given) == length else bytes(length))
+        self.number = int.from_bytes(given, "big") & self._all if 8 * len(given) == self._width else 0
+        """All bits as one number."""
 
     def __contains__(self, index: int) -> bool:
-        return bool(self.bits[index >> 3] & (0x80 >> (index & 7)))
+        return bool(self.number & self._bit(index))
 
     def has(self, start: int, end: int) -> bool:
         """Whether all pieces that hold the bytes [start, end) are complete."""
         if start >= end:
             return True
         first, last = start // PIECE_BYTES, (end - 1) // PIECE_BYTES
-        wanted = ((1 << (last - first + 1)) - 1) << (8 * len(self.bits) - 1 - last)
+        wanted = ((1 << (last - first + 1)) - 1) << (self._width - 1 - last)
         return self.number & wanted == wanted
 
     def add(self, index: int) -> None:
         """Mark a piece as complete."""
-        self.bits[index >> 3] |= 0x80 >> (index & 7)
+        self.number |= self._bit(index)
+
+    def others(self) -> Pieces:
+        """The pieces that are not complete here, as if they were."""
+        found = Pieces(self.size)
+        found.number = self.number ^ self._all
+        return found
 
     def length(self, index: int) -> int:
         """Bytes of a piece; the last one may be shorter."""
         return min(PIECE_BYTES, self.size - index * PIECE_BYTES)
 
+    def __bytes__(self) -> bytes:
+        return self.number.to_bytes(self._width // 8, "big")
+
     @property
     def hex(self) -> str:
         """The bits as aria2 and the record write them."""
-        return self.bits.hex()
-
-    @property
-    def number(self) -> int:
-        """All bits as one number."""
-        return int.from_bytes(self.bits, "big")
+        return bytes(self).hex()
 
     @property
     def bytes_in_order(self) -> int:
         """Bytes of the complete pieces before the first that is missing."""
-        index = next((n * 8 for n, byte in enumerate(self.bits) if byte != 0xFF), self.count)
-        while index < self.count and index in self:
-            index += 1
-        return min(index * PIECE_BYTES, self.size)
+        missing = self.number ^ self._all
+        return (self._width - missing.bit_length()) * PIECE_BYTES if missing else self.size
 
     @property
     def bytes_done(self) -> int:
         """Bytes of the complete pieces."""
-        return sum(self.length(i) for i in range(self.count) if i in self)
+        too_many = self.count * PIECE_BYTES - self.size if self.number & self._bit(self.count - 1) else 0
+        return self.number.bit_count() * PIECE_BYTES - too_many
+
+    @property
+    def _all(self) -> int:
+        return ((1 << self.count) - 1) << (self._width - self.count)
+
+    def _bit(self, index: int) -> int:
+        return 1 << (self._width - 1 - index)
 
 
 @dataclass(frozen=True)
@@ -221,8 +232,8 @@ def written_up_to(fd: int, start: int, end: int, grain: int) -> int:
 def control_file(pieces: Pieces, blocks: dict[int, int]) -> bytes:
     """aria2's control file (format version 1, big endian) that says exactly this."""
     parts = [
-        struct.pack(">HIIIQQI", 1, 0, 0, PIECE_BYTES, pieces.size, 0, len(pieces.bits)),
-        bytes(pieces.bits),
+        struct.pack(">HIIIQQI", 1, 0, 0, PIECE_BYTES, pieces.size, 0, len(bytes(pieces))),
+        bytes(pieces),
     ]
     parts.append(struct.pack(">I", len(blocks)))
     for index, count in sorted(blocks.items()):

@@ -89,9 +89,7 @@ class Pull:
                     self._keep_to_priority()
                     self.progress.pause(self.watch.seconds_to_next_look)
         finally:
-            for window in self.windows:
-                if window.gid:
-                    self.services.daemon.remove(window.gid)
+            self.services.daemon.remove(*(window.gid for window in self.windows if window.gid))
             self.watch.end()
             windows.remove(self.place)
 
@@ -113,9 +111,10 @@ class Pull:
     def _look(self) -> bool:
         """Ask aria2 how far it is; returns whether everything has come."""
         self._refuse_more_than_said()
-        for window in self.windows:
-            if window.is_running:
-                window.status = self.services.daemon.status(window.gid)
+        running = [window for window in self.windows if window.is_running]
+        answers = self.services.daemon.status(*(window.gid for window in running))
+        for window, answer in zip(running, answers, strict=True):
+            window.status = answer
         status = self.windows[0].status
         if self.is_journalled:
             status = windows.status_of_all(self.windows, self.kept.pieces)
@@ -164,7 +163,8 @@ class Pull:
         """Begin further windows when connections of the ones before are about to have nothing to do."""
         for new in [window for window in self.windows if not window.gid]:
             running = [window for window in self.windows if window.is_running]
-            if not windows.is_time_for_next(running, self.connections, self.watch.bytes_per_second):
+            if not windows.is_time_for_next(running, self.connections, self.watch.bytes_per_second,
+                                            self.remote.seconds_to_answer):
                 return
             if self.services.limits.take(self.remote.host, self.connections) > 0:
                 return

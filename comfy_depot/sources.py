@@ -53,6 +53,7 @@ class Remote:
     ranges: bool
     host: str
     port: int
+    seconds_to_answer: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes = b""
+    seconds: float = 0.0
+    """From the connection's begin to the head of the answer."""
 
 
 def resolve(
@@ -247,7 +250,7 @@ def ask(
             "a user name or token belongs into 'headers', as the name of an environment variable."
         )
     target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._") + (f"?{parts.query}" if parts.query else "")
-    connection = http.client.HTTPConnection(host, port, timeout=seconds)
+    connection, begun = http.client.HTTPConnection(host, port, timeout=seconds), time.monotonic()
     try:
         sock = gate.connect(host, port, allow_hosts, min(seconds, gate.CONNECT_SECONDS))
         connection.sock = sock
@@ -260,10 +263,11 @@ def ask(
             sent["Range"] = "bytes=0-0"
         connection.request(method, target, headers=sent)
         response = connection.getresponse()
+        answered = time.monotonic()
         # A value may go over several lines; what is sent on in a header must not.
         headers = {name.lower(): " ".join(value.split()) for name, value in response.getheaders()}
         body = b"" if most_bytes is None else _body(response, most_bytes + 1, time.monotonic() + LIST_SECONDS)
-        return Answer(response.status, headers, body)
+        return Answer(response.status, headers, body, answered - begun)
     except gate.AddressRefused as error:
         raise SourceRefused(
             f"'{entry.key}': {error}. "
@@ -308,7 +312,7 @@ def _remote(entry: Entry, url: str, headers: Mapping[str, str], answer: Answer, 
         )
     _, host, port = origin_of(url)
     sent = tuple(f"{name}: {value}" for name, value in headers.items())
-    return Remote(url, sent, validator, answer.status != 200, host, port)
+    return Remote(url, sent, validator, answer.status != 200, host, port, answer.seconds)
 
 
 def _refusal(entry: Entry, url: str, answer: Answer, missing: list[str]) -> DownloadFailed:

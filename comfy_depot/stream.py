@@ -262,7 +262,8 @@ class Streams:
             return
         with contextlib.suppress(OSError):  # it is gone again
             found = os.stat(place.file)
-            if found.st_ino == stream.inode and (loaded := stream.finish(_all(found.st_size))) is not None:
+            loaded = stream.finish(Pieces(found.st_size).others()) if found.st_ino == stream.inode else None
+            if loaded is not None:
                 self._keep(place.file, stream, Stamp.of(found), loaded)
         self.drop(place.file)
 
@@ -286,11 +287,3 @@ class Streams:
 def _wants_copies(load_torch_file: Callable[..., Any]) -> bool:
     """Whether a node pack has switched mapping off in the loader's module."""
     return bool(getattr(sys.modules.get(load_torch_file.__module__), "DISABLE_MMAP", False))
-
-
-def _all(size: int) -> Pieces:
-    """Every piece of a file."""
-    pieces = Pieces(size)
-    for index in range(pieces.count):
-        pieces.add(index)
-    return pieces

@@ -14,6 +14,8 @@ from comfy_depot.journal import Pieces, Record
 from comfy_depot.layout import Place
 
 POLL_SECONDS = 0.2
+LEAST_SECONDS = 0.03  # between two looks, each of which costs a request to aria2c
+BYTES_PER_LOOK = 16 << 20  # what may come between two looks: digest and tensors follow by so much
 SILENCE_SECONDS = 5.0
 
 
@@ -24,6 +26,7 @@ class Watch:
         self.place, self.record, self.journalled = place, record, journalled
         self.bytes_done = self._bytes_before = Pieces(record.validator.size or 0, record.pieces).bytes_done
         self.left: float | None = None  # seconds, as far as the rate tells
+        self._rate = 1
         self._begun_at = self._moved_at = self._synced_at = time.monotonic()
         self._silent_until = self._begun_at + SILENCE_SECONDS
         self._synced = record.synced
@@ -65,10 +68,10 @@ class Watch:
 
     @property
     def seconds_to_next_look(self) -> float:
-        """POLL_SECONDS, or less when the end is near or nothing has arrived yet."""
+        """POLL_SECONDS, or less when much comes, when the end is near or when nothing has arrived yet."""
         if self.left is None:
-            return POLL_SECONDS / 10
-        return min(POLL_SECONDS, max(POLL_SECONDS / 10, self.left))
+            return LEAST_SECONDS
+        return min(POLL_SECONDS, max(LEAST_SECONDS, min(self.left, BYTES_PER_LOOK / self._rate)))
 
     def see(self, status: dict[str, str]) -> bool:
         """Take in an answer; returns whether bytes have arrived since the one before."""
@@ -76,7 +79,7 @@ class Watch:
         moved = done != self.bytes_done
         self.bytes_done = done
         rate, total = int(status.get("downloadSpeed", 0)), int(status.get("totalLength", 0))
-        self.left = (total - done) / rate if rate and total else None
+        self.left, self._rate = (total - done) / rate if rate and total else None, max(1, rate)
         if moved:
             self._moved_at = time.monotonic()
         if self.journalled and bitfield and bitfield != self.record.pieces:

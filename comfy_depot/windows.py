@@ -26,7 +26,8 @@ FULL_PIECES = 64  # of the others, at least
 MOST_WINDOWS = 24
 SHARE = 1 / 16  # of what is missing, and no more than half of what is left
 LARGE_SHARE = 1 / 2  # where requests are counted, since each window costs one per connection
-SECONDS_AHEAD = 0.4  # twice the time between two looks
+MOST_SECONDS_AHEAD = 0.4
+LEAST_SECONDS_AHEAD = 0.1
 
 
 @dataclass(eq=False)
@@ -73,12 +74,8 @@ class Window:
 
     def write_control(self) -> None:
         """Tell aria2 that everything but this window is there."""
-        others = Pieces(self.wanted.size)
-        for index in range(others.count):
-            if index not in self.wanted:
-                others.add(index)
         control = self.file.with_name(self.file.name + ".aria2")
-        control.write_bytes(control_file(others, self.blocks))
+        control.write_bytes(control_file(self.wanted.others(), self.blocks))
 
 
 def plan_windows(
@@ -134,18 +131,25 @@ def remove(place: Place) -> None:
 
 def status_of_all(windows: list[Window], kept: Pieces) -> dict[str, str]:
     """What aria2 would say if all windows were one download."""
-    bits = kept.number
+    pieces = Pieces(kept.size)
+    pieces.number = kept.number
     for window in windows:
-        bits |= window.pieces_done
+        pieces.number |= window.pieces_done
     return {
         "completedLength": str(kept.bytes_done + sum(window.bytes_done for window in windows)),
         "totalLength": str(kept.bytes_done + sum(window.bytes_wanted for window in windows)),
         "downloadSpeed": str(sum(int(w.status.get("downloadSpeed", 0)) for w in windows if w.is_running)),
-        "bitfield": bits.to_bytes(len(kept.bits), "big").hex(),
+        "bitfield": pieces.hex,
     }
 
 
-def is_time_for_next(running: list[Window], connections: int, bytes_per_second: float) -> bool:
-    """Whether so little is left of the running windows that connections will soon have nothing to do."""
+def is_time_for_next(
+    running: list[Window], connections: int, bytes_per_second: float, seconds_to_answer: float
+) -> bool:
+    """Whether so little is left of the running windows that connections will soon have nothing to do.
+
+    The connections of the next window need as long as the source takes to answer.
+    """
     left = sum(window.bytes_wanted - window.bytes_done for window in running)
-    return left <= max(connections * PIECE_BYTES, int(bytes_per_second * SECONDS_AHEAD))
+    ahead = min(MOST_SECONDS_AHEAD, LEAST_SECONDS_AHEAD + 2 * seconds_to_answer)
+    return left <= max(connections * PIECE_BYTES, int(bytes_per_second * ahead))

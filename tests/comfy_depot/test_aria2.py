@@ -196,7 +196,7 @@ def test_a_download_through_the_gate_reaches_its_own_source_only(tmp_path: Path)
 
         def outcome(port: int) -> str:
             gid = daemon.add(url, {"dir": str(tmp_path), "out": "a"}, ("127.0.0.1", port))
-            while (status := daemon.status(gid)["status"]) == "active":
+            while (status := daemon.status(gid)[0]["status"]) == "active":
                 time.sleep(0.01)
             daemon.remove(gid)
             return status
@@ -205,6 +205,35 @@ def test_a_download_through_the_gate_reaches_its_own_source_only(tmp_path: Path)
         assert (tmp_path / "a").read_bytes() == weights(MIB)
         asked = len(origin.log)
         assert outcome(1) == "error" and len(origin.log) == asked
+
+
+def test_several_downloads_are_asked_for_and_removed_at_once_over_a_connection_that_is_kept(
+    tmp_path: Path,
+) -> None:
+    with Origin() as origin, running(Daemon(tmp_path / "s", allow_hosts=("127.0.0.1",))) as daemon:
+        urls = [origin.put("/quick", weights(1000)), origin.put("/slow", weights(1000), delay=30)]
+        gids = [daemon.add(url, {"dir": str(tmp_path), "out": url[-4:]}, ("127.0.0.1", origin.port))
+                for url in urls]
+        until(lambda: daemon.status(gids[0])[0]["status"] == "complete")
+        assert [found["status"] for found in daemon.status(*gids)] == ["complete", "active"]
+        assert [found["completedLength"] for found in daemon.status(gids[1], gids[0])] == ["0", "1000"]
+        assert daemon.status() == []
+        opened = daemon._client.kept.num_connections
+        begun = time.monotonic()
+        daemon.remove(*gids, "0000000000000000")
+        assert time.monotonic() - begun < 2 and not daemon._permits
+        assert daemon._statuses(gids) == [None, None]
+        assert daemon._client.kept.num_connections == opened
+
+
+def test_a_download_that_aria2_has_forgotten_is_gone(tmp_path: Path) -> None:
+    with Origin() as origin, running(Daemon(tmp_path / "s", allow_hosts=("127.0.0.1",))) as daemon:
+        url = origin.put("/a", weights(1000))
+        gid = daemon.add(url, {"dir": str(tmp_path), "out": "a"}, ("127.0.0.1", origin.port))
+        until(lambda: daemon.status(gid)[0]["status"] == "complete")
+        daemon._call_all("aria2.removeDownloadResult", [gid])
+        with pytest.raises(DaemonGone, match="has forgotten"):
+            daemon.status(gid)
 
 
 def test_the_daemon_needs_no_program_outside_path(tmp_path: Path) -> None:

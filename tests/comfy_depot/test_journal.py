@@ -132,6 +132,28 @@ def test_the_control_file_has_the_form_that_aria2_reads() -> None:
     assert struct.unpack(">III", data[59:71]) == (2, 100, 1) and data[71:] == b"\0"
 
 
+@pytest.mark.parametrize("size", [0, 1, MIB, 8 * MIB, 8 * MIB + 5, 21 * MIB - 1])
+def test_pieces_count_their_bytes_whatever_the_size(size: int) -> None:
+    pieces, lengths = Pieces(size), []
+    assert (pieces.bytes_done, pieces.bytes_in_order) == (0, 0)
+    everything = pieces.others()
+    assert (everything.bytes_done, everything.bytes_in_order) == (size, size)
+    for index in (1, 20, 0, 2, 8):
+        if index < pieces.count:
+            pieces.add(index)
+            lengths.append(pieces.length(index))
+            assert index in pieces and index not in pieces.others()
+            assert pieces.bytes_done == sum(lengths) == size - pieces.others().bytes_done
+            in_order = next((i for i in range(pieces.count) if i not in pieces), None)
+            assert pieces.bytes_in_order == (size if in_order is None else in_order * MIB)
+    assert Pieces(size, pieces.hex).number == pieces.number
+
+
+def test_bits_behind_the_last_piece_count_for_nothing() -> None:
+    assert Pieces(3 * MIB, "ff").bytes_done == Pieces(3 * MIB, "ff").bytes_in_order == 3 * MIB
+    assert Pieces(3 * MIB, "ffff").number == 0, "bits of another size"
+
+
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     record = Record(source="s", validator=Validator(9, '"e"', "Mon"), sha256="0", pieces="80", grain=4096)
     journal.write_record(tmp_path / "r", record)

@@ -304,7 +304,7 @@ def test_who_leaves_does_not_wait_for_a_read_that_hangs(
     (hangs, goes_on), file, streams = stuck_disk, tmp_path / "a.safetensors", Streams()
     file.write_bytes(model(mebibytes=2))
     with pytest.raises(KeyboardInterrupt), streams.wanted(file):
-        streams.see(place_of(file), "checkpoints/a", stream._all(file.stat().st_size))
+        streams.see(place_of(file), "checkpoints/a", Pieces(file.stat().st_size).others())
         assert hangs.wait(10)
         left = streams._running[file]
         came = weakref.ref(next(iter(left.tensors.values())))
@@ -338,7 +338,7 @@ def test_a_large_tensor_is_read_in_portions_and_no_more_of_them_than_are_wanted(
     assert reads == [MIB // 256] * 1024
     is_slow.set()
     with streams.wanted(file):
-        streams.see(place_of(file), "checkpoints/a", stream._all(file.stat().st_size))
+        streams.see(place_of(file), "checkpoints/a", Pieces(file.stat().st_size).others())
         until(lambda: len(reads) > 1026)
     assert len(reads) < 2048
 

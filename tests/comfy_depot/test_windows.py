@@ -56,6 +56,21 @@ def test_aria2_is_told_that_all_else_is_there(tmp_path: Path) -> None:
     assert Pieces(64 * MIB, said[34 : 34 + length].hex()).number ^ window.wanted.number == (1 << 64) - 1
 
 
+def test_the_next_window_begins_as_early_as_its_source_takes_to_answer(tmp_path: Path) -> None:
+    place = Layout(tmp_path).place(tmp_path / "a")
+    planned = windows.plan_windows(place, Pieces(6400 * MIB), {}, in_order=True)
+
+    def begins(left: int, rate: int, seconds: float) -> bool:
+        status = {"status": "active", "totalLength": "1", "completedLength": str(6400 * MIB - left * MIB)}
+        planned[0].status, planned[0].gid = status, "1"
+        return windows.is_time_for_next(planned[:1], 8, rate * MIB, seconds)
+
+    assert begins(40, 400, 0.0) and not begins(41, 400, 0.0)
+    assert begins(120, 400, 0.1) and not begins(121, 400, 0.1)
+    assert begins(160, 400, 3.0) and not begins(161, 400, 3.0), "never more than this"
+    assert begins(8, 1, 0.0) and not begins(9, 1, 0.0), "each connection has a piece"
+
+
 def test_a_file_in_windows_arrives_whole_and_its_digest_has_followed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_windows: None
 ) -> None:
