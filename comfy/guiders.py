@@ -1,7 +1,8 @@
-"""Guiders besides the one with a positive and a negative side: one side, and three."""
+"""Guiders besides the one with a positive and a negative side: one side, and three in two ways."""
 
 import math
 
+import comfy.guidance
 import comfy.samplers
 
 
@@ -48,3 +49,36 @@ class Guider_DualCFG(comfy.samplers.CFGGuider):  # noqa: N801
             text = guided(positive, middle, self.cfg1, sides[2], sides[1])
             return negative + self.cfg2 * (text - negative)
         return guided(middle, negative, self.cfg2, sides[1], sides[0]) + (positive - middle) * self.cfg1
+
+
+class Guider_PerpNeg(comfy.samplers.CFGGuider):  # noqa: N801
+    """Away from what the negative side does not share with the positive one; "empty" is said by no words."""
+
+    def set_conds(self, positive, negative, empty_negative_prompt):
+        """The three sides. The empty one counts as negative where models treat the kinds differently."""
+        empty = [[tokens, {**extras, "prompt_type": "negative"}] for tokens, extras in empty_negative_prompt]
+        sides = {"positive": positive, "empty_negative_prompt": empty, "negative": negative}
+        self.inner_set_conds(sides)
+
+    def set_cfg(self, cfg, neg_scale):
+        """The scale of the whole, and of the negative side in it."""
+        self.cfg = cfg
+        self.neg_scale = neg_scale
+
+    def predict_noise(self, x, timestep, model_options=comfy.samplers.NO_OPTIONS, seed=None):
+        """See CFGGuider."""
+        sides = [self.conds.get(name) for name in ("positive", "negative", "empty_negative_prompt")]
+        out = comfy.samplers.calc_cond_batch(self.inner_model, sides, x, timestep, model_options)
+        args = {"conds": sides, "input": x, "sigma": timestep, "model": self.inner_model,
+                "model_options": model_options, "cond_scale": self.cfg, "timestep": timestep}
+        for function in model_options.get("sampler_pre_cfg_function", []):
+            out = function(args | {"conds_out": out})
+        positive, negative, empty = out
+
+        def guide(_args):
+            return x - comfy.guidance.perp_neg(positive, negative, empty, self.neg_scale, self.cfg)
+
+        return comfy.samplers.cfg_function(
+            self.inner_model, positive, negative, self.cfg, x, timestep,
+            {**model_options, "sampler_cfg_function": guide}, cond=sides[0], uncond=sides[1],
+        )

@@ -37,3 +37,24 @@ class SD15(LatentFormat):
             [-0.2120, -0.2616, -0.7177],
         ]
         self.taesd_decoder_name = "taesd_decoder"
+
+
+class SDXL_Playground_2_5(LatentFormat):  # noqa: N801 - the name that node packs use
+    """Playground v2.5: normalised by channel."""
+
+    scale_factor = 0.5
+    means = (-1.6574, 1.886, -1.383, 2.5155)
+    deviations = (8.4927, 5.9022, 6.5498, 5.2299)
+
+    def process_in(self, latent):
+        """From the VAE's latents to the model's."""
+        mean, deviation = self._statistics(latent)
+        return (latent - mean) * self.scale_factor / deviation
+
+    def process_out(self, latent):
+        """From the model's latents to the VAE's."""
+        mean, deviation = self._statistics(latent)
+        return latent * deviation / self.scale_factor + mean
+
+    def _statistics(self, latent):
+        return (latent.new_tensor(numbers).reshape(1, -1, 1, 1) for numbers in (self.means, self.deviations))

@@ -128,6 +128,20 @@ class X0(EPS):
         return model_output
 
 
+class LCM(EPS):
+    """A latent consistency model (Luo et al. 2023): noise prediction, pulled to the latent near its end."""
+
+    time_scale = 10.0
+    data_deviation = 0.5
+
+    def calculate_denoised(self, sigma, model_output, model_input):
+        """c_skip x + c_out x0, with the boundary condition that x is x0 at timestep 0."""
+        time = reshape_sigma(self.timestep(sigma), model_output.ndim) * self.time_scale
+        total = time**2 + self.data_deviation**2
+        x0 = super().calculate_denoised(sigma, model_output, model_input)
+        return x0 * (time / total**0.5) + model_input * (self.data_deviation**2 / total)
+
+
 class IMG_TO_IMG(X0):  # noqa: N801
     """A network that maps a latent to a latent, unscaled."""
 
@@ -274,6 +288,26 @@ class ModelSamplingDiscrete(_SigmaTable):
         if percent >= 1.0:
             return 0.0
         return self.sigma(torch.tensor((1.0 - percent) * 999.0)).item()
+
+
+class ModelSamplingDiscreteDistilled(ModelSamplingDiscrete):
+    """A DDPM distilled to `original_timesteps` of its steps, evenly spaced and counted from the last one."""
+
+    original_timesteps = 50
+
+    def __init__(self, model_config=None, zsnr=None):
+        super().__init__(model_config, zsnr=zsnr)
+        self.skip_steps = self.num_timesteps // self.original_timesteps
+        kept = self.num_timesteps - 1 - self.skip_steps * torch.arange(self.original_timesteps)
+        self.set_sigmas(self.sigmas[kept.flip(0)])
+
+    def timestep(self, sigma):
+        """The timestep of the teacher at the nearest of the kept levels."""
+        return super().timestep(sigma) * self.skip_steps + (self.skip_steps - 1)
+
+    def sigma(self, timestep):
+        """The noise level at a timestep of the teacher."""
+        return super().sigma((timestep.float() - (self.skip_steps - 1)) / self.skip_steps)
 
 
 class ModelSamplingDiscreteEDM(ModelSamplingDiscrete):
