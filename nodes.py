@@ -33,6 +33,7 @@ from comfy_extras.core_conditioning import (
     ConditioningZeroOut,
     InpaintModelConditioning,
 )
+from comfy_extras.core_controlnet import ControlNetApply, ControlNetApplyAdvanced, ControlNetLoader
 from comfy_extras.core_files import (
     LoadImage,
     LoadImageMask,
@@ -422,6 +423,9 @@ _NODES = {
     ConditioningZeroOut: "ConditioningZeroOut",
     ConditioningSetTimestepRange: "ConditioningSetTimestepRange",
     InpaintModelConditioning: "InpaintModelConditioning",
+    ControlNetLoader: "Load ControlNet Model",
+    ControlNetApply: "Apply ControlNet (OLD)",
+    ControlNetApplyAdvanced: "Apply ControlNet",
     VAEDecode: "VAE Decode",
     VAEDecodeTiled: "VAE Decode (Tiled)",
     VAEEncode: "VAE Encode",
