@@ -88,6 +88,10 @@ class VAE:
     def get_sd(self) -> dict:
         return self.first_stage_model.state_dict()
 
+    def state_dict_for_saving(self) -> dict:
+        """The weights under the names that they have in files."""
+        return self.first_stage_model.checkpoint_state_dict()
+
     def throw_exception_if_invalid(self) -> None:
         """Raises where the file that this VAE came from had none."""
         if self.first_stage_model is None:

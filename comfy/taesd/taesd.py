@@ -94,6 +94,15 @@ class TAESD(nn.Module):
                 getattr(vae, name).data.fill_(float(weights[name]))
         return vae
 
+    def checkpoint_state_dict(self) -> dict[str, torch.Tensor]:
+        """The weights under the names of `weights_of`."""
+        out = {"vae_scale": self.vae_scale, "vae_shift": self.vae_shift}
+        for half, module in (("encoder", self.taesd_encoder), ("decoder", self.taesd_decoder)):
+            for key, tensor in module.state_dict().items():
+                _, number, rest = key.split(".", 2)
+                out[f"taesd_{half}.{int(number) + FIRST_LAYER[half]}.{rest}"] = tensor
+        return out
+
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) in -1..1 -> latent (B, C, H/8, W/8)."""
         return self.taesd_encoder(x) / self.vae_scale + self.vae_shift
