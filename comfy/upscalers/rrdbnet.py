@@ -20,6 +20,7 @@ from comfy.upscalers.base import Architecture
 
 RESIDUAL_SCALE = 0.2  # beta of the paper
 NEGATIVE_SLOPE = 0.2
+SIDE_MULTIPLE = 4  # to which nets that unshuffle mirror the picture's borders, in pixels
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class RRDBNet(nn.Module):
         size = self.shape.unshuffle
         if size == 1:
             return x
-        missing = [-length % size for length in x.shape[-2:]]
+        missing = [-length % max(size, SIDE_MULTIPLE) for length in x.shape[-2:]]
         fits = all(length > more for length, more in zip(x.shape[-2:], missing, strict=True))
         x = functional.pad(x, (0, missing[1], 0, missing[0]), mode="reflect" if fits else "replicate")
         return functional.pixel_unshuffle(x, size)
