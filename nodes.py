@@ -16,7 +16,7 @@ import threading
 import comfy.interruption
 import folder_paths
 import latent_preview
-from comfy import sampler_names
+from comfy import sampler_names, taesd
 from comfy.cli_args import args
 from comfy_depot import hooks as depot
 from comfy_execution import node_packs
@@ -127,21 +127,39 @@ class CheckpointLoaderSimple:
 class VAELoader:
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"vae_name": (folder_paths.get_filename_list("vae"),)}}
+        return {"required": {"vae_name": (cls.vae_list(),)}}
 
     RETURN_TYPES = ("VAE",)
     FUNCTION = "load_vae"
     CATEGORY = "loaders"
-    DESCRIPTION = "Loads a VAE from its own file."
+    DESCRIPTION = "Loads a VAE from its own file, or a tiny one (TAESD) from the files of vae_approx."
+
+    @staticmethod
+    def vae_list(s=None):
+        tiny = taesd.available(folder_paths.get_filename_list("vae_approx"))
+        return [*folder_paths.get_filename_list("vae"), *tiny]
+
+    @staticmethod
+    def load_taesd(name):
+        import comfy.taesd.taesd
+
+        halves = taesd.files_of(name, folder_paths.get_filename_list("vae_approx"))
+        files = halves or (f"{name}_encoder.safetensors", f"{name}_decoder.safetensors")
+        paths = [folder_paths.get_full_path_or_raise("vae_approx", file) for file in files]
+        return comfy.taesd.taesd.weights_of(name, *paths)
 
     @depot.keeps_resident("vae_name", folder="vae")
     def load_vae(self, vae_name):
         start_loading_the_model_library()
-        path = folder_paths.get_full_path_or_raise("vae", vae_name)
-        import comfy.sd
-        import comfy.utils
+        if vae_name in taesd.LATENTS:
+            weights, metadata = self.load_taesd(vae_name), None
+        else:
+            path = folder_paths.get_full_path_or_raise("vae", vae_name)
+            import comfy.utils
 
-        weights, metadata = comfy.utils.load_torch_file(path, return_metadata=True)
+            weights, metadata = comfy.utils.load_torch_file(path, return_metadata=True)
+        import comfy.sd
+
         vae = comfy.sd.VAE(sd=weights, metadata=metadata)
         vae.throw_exception_if_invalid()
         return (vae,)

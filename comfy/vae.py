@@ -13,6 +13,9 @@ import comfy.utils
 from comfy.errors import ModelFileError
 from comfy.families import ldm_vae
 from comfy.mapped_memory import cast_weights
+from comfy.taesd.taesd import TAESD
+
+_TINY = "taesd_decoder.1.weight"  # a key that only tiny autoencoders have
 
 
 def _passes(tile_x: int, tile_y: int) -> tuple[tuple[int, int], ...]:
@@ -33,8 +36,9 @@ class VAE:
         if sd:
             self._require_autoencoder(sd)
             cast = dict(sd)
-            cast_weights(cast, list(cast), self.vae_dtype)
-            self.first_stage_model = ldm_vae.LDMVAE.from_weights(cast)
+            cast_weights(cast, [key for key in cast if not key.startswith("vae_")], self.vae_dtype)
+            kind = TAESD if _TINY in cast else ldm_vae.LDMVAE
+            self.first_stage_model = kind.from_weights(cast)
         shape = getattr(self.first_stage_model, "shape", None)
         self.downscale_ratio = self.upscale_ratio = shape.downscale_ratio if shape else 8
         self.latent_channels = shape.latent_channels if shape else 4
@@ -61,7 +65,9 @@ class VAE:
 
     @staticmethod
     def _require_autoencoder(weights) -> None:
-        known = ("encoder.down.0.block.0.norm1.weight", "encoder.down_blocks.0.resnets.0.norm1.weight")
+        known = (
+            "encoder.down.0.block.0.norm1.weight", "encoder.down_blocks.0.resnets.0.norm1.weight", _TINY,
+        )  # fmt: skip
         if not any(key in weights for key in known):
             sample = ", ".join(list(weights)[:3])
             raise ModelFileError(
@@ -81,6 +87,10 @@ class VAE:
 
     def get_sd(self) -> dict:
         return self.first_stage_model.state_dict()
+
+    def state_dict_for_saving(self) -> dict:
+        """The weights under the names that they have in files."""
+        return self.first_stage_model.checkpoint_state_dict()
 
     def throw_exception_if_invalid(self) -> None:
         """Raises where the file that this VAE came from had none."""

@@ -10,7 +10,7 @@ library and loads in a few milliseconds, so any file may import it.
 | `knows_files`         | `app.model_manager.describe_files`    | size and dates of models, from memory      |
 | `fetches_in_nodes`    | `folder_paths.get_full_path`          | a running node gets it, fetched if missing |
 | `explains_missing`    | `folder_paths.get_full_path_or_raise` | a missing file says where it can come from |
-| `keeps_resident`      | loaders of `comfy.sd`; the VAE loader | what was read once is not read again       |
+| `keeps_resident`      | model loaders of `comfy`, VAE loader  | what was read once is not read again       |
 | `takes_streamed`      | `comfy.utils.load_torch_file`         | what was loaded on its way is not read     |
 | `makes_room`          | `comfy.model_management.free_memory`  | idle models go too where that frees memory |
 | `free_idle_models`    | out of memory; `POST /free`           | models that nobody uses are let go         |

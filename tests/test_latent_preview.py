@@ -8,8 +8,10 @@ import torch
 
 import comfy.latent_formats
 import comfy.progress_bar
+import folder_paths
 import latent_preview
 from comfy.cli_args import LatentPreviewMethod, args
+from tests.comfy.test_taesd import author_files, tiny_autoencoder
 from tests.comfy.toy_model import toy_model
 
 
@@ -103,3 +105,38 @@ def test_the_size_limit_is_that_of_the_options(monkeypatch):
     assert latent_preview.MAX_PREVIEW_RESOLUTION == 99
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = latent_preview.nonsense
+
+
+# --- the tiny decoder -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def vae_approx(tmp_path):
+    """A folder of the test's own for tiny autoencoders."""
+    paths = folder_paths.folder_names_and_paths["vae_approx"][0]
+    folder_paths.add_model_folder_path("vae_approx", str(tmp_path))
+    yield tmp_path
+    paths.remove(str(tmp_path))
+
+
+def test_taesd_decodes_the_latent_as_the_model_samples_it(vae_approx):
+    zoo = tiny_autoencoder()
+    author_files(zoo, vae_approx)
+    args.preview_method = LatentPreviewMethod.TAESD
+    latents = torch.randn(2, 4, 3, 5)
+    kind, picture, longest = previewer().decode_latent_to_preview_image("JPEG", latents)
+    assert (kind, picture.size, longest) == ("JPEG", (40, 24), args.preview_size)
+    expected = latent_preview.preview_to_image(zoo.decoder(latents[:1])[0].movedim(0, -1))
+    assert picture.tobytes() == expected.tobytes()
+    assert previewer().decode_latent_to_preview(latents[:, :, None]).tobytes() == picture.tobytes()
+    assert previewer().taesd is previewer().taesd
+    args.preview_method = LatentPreviewMethod.Auto
+    assert isinstance(previewer(), latent_preview.Latent2RGBPreviewer)
+
+
+def test_a_tiny_decoder_that_is_broken_costs_no_picture(vae_approx, caplog):
+    (vae_approx / "taesd_decoder.safetensors").write_bytes(b"<html>sign in</html>")
+    args.preview_method = LatentPreviewMethod.TAESD
+    assert isinstance(previewer(), latent_preview.Latent2RGBPreviewer)
+    assert "begins like a web page" in caplog.text
+    assert previewer(comfy.latent_formats.LatentFormat()) is None

@@ -15,6 +15,7 @@ import folder_paths
 import nodes
 from comfy import sampler_names
 from tests.comfy import tiny_sd1
+from tests.comfy.test_taesd import author_files, tiny_autoencoder
 
 
 @pytest.fixture(autouse=True)
@@ -519,3 +520,18 @@ def test_the_vae_loader_opens_the_file_of_the_models_folder(tmp_path, monkeypatc
     (vae,) = nodes.VAELoader().load_vae("mine.safetensors")
     with torch.inference_mode():
         assert vae.decode(torch.zeros(1, 4, 4, 4)).shape == (1, 16, 16, 3)
+
+
+def test_tiny_autoencoders_are_offered_and_load_when_both_files_are_there(tmp_path):
+    paths = folder_paths.folder_names_and_paths["vae_approx"][0]
+    folder_paths.add_model_folder_path("vae_approx", str(tmp_path))
+    try:
+        author_files(tiny_autoencoder(), tmp_path, "taesdxl")
+        assert "taesdxl" in nodes.VAELoader.INPUT_TYPES()["required"]["vae_name"][0]
+        assert "taesd" not in nodes.VAELoader.vae_list()
+        (vae,) = nodes.VAELoader().load_vae("taesdxl")
+        assert vae.decode(torch.zeros(1, 4, 2, 3)).shape == (1, 16, 24, 3)
+        with pytest.raises(FileNotFoundError, match="taesd_encoder"):
+            nodes.VAELoader().load_vae("taesd")
+    finally:
+        paths.remove(str(tmp_path))

@@ -138,6 +138,10 @@ class LDMVAE(AutoencoderKL):
         load_exactly(vae, renamed, what="VAE")
         return vae
 
+    def checkpoint_state_dict(self) -> dict[str, torch.Tensor]:
+        """The weights under the names of a checkpoint."""
+        return checkpoint_weights(self.state_dict())
+
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) in -1..1 -> mean of the latent (B, C, H/8, W/8)."""
         moments = self.encoder(x)

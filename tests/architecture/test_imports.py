@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "comfy_depot": {"folder_paths", "utils"},
     "comfy_fleet": {"execution", "comfy_depot"},
     "node_helpers": {"comfy"},
-    "latent_preview": {"comfy"},
+    "latent_preview": {"comfy", "folder_paths"},
     "protocol": set(),
     "comfyui_version": set(),
     "utils": {"folder_paths"},
