@@ -461,9 +461,9 @@ class KSamplerAdvanced:
 _NODES = {
     CheckpointLoaderSimple: "Load Checkpoint",
     VAELoader: "Load VAE",
+    CLIPSetLastLayer: "CLIP Set Last Layer",
     LoraLoader: "Load LoRA",
     LoraLoaderModelOnly: "LoraLoaderModelOnly",
-    CLIPSetLastLayer: "CLIP Set Last Layer",
     CLIPTextEncode: "CLIP Text Encode (Prompt)",
     ConditioningCombine: "Conditioning (Combine)",
     ConditioningAverage: "ConditioningAverage",

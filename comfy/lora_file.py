@@ -47,8 +47,9 @@ class LoraFile:
 @depot.keeps_resident("lora_path")
 def read_lora(lora_path) -> LoraFile:
     """The tensors of a LoRA file; raises UnreadableModelFile for one that is damaged."""
-    tensors, metadata = comfy.utils.load_torch_file(lora_path, safe_load=True, return_metadata=True)
-    return LoraFile(tensors, metadata)
+    found, metadata = comfy.utils.load_torch_file(lora_path, safe_load=True, return_metadata=True)
+    named = found.items() if isinstance(found, dict) else ()
+    return LoraFile({key: tensor for key, tensor in named if torch.is_tensor(tensor)}, metadata)
 
 
 @dataclass(frozen=True)
@@ -141,15 +142,15 @@ def load_lora_file(lora_path, model, clip, strength_model, strength_clip):
     if found.patched == 0:
         raise LoraMismatch(_nothing_fits(name, file, found, model, clip))
     if not found.is_whole:
-        looks_like = _looks_like(file) if found.patched < found.total / 20 else ""
-        logging.warning("LoRA '%s': %s%s", name, found, looks_like)
+        is_doubtful = len(found.unused) > found.total / 2 or len(found.misfits) > found.patched
+        logging.warning("LoRA '%s': %s%s", name, found, _looks_like(file) if is_doubtful else "")
     return patched_model, patched_clip
 
 
 def _nothing_fits(name: str, file: LoraFile, found: Match, model, clip) -> str:
     kind = "the text encoder" if model is None else f"this model ({type(model.model.model_config).__name__})"
     if not file.tensors:
-        return f"The LoRA '{name}' is empty. Download it again."
+        return f"The LoRA '{name}' is empty: it holds no named tensors. Download it again."
     text = f"The LoRA '{name}' changes nothing of {kind}: {found}{_looks_like(file)}"
     if clip is None and all(key.startswith(_OF_TEXT_ENCODERS) for key in file.tensors):
         return f"The LoRA '{name}' changes text encoders only. Use the loader that takes a CLIP as well."

@@ -5,21 +5,24 @@ A table `{name of a layer in files: target}` is made by each network and text en
 
     "double_blocks.0.img_attn.qkv.weight"         the weight that the layer is
     ("...to_qkv.weight", (0, 320, 320))           a part of a weight: (axis, start, length)
-    (Rows("...to_q.weight", 0, 3072, 9216), ...)  several weights that are one layer in the file
+    (Rows("...to_q.weight", 0, 3072, 9216), ...)  several weights, or parts, that are one layer in the file
 
 Pure: names only, no tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Union
 
 
 class Rows(NamedTuple):
-    """`length` rows from `start` on, of the `total` rows of a file's layer, are the weight `key`."""
+    """`length` rows from `start` on, of the `total` rows of a file's layer, are the weight `key`.
 
-    key: str
+    `key` may be a part of a weight: `(key, (axis, start, length))`.
+    """
+
+    key: str | tuple
     start: int
     length: int
     total: int
@@ -44,7 +47,7 @@ def with_key(target: Target, change) -> Target:
     if isinstance(target, str):
         return change(target)
     if isinstance(target[0], Rows):
-        return tuple(rows._replace(key=change(rows.key)) for rows in target)
+        return tuple(rows._replace(key=with_key(rows.key, change)) for rows in target)
     return (change(target[0]), *target[1:])
 
 
@@ -52,7 +55,9 @@ def keys_of(target: Target) -> list[str]:
     """The weights that a target names."""
     if isinstance(target, str):
         return [target]
-    return [rows.key for rows in target] if isinstance(target[0], Rows) else [target[0]]
+    if isinstance(target[0], Rows):
+        return [key for rows in target for key in keys_of(rows.key)]
+    return [target[0]]
 
 
 def names_of_layer(layer: str) -> Iterable[str]:
@@ -95,6 +100,23 @@ def of_unet(in_files: Mapping[str, str]) -> Names:
             forms = (*names_of_layer(original.removesuffix(WEIGHT)),
                      *names_of_zoo_layer(key.removesuffix(WEIGHT), "unet"))  # fmt: skip
             names.update(dict.fromkeys(forms, key))
+    return names
+
+
+def of_fused_layers(in_files: Mapping[str, Sequence[str]], rows: Mapping[str, int]) -> Names:
+    """For a transformer of diffusers whose checkpoints keep some layers together, such as q, k and v.
+
+    `in_files` is {layer in checkpoints: its layers in the module, one below the other}; `rows` is {weight of
+    the module: its rows}.
+    """
+    names = of_network(rows)
+    for layer, parts in in_files.items():
+        keys = [part + WEIGHT for part in parts]
+        if all(key in rows for key in keys):
+            total = sum(rows[key] for key in keys)
+            starts = [sum(rows[key] for key in keys[:i]) for i in range(len(keys))]
+            fused = tuple(Rows(key, start, rows[key], total) for key, start in zip(keys, starts, strict=True))
+            names.update(dict.fromkeys(names_of_layer(layer), keys[0] if len(keys) == 1 else fused))
     return names
 
 

@@ -14,15 +14,13 @@ import comfy.model_patcher
 import comfy.ops
 import comfy.utils
 from comfy.families.base import build_empty
-from comfy.lora_file import load_lora_for_models
 from comfy.mapped_memory import cast_weights
 from comfy.vae import VAE
 from comfy_depot import hooks as depot
 
 __all__ = [
     "CLIP", "CLIPType", "VAE", "load_checkpoint", "load_checkpoint_guess_config", "load_diffusion_model",
-    "load_diffusion_model_state_dict", "load_lora_for_models", "load_state_dict_guess_config",
-    "save_checkpoint",
+    "load_diffusion_model_state_dict", "load_state_dict_guess_config", "save_checkpoint",
 ]  # fmt: skip
 
 
@@ -274,6 +272,13 @@ def load_checkpoint(
     if out is None:
         raise comfy.families.unknown_architecture(state_dict, ckpt_path)
     return out[:3]
+
+
+def load_lora_for_models(model, clip, lora, strength_model, strength_clip):
+    """(MODEL, CLIP) with a LoRA's tensors as patches on clones; see `comfy.lora_file`."""
+    import comfy.lora_file
+
+    return comfy.lora_file.load_lora_for_models(model, clip, lora, strength_model, strength_clip)
 
 
 def load_diffusion_model_state_dict(sd, model_options={}, metadata=None):

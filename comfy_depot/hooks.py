@@ -10,13 +10,13 @@ library and loads in a few milliseconds, so any file may import it.
 | `knows_files`         | `app.model_manager.describe_files`    | size and dates of models, from memory      |
 | `fetches_in_nodes`    | `folder_paths.get_full_path`          | a running node gets it, fetched if missing |
 | `explains_missing`    | `folder_paths.get_full_path_or_raise` | a missing file says where it can come from |
-| `keeps_resident`      | loaders of models, the VAE, LoRAs     | what was read once is not read again       |
-| `base_model_of`       | `comfy.lora_file`                     | the family of a LoRA that fits nothing     |
+| `keeps_resident`      | loaders of `comfy.sd`; the VAE loader | what was read once is not read again       |
 | `takes_streamed`      | `comfy.utils.load_torch_file`         | what was loaded on its way is not read     |
 | `makes_room`          | `comfy.model_management.free_memory`  | idle models go too where that frees memory |
 | `free_idle_models`    | out of memory; `POST /free`           | models that nobody uses are let go         |
 | `queue_changed`       | `server.PromptServer.queue_updated`   | models of waiting prompts are fetched ahead|
 | `add_routes`          | `server.PromptServer.add_routes`      | `/depot/...`                               |
+| `base_model_of`       | `comfy.lora_file`                     | the family of a LoRA that fits nothing     |
 """
 
 from __future__ import annotations
@@ -126,12 +126,6 @@ def keeps_resident(parameter: str, *, folder: str | None = None) -> Callable[[F]
     return around
 
 
-def base_model_of(shapes: Any, metadata: Any) -> str | None:
-    """The family that a file's tensors {key: shape} and metadata are of, such as "flux1 schnell", or None."""
-    found: str | None = None if _depot is None else _depot.base_model_of(shapes, metadata)
-    return found
-
-
 def takes_streamed(function: F) -> F:
     """Around `load_torch_file(ckpt, ...)`: the tensors of a file that was loaded while it arrived."""
 
@@ -172,3 +166,9 @@ def add_routes(routes: Any) -> None:
     """Add `/depot/...` to an aiohttp route table; without a started depot there are none."""
     if _depot is not None:
         _depot.add_routes(routes)
+
+
+def base_model_of(shapes: Any, metadata: Any) -> str | None:
+    """The family that a file's tensors {key: shape} and metadata are of, such as "flux1 schnell", or None."""
+    found: str | None = None if _depot is None else _depot.base_model_of(shapes, metadata)
+    return found

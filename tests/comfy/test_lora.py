@@ -169,6 +169,33 @@ def test_a_network_or_an_encoder_can_bring_names_of_its_own():
     assert part == ("A", (0, 1, 2)) and lora_names.keys_of(part) == ["A"]
 
 
+def test_layers_that_checkpoints_keep_together_are_known_by_both_names():
+    in_files = {"blocks.0.qkv": ("layers.0.to_q", "layers.0.to_k"), "out": ("end",), "guidance": ("none",)}
+    rows = {"layers.0.to_q.weight": 4, "layers.0.to_k.weight": 2, "layers.0.to_k.bias": 2, "end.weight": 3}
+    names = lora_names.of_fused_layers(in_files, rows)
+    assert names["transformer.layers.0.to_k"] == "layers.0.to_k.weight"
+    fused = names["lora_unet_blocks_0_qkv"]
+    assert fused == names["diffusion_model.blocks.0.qkv"] == (
+        lora_names.Rows("layers.0.to_q.weight", 0, 4, 6), lora_names.Rows("layers.0.to_k.weight", 4, 2, 6)
+    )  # fmt: skip
+    assert names["diffusion_model.out"] == names["lora_transformer_end"] == "end.weight"
+    assert "diffusion_model.guidance" not in names
+
+
+def test_the_halves_of_a_layer_may_stand_the_other_way_round_in_the_file():
+    halves = tuple(lora_names.Rows(("w.weight", (0, 2 - at, 2)), at, 2, 4) for at in (0, 2))
+    assert lora_names.keys_of(lora_names.with_key(halves, str.upper)) == ["W.WEIGHT"] * 2
+    lora = pair("end", out=4, inside=3)
+    patches = comfy.lora.load_lora({**lora, "end.diff_b": torch.arange(4.0)}, {"end": halves})
+    weight, bias = torch.zeros(4, 3), torch.zeros(4)
+    for (key, offset), value in patches.items():
+        target = weight if key == "w.weight" else bias
+        comfy.lora.calculate_weight([(1.0, value, 1.0, offset, None)], target, key)
+    up, down = lora.values()
+    torch.testing.assert_close(weight, (up @ down).roll(2, 0))
+    assert bias.tolist() == [2, 3, 0, 1]
+
+
 # --- the arithmetic of each kind ---
 
 LINEAR, CONVOLUTION = (32, 32), (32, 32, 3, 3)
