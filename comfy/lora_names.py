@@ -128,8 +128,10 @@ def of_text_encoders(keys: Iterable[str]) -> Names:
     names: Names = {}
     for key in layers:
         encoder, _, rest = key.removesuffix(WEIGHT).partition(".transformer.")
-        forms = _names_in_encoder(rest, ordered.index(encoder) + 1, is_alone=len(ordered) == 1)
-        names.update(dict.fromkeys(forms, key))
+        numbers = {ordered.index(encoder) + 1} | ({3} if encoder == "t5xxl" else set())
+        for number in numbers:  # kohya's scripts call T5 the third one even where it is the second
+            forms = _names_in_encoder(rest, number, is_alone=len(ordered) == 1)
+            names.update(dict.fromkeys(forms, key))
         names[f"text_encoders.{encoder}.transformer.{rest}"] = key
     return names
 

@@ -144,6 +144,9 @@ def test_text_encoders_are_counted_as_trainers_count_them():
     assert names["lora_te2_text_projection"] == names["text_encoder_2.text_projection"] == projection
     assert names["lora_te3_encoder_block_0_layer_0_SelfAttention_q"] == f"t5xxl.{layer}"
     assert "lora_te_text_projection" not in names and "text_projection" not in names
+    of_flux = lora_names.of_text_encoders([f"t5xxl.{layer}", first])
+    t5 = "encoder_block_0_layer_0_SelfAttention_q"
+    assert of_flux[f"lora_te2_{t5}"] == of_flux[f"lora_te3_{t5}"] == f"t5xxl.{layer}"
 
 
 def test_a_network_or_an_encoder_can_bring_names_of_its_own():
