@@ -165,6 +165,57 @@ class VAELoader:
         return (vae,)
 
 
+def _lora_strength(of: str):
+    return float_input(1.0, -100.0, 100.0, 0.01, f"How much the LoRA changes the {of}; may be negative.")
+
+
+class LoraLoader:
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {
+            "required": {
+                "model": ("MODEL", {"tooltip": "The diffusion model that is changed."}),
+                "clip": ("CLIP", {"tooltip": "The text encoder that is changed."}),
+                "lora_name": (folder_paths.get_filename_list("loras"), {"tooltip": "The LoRA file."}),
+                "strength_model": _lora_strength("diffusion model"),
+                "strength_clip": _lora_strength("text encoder"),
+            }
+        }
+
+    RETURN_TYPES = ("MODEL", "CLIP")
+    OUTPUT_TOOLTIPS = ("The changed diffusion model.", "The changed text encoder.")
+    FUNCTION = "load_lora"
+    CATEGORY = "loaders"
+    DESCRIPTION = (
+        "Changes a diffusion model and its text encoder by a LoRA, for example to another style. Several "
+        "LoRA nodes can follow each other."
+    )
+
+    def load_lora(self, model, clip, lora_name, strength_model, strength_clip):
+        if strength_model == 0 and strength_clip == 0:
+            return (model, clip)
+        start_loading_the_model_library()
+        path = folder_paths.get_full_path_or_raise("loras", lora_name)
+        import comfy.lora_file
+
+        return comfy.lora_file.load_lora_file(path, model, clip, strength_model, strength_clip)
+
+
+class LoraLoaderModelOnly(LoraLoader):
+    @classmethod
+    def INPUT_TYPES(cls):
+        inputs = super().INPUT_TYPES()["required"]
+        return {"required": {name: inputs[name] for name in ("model", "lora_name", "strength_model")}}
+
+    RETURN_TYPES = ("MODEL",)
+    OUTPUT_TOOLTIPS = ("The changed diffusion model.",)
+    FUNCTION = "load_lora_model_only"
+    DESCRIPTION = "Changes a diffusion model by a LoRA and leaves the text encoder as it is."
+
+    def load_lora_model_only(self, model, lora_name, strength_model):
+        return (self.load_lora(model, None, lora_name, strength_model, 0)[0],)
+
+
 class CLIPSetLastLayer:
     @classmethod
     def INPUT_TYPES(cls):
@@ -430,6 +481,8 @@ _NODES = {
     CheckpointLoaderSimple: "Load Checkpoint",
     VAELoader: "Load VAE",
     CLIPSetLastLayer: "CLIP Set Last Layer",
+    LoraLoader: "Load LoRA",
+    LoraLoaderModelOnly: "LoraLoaderModelOnly",
     CLIPTextEncode: "CLIP Text Encode (Prompt)",
     ConditioningCombine: "Conditioning (Combine)",
     ConditioningAverage: "ConditioningAverage",

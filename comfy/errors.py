@@ -2,7 +2,8 @@
 
 ModelFileError(RuntimeError)
 ├── UnreadableModelFile       the bytes are no model file, or only a part of one
-└── UnknownArchitecture       a good file, but of no family that is known here
+├── UnknownArchitecture       a good file, but of no family that is known here
+└── LoraMismatch              a good file, but nothing in it fits the model
 """
 
 
@@ -16,3 +17,7 @@ class UnreadableModelFile(ModelFileError):
 
 class UnknownArchitecture(ModelFileError):
     """The file was read, but its tensors fit no known family."""
+
+
+class LoraMismatch(ModelFileError):
+    """No tensor of a LoRA fits the model it was to change."""

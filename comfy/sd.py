@@ -274,6 +274,13 @@ def load_checkpoint(
     return out[:3]
 
 
+def load_lora_for_models(model, clip, lora, strength_model, strength_clip):
+    """(MODEL, CLIP) with a LoRA's tensors as patches on clones; see `comfy.lora_file`."""
+    import comfy.lora_file
+
+    return comfy.lora_file.load_lora_for_models(model, clip, lora, strength_model, strength_clip)
+
+
 def load_diffusion_model_state_dict(sd, model_options={}, metadata=None):
     """The ModelPatcher of a diffusion model alone; None for an unknown family."""
     found = comfy.families.recognise(sd)

@@ -8,6 +8,7 @@ import torch
 import comfy.latent_formats
 import comfy.model_base
 import comfy.utils
+from comfy import lora_names
 
 
 class ClipTarget:
@@ -69,6 +70,11 @@ class BASE:
     def clip_target(self, state_dict={}):
         """The text encoders of a checkpoint; None where it has none."""
         return
+
+    def lora_names(self, network) -> lora_names.Names:
+        """Which weight of `network` each layer of a LoRA file is; a network may have names of its own."""
+        own = getattr(network, "lora_names", None)
+        return lora_names.of_network(network.state_dict()) if own is None else own()
 
     def set_inference_dtype(self, dtype, manual_cast_dtype) -> None:
         self.unet_config["dtype"] = dtype

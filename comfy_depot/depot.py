@@ -14,7 +14,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import folder_paths
 from comfy.cli_args import args
-from comfy_depot import budget, hooks, layout, offers, places, survey
+from comfy_depot import budget, hooks, layout, model_headers, offers, places, survey
 from comfy_depot.access import Access, AccessLog
 from comfy_depot.catalog import Catalogue
 from comfy_depot.checked import CheckedManifests
@@ -293,6 +293,10 @@ class Depot:
         unhooked = getattr(folder_paths.get_full_path, "__wrapped__", folder_paths.get_full_path)
         path: str | None = unhooked(folder, name)
         return path
+
+    def base_model_of(self, shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, Any]) -> str | None:
+        """The family of a file's tensors, for a message."""
+        return model_headers.family_of(metadata, shapes)
 
     def explain_missing(self, folder: str, name: str) -> str:
         """Why there is no path for a name, and what to do."""

@@ -16,6 +16,7 @@ library and loads in a few milliseconds, so any file may import it.
 | `free_idle_models`    | out of memory; `POST /free`           | models that nobody uses are let go         |
 | `queue_changed`       | `server.PromptServer.queue_updated`   | models of waiting prompts are fetched ahead|
 | `add_routes`          | `server.PromptServer.add_routes`      | `/depot/...`                               |
+| `base_model_of`       | `comfy.lora_file`                     | the family of a LoRA that fits nothing     |
 """
 
 from __future__ import annotations
@@ -165,3 +166,9 @@ def add_routes(routes: Any) -> None:
     """Add `/depot/...` to an aiohttp route table; without a started depot there are none."""
     if _depot is not None:
         _depot.add_routes(routes)
+
+
+def base_model_of(shapes: Any, metadata: Any) -> str | None:
+    """The family that a file's tensors {key: shape} and metadata are of, such as "flux1 schnell", or None."""
+    found: str | None = None if _depot is None else _depot.base_model_of(shapes, metadata)
+    return found

@@ -90,6 +90,12 @@ def _base_model(
     return seen, FROM_SHAPES if seen.family else None, None
 
 
+def family_of(metadata: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """The family and, where it is known, the variant of a file: "flux1 schnell"; None for an unknown one."""
+    (family, variant), _, _ = _base_model(metadata, shapes)
+    return None if family is None else " ".join(filter(None, (family, variant)))
+
+
 def _cut(metadata: Mapping[str, Any]) -> dict[str, str]:
     """Metadata that a list can hold: tags and pictures in it may be megabytes."""
     kept: dict[str, str] = {}

@@ -24,6 +24,7 @@ from tests.fakes.server_process import ROOT, ServerProcess
 from tests.fakes.waiting import wait_until
 
 DEMO_MODEL = ROOT / "tests/data/demo_shapes.safetensors"
+DEMO_LORA = ROOT / "tests/data/demo_green.safetensors"
 
 COUNTING_PACK = '''
 """Counts how often a safetensors file is opened."""
@@ -240,6 +241,35 @@ def test_every_way_to_read_a_checkpoint_shares_one_model(depot):
     embeddings = folder_paths.get_folder_paths("embeddings")
     loaded = comfy.sd.load_checkpoint(ckpt_path=path, embedding_directory=embeddings)
     assert len(loaded) == 3 and loaded[0].model is load()[0].model and len(depot.opened) == 1
+
+
+def test_a_lora_is_read_once_and_changes_only_the_clones_of_its_users(depot, tmp_path):
+    (tmp_path / "models/loras").mkdir()
+    shutil.copy(DEMO_LORA, tmp_path / "models/loras/green.safetensors")
+    model, clip, _ = load()
+    clean = digest(model)
+    depot.opened.clear()
+    patched = [nodes.LoraLoader().load_lora(model, clip, "green.safetensors", 1.0, 1.0)[0]]
+    patched += [nodes.LoraLoaderModelOnly().load_lora_model_only(model, "green.safetensors", s)[0]
+                for s in (1.0, 0.5)]  # fmt: skip
+    assert len(depot.opened) == 1 and all(one.is_clone(model) for one in patched)
+    hashes = [digest(one) for one in patched]
+    assert hashes[0] == hashes[1] != hashes[2] and clean not in hashes
+    assert digest(model) == digest(load()[0]) == clean
+    assert nodes.LoraLoader().load_lora(model, clip, "no matter", 0, 0) == (model, clip)
+
+
+def test_the_error_of_a_lora_for_another_family_names_it(depot, tmp_path):
+    from comfy.errors import LoraMismatch
+
+    (tmp_path / "models/loras").mkdir()
+    layer = "lora_unet_double_blocks_0_img_mod_lin"
+    tensors = {layer + ".lora_up.weight": torch.ones(18432, 1),
+               layer + ".lora_down.weight": torch.ones(1, 3072)}  # fmt: skip
+    safetensors.torch.save_file(tensors, tmp_path / "models/loras/flux.safetensors")
+    model, clip, _ = load()
+    with pytest.raises(LoraMismatch, match=r"'flux.safetensors' .*\(SD15\): 0 of 2 keys .* for flux1\."):
+        nodes.LoraLoader().load_lora(model, clip, "flux.safetensors", 1.0, 1.0)
 
 
 def test_a_vae_and_a_diffusion_model_of_their_own_files_stay_too(depot, tmp_path):

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from diffusers import UNet2DConditionModel
 
 import comfy.patcher_extension
+from comfy import lora_names
 from comfy.families.base import StateDict, build_empty, count_indices, load_exactly
 from comfy.families.ldm_forward import install_attention, predict
 
@@ -138,7 +139,12 @@ def zoo_name(key: str, names: dict[str, str]) -> str:
 
 def checkpoint_names(keys: Iterable[str], unet_config: dict) -> dict[str, str]:
     """The zoo's name of each weight -> its name in a checkpoint."""
-    blocks = {new: old for old, new in module_names(_shape_from(unet_config)).items()}
+    return names_in_checkpoints(keys, module_names(_shape_from(unet_config)))
+
+
+def names_in_checkpoints(keys: Iterable[str], modules: dict[str, str]) -> dict[str, str]:
+    """`checkpoint_names` from what `module_names` gives."""
+    blocks = {new: old for old, new in modules.items()}
     inside = {new: old for old, new in _RESNET.items()}
     names = {}
     for key in keys:
@@ -199,6 +205,10 @@ class LDMUNet(UNet2DConditionModel):
     def empty(cls, device=None, **unet_config) -> LDMUNet:
         """Without memory for weights; `load_weights` brings them."""
         return build_empty(lambda: cls(**unet_config))
+
+    def lora_names(self) -> lora_names.Names:
+        """Layers of LoRA files: in the checkpoint's names and in diffusers'."""
+        return lora_names.of_unet(names_in_checkpoints(self.state_dict(), self.key_names))
 
     def load_weights(self, weights: StateDict) -> None:
         """Take the weights of a checkpoint, as they are named there without their prefix."""

@@ -73,6 +73,7 @@ def test_hooked_functions_are_unchanged_before_the_start() -> None:
         )
     assert calls == [("a", "b", "more", {"extra": 1})] * 7
     hooks.add_routes(None)
+    assert hooks.base_model_of({}, {}) is None
     hooks.free_idle_models()
     hooks.queue_changed()
 
@@ -108,6 +109,7 @@ def test_every_hook_stands_on_the_page_of_hooks() -> None:
         "fetches_in_nodes",
         "explains_missing",
         "keeps_resident",
+        "base_model_of",
         "takes_streamed",
         "makes_room",
         "free_idle_models",
