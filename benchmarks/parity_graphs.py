@@ -303,6 +303,56 @@ def changed_latents(g: Graph) -> list:
     return g.decoded(g.add("LatentBlend", samples1=latent, samples2=g.encoded(), blend_factor=0.7))
 
 
+# --- models that nodes have changed ---
+
+
+def _patched(kind: str, scheduler: str = "normal", sampler: str = "euler", **inputs):
+    def make(g: Graph) -> list:
+        g.model = g.add(kind, model=g.model, **inputs)
+        return g.decoded(g.sample(scheduler=scheduler, sampler_name=sampler))
+
+    return make
+
+
+GRAPHS |= {
+    "FreeU": _patched("FreeU", b1=1.1, b2=1.2, s1=0.9, s2=0.2),
+    "FreeU, second version": _patched("FreeU_V2", b1=1.3, b2=1.4, s1=0.9, s2=0.2),
+    "perturbed attention": _patched("PerturbedAttentionGuidance", scale=3.0),
+    "rescaled guidance": _patched("RescaleCFG", multiplier=0.7),
+    "velocity, zero terminal SNR": _patched("ModelSamplingDiscrete", sampling="v_prediction", zsnr=True),
+    "latent consistency": _patched("ModelSamplingDiscrete", "sgm_uniform", "lcm", sampling="lcm", zsnr=False),
+    "EDM": _patched("ModelSamplingContinuousEDM", "karras", sampling="edm", sigma_max=80.0, sigma_min=0.01),
+    "velocity, continuous": _patched(
+        "ModelSamplingContinuousV", "karras", sampling="v_prediction", sigma_max=80.0, sigma_min=0.01
+    ),
+    "rectified flow, shifted": _patched("ModelSamplingSD3", "simple", shift=3.0),
+    "rectified flow, shifted as Flux": _patched(
+        "ModelSamplingFlux", "simple", max_shift=1.15, base_shift=0.5, width=768, height=1024
+    ),
+}
+
+
+@graph
+def perp_neg(g: Graph) -> list:
+    sides = {"positive": g.positive, "negative": g.negative, "empty_conditioning": g.text("")}
+    guider = g.add("PerpNegGuider", model=g.model, **sides, cfg=5.0, neg_scale=0.7)
+    sampler, noise = g.add("KSamplerSelect", sampler_name="euler"), g.add("RandomNoise", noise_seed=7)
+    sigmas = g.add("BasicScheduler", model=g.model, scheduler="normal", steps=g.steps, denoise=1.0)
+    return g.decoded(
+        g.add(
+            "SamplerCustomAdvanced", guider=guider, sampler=sampler, noise=noise, sigmas=sigmas,
+            latent_image=g.empty(),
+        )
+    )  # fmt: skip
+
+
+@graph
+def differential_diffusion(g: Graph) -> list:
+    g.model = g.add("DifferentialDiffusion", model=g.model, strength=1.0)
+    mask = g.add("LoadImageMask", image=PICTURE, channel="green")
+    return g.decoded(g.sample(g.add("SetLatentNoiseMask", samples=g.encoded(), mask=mask)))
+
+
 # --- pictures alone ---
 
 
