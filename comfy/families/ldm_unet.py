@@ -175,6 +175,9 @@ class LDMUNet(UNet2DConditionModel):
     ):
         widths = tuple(model_channels * factor for factor in channel_mult)
         attended = [depth > 0 for depth in transformer_depth]
+        layers = [max(1, depth) for depth in transformer_depth]
+        if not attended[-1]:  # the zoo makes the middle as deep as the last level
+            layers[-1] = transformer_depth_middle
         # diffusers calls the number of heads `attention_head_dim` here.
         heads = num_heads if num_head_channels == -1 else tuple(w // num_head_channels for w in widths)
         super().__init__(
@@ -184,11 +187,14 @@ class LDMUNet(UNet2DConditionModel):
             layers_per_block=tuple(num_res_blocks),
             down_block_types=tuple("CrossAttnDownBlock2D" if on else "DownBlock2D" for on in attended),
             up_block_types=tuple("CrossAttnUpBlock2D" if on else "UpBlock2D" for on in reversed(attended)),
-            transformer_layers_per_block=tuple(max(1, depth) for depth in transformer_depth),
+            transformer_layers_per_block=tuple(layers),
             cross_attention_dim=context_dim,
             attention_head_dim=heads,
             use_linear_projection=use_linear_in_transformer,
-            addition_embed_type=None,
+            # The vector conditioning `y`; its sizes are embedded by `comfy.model_base`.
+            addition_embed_type="text_time" if adm_in_channels else None,
+            addition_time_embed_dim=256 if adm_in_channels else None,
+            projection_class_embeddings_input_dim=adm_in_channels,
             flip_sin_to_cos=True,
             freq_shift=0,
         )
