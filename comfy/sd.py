@@ -13,7 +13,7 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
 import comfy.utils
-from comfy.families import open_clip_text
+from comfy.families import ldm_unet, open_clip_text
 from comfy.families.base import build_empty
 from comfy.mapped_memory import cast_weights
 from comfy.vae import VAE
@@ -301,6 +301,7 @@ def load_checkpoint(
 
 def load_diffusion_model_state_dict(sd, model_options={}, metadata=None):
     """The ModelPatcher of a diffusion model alone; None for an unknown family."""
+    sd = ldm_unet.from_zoo_layout(sd)
     found = comfy.families.recognise(sd)
     if found is None:
         return None

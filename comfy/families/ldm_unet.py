@@ -143,12 +143,32 @@ def checkpoint_names(keys: Iterable[str], unet_config: dict) -> dict[str, str]:
     names = {}
     for key in keys:
         parts = key.split(".")
-        length = next(n for n in (5, 4, 3, 2, 1) if ".".join(parts[:n]) in blocks)
+        length = next((n for n in (5, 4, 3, 2, 1) if ".".join(parts[:n]) in blocks), 0)
+        if not length:  # no part of a UNet, and refused by that name
+            names[key] = key
+            continue
         block, rest = ".".join(parts[:length]), parts[length:]
         if ".resnets." in block:
             rest[0] = inside.get(rest[0], rest[0])
         names[key] = ".".join([blocks[block], *rest])
     return names
+
+
+def from_zoo_layout(weights: StateDict) -> StateDict:
+    """A UNet's own file in diffusers' layout under the names of a checkpoint; other weights as they are."""
+    if "down_blocks.0.resnets.0.norm1.weight" not in weights:
+        return weights
+    levels = [f"down_blocks.{level}." for level in range(count_indices(weights, "down_blocks.{}."))]
+    shape = UNetShape(
+        channel_mult=(1,) * len(levels),
+        num_res_blocks=tuple(count_indices(weights, level + "resnets.{}.") for level in levels),
+        transformer_depth=tuple(_depth(weights, level + "attentions.0.") for level in levels),
+        # What names do not depend on:
+        in_channels=0, out_channels=0, model_channels=0, transformer_depth_middle=0, context_dim=0,
+        use_linear_in_transformer=False, adm_in_channels=None,
+    )  # fmt: skip
+    names = checkpoint_names(weights, shape.as_unet_config())
+    return {names[key]: tensor for key, tensor in weights.items()}
 
 
 class LDMUNet(UNet2DConditionModel):

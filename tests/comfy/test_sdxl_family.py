@@ -330,6 +330,20 @@ def test_a_saved_checkpoint_is_the_file_that_was_loaded(tmp_path, weights, refin
     torch.testing.assert_close(again[1].encode("a cat"), clip.encode("a cat"))
 
 
+@pytest.mark.parametrize("config", [tiny_sd1.UNET, tiny_sdxl.SD2, tiny_sdxl.BASE, tiny_sdxl.REFINER])
+def test_a_unet_in_the_zoos_layout_is_loaded_like_one_in_the_original_layout(config):
+    unet = tiny_sd1.tiny_unet(**{**config, **({} if config is tiny_sd1.UNET else tiny_sdxl.HEADS)})
+    original = {key.removeprefix("model.diffusion_model."): tensor
+                for key, tensor in tiny_sd1.unet_weights(unet, config).items()}  # fmt: skip
+    renamed = ldm_unet.from_zoo_layout(unet.state_dict())
+    assert renamed.keys() == original.keys()
+    assert all(torch.equal(tensor, original[key]) for key, tensor in renamed.items())
+    loaded = comfy.sd.load_diffusion_model_state_dict(dict(unet.state_dict())).model.diffusion_model
+    assert torch.equal(loaded.conv_out.weight, unet.conv_out.weight)
+    with pytest.raises(ModelFileError, match="unknown weights \\(1\\): ema.decay"):
+        comfy.sd.load_diffusion_model_state_dict({**unet.state_dict(), "ema.decay": torch.zeros(1)})
+
+
 def test_both_text_encoders_load_from_their_own_files_in_any_order(tmp_path, loaded, references):
     l, g = references  # noqa: E741 - the encoder's name
     old = dict(g.state_dict())
