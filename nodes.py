@@ -70,6 +70,7 @@ from comfy_extras.core_latents import (
     VAEEncodeForInpaint,
     VAEEncodeTiled,
 )
+from comfy_extras.core_loaders import CLIPLoader, DualCLIPLoader, UNETLoader
 
 __all__ = ["MAX_RESOLUTION"]
 
@@ -480,6 +481,9 @@ class KSamplerAdvanced:
 _NODES = {
     CheckpointLoaderSimple: "Load Checkpoint",
     VAELoader: "Load VAE",
+    UNETLoader: "Load Diffusion Model",
+    CLIPLoader: "Load CLIP",
+    DualCLIPLoader: "DualCLIPLoader",
     CLIPSetLastLayer: "CLIP Set Last Layer",
     LoraLoader: "Load LoRA",
     LoraLoaderModelOnly: "LoraLoaderModelOnly",

@@ -2,11 +2,12 @@
 
     python benchmarks/parity_upstream.py --upstream ../ComfyUI --upstream-python ../ComfyUI/venv/bin/python
 
-A full-size SD1.5 checkpoint of random weights is written to a temporary folder (2 GB; with --tiny 0.6 GB:
-half of the UNet's levels). Then one worker process per program loads it and runs the same calls, one after
-the other, and the results are compared: prompts with weights and of two chunks, clip skip, one evaluation
-of the UNet, VAE encode and decode, and pictures by several samplers and schedulers. Then both servers
-are started, run the graphs of parity_graphs.py, and their PNG files are compared.
+A full-size checkpoint of random weights is written to a temporary folder (SD1.5: 2 GB; with --tiny 0.6 GB:
+half of the UNet's levels). `--family` chooses which model it is. Then one worker process per program loads it
+and runs the same calls, one after the other, and the results are compared: prompts with weights and of two
+chunks, clip skip, one evaluation of the UNet, VAE encode and decode, and pictures by several samplers and
+schedulers. Then both servers are started, run the graphs of parity_graphs.py, and their PNG files are
+compared.
 """
 
 import argparse
@@ -95,8 +96,12 @@ def evaluate_unet(results, *, model, size, **_unused):
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(2, 4, size // 8, size // 8 + 2, generator=generator)
     context = results["clip/weights/conditioning"].repeat(2, 1, 1)
+    sizes = {"width": size, "height": size + 16, "crop_w": 8, "target_width": size, "prompt_type": "negative"}
+    y = model.model.encode_adm(pooled_output=results["clip/weights/pooled"], **sizes)
+    vector = {} if y is None else {"y": y.repeat(2, 1)}
+    results.update({f"unet/{name}": value for name, value in vector.items()})
     for sigma in (14.0, 1.0, 0.05):
-        out = model.model.apply_model(x * sigma, torch.full((2,), sigma), c_crossattn=context)
+        out = model.model.apply_model(x * sigma, torch.full((2,), sigma), c_crossattn=context, **vector)
         results[f"unet/sigma {sigma}"] = out
 
 
@@ -135,14 +140,47 @@ def draw_pictures(results, *, model, clip, vae, size, steps, **_unused):
 # --- the checkpoint ---
 
 
-def write_checkpoint(path: Path, *, tiny: bool, dtype_name: str) -> None:
-    """Random weights in the layout of SD1.5, scaled so that what passes through keeps its size."""
+# Per family: sizes of the UNet in full and with --tiny, text encoders by prefix, tensors beside the weights.
+# Upstream tells families apart by their full widths. The last levels of --tiny are left out, or shallower.
+SD1_UNET = {
+    "in_channels": 4, "out_channels": 4, "model_channels": 320, "channel_mult": (1, 2, 4, 4),
+    "num_res_blocks": (2, 2, 2, 2), "transformer_depth": (1, 1, 1, 0), "transformer_depth_middle": 1,
+    "context_dim": 768, "use_linear_in_transformer": False, "adm_in_channels": None,
+}  # fmt: skip
+SD2_UNET = {**SD1_UNET, "context_dim": 1024, "use_linear_in_transformer": True}
+SDXL_UNET = {
+    **SD2_UNET, "channel_mult": (1, 2, 4), "num_res_blocks": (2, 2, 2), "transformer_depth": (0, 2, 10),
+    "transformer_depth_middle": 10, "context_dim": 2048, "adm_in_channels": 2816,
+}  # fmt: skip
+REFINER_UNET = {
+    **SD2_UNET, "model_channels": 384, "transformer_depth": (0, 4, 4, 0), "transformer_depth_middle": 4,
+    "context_dim": 1280, "adm_in_channels": 2560,
+}  # fmt: skip
+TWO_LEVELS = {"channel_mult": (1, 2), "num_res_blocks": (2, 2), "transformer_depth": (1, 0)}
+SHALLOW = {"num_res_blocks": (1, 1, 1), "transformer_depth": (0, 2, 5), "transformer_depth_middle": 1}
+SDXL_TEXT = {"conditioner.embedders.0.transformer.": "CLIP_L", "conditioner.embedders.1.model.": "CLIP_G"}
+SD2_TEXT = {"cond_stage_model.model.": "CLIP_H"}
+FAMILIES: dict[str, tuple[dict, dict, dict, tuple[str, ...]]] = {
+    "sd1": (SD1_UNET, TWO_LEVELS, {"cond_stage_model.transformer.": "CLIP_L"}, ()),
+    "sd2": (SD2_UNET, TWO_LEVELS, SD2_TEXT, ()),
+    "sd2-v": (SD2_UNET, {}, SD2_TEXT, ()),
+    "sdxl": (SDXL_UNET, SHALLOW, SDXL_TEXT, ()),
+    "sdxl-v": (SDXL_UNET, SHALLOW, SDXL_TEXT, ("v_pred", "ztsnr")),
+    "sdxl-edm": (SDXL_UNET, SHALLOW, SDXL_TEXT, ("edm_mean", "edm_std")),
+    "sdxl-refiner": (REFINER_UNET, {}, {"conditioner.embedders.0.model.": "CLIP_G"}, ()),
+}
+# SD2 files tell by the spread of these biases whether the network predicts velocity (0.1) or noise.
+TELLING = ".transformer_blocks.0.norm1.bias"
+
+
+def write_checkpoint(path: Path, *, tiny: bool, dtype_name: str, family: str = "sd1") -> None:
+    """Random weights in the family's layout, scaled so that what passes through keeps its size."""
     import safetensors.torch
     import torch
 
-    shapes = checkpoint_shapes(tiny)
+    shapes = checkpoint_shapes(family, tiny)
     torch.manual_seed(0)
-    weights = {}
+    weights = {name: torch.tensor([]) for name in FAMILIES[family][3]}
     for name, shape in shapes.items():
         if len(shape) > 1:
             fan_in = 1
@@ -152,35 +190,43 @@ def write_checkpoint(path: Path, *, tiny: bool, dtype_name: str) -> None:
             weights[name] = (torch.randn(shape) * scale).to(getattr(torch, dtype_name))
         else:
             start = 1.0 if name.endswith("weight") else 0.0
-            weights[name] = (start + 0.1 * torch.randn(shape)).to(getattr(torch, dtype_name))
+            spread = 0.02 if family == "sd2" and name.endswith(TELLING) else 0.1
+            weights[name] = (start + spread * torch.randn(shape)).to(getattr(torch, dtype_name))
     safetensors.torch.save_file(weights, path)
 
 
-def checkpoint_shapes(tiny: bool) -> dict[str, tuple[int, ...]]:
+def checkpoint_shapes(family: str, tiny: bool) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every weight, from our own families built without memory."""
     sys.path.insert(0, str(HERE))
     from comfy.families import ldm_unet, ldm_vae
     from comfy.families.base import build_empty
-    from comfy.families.clip_text import CLIP_L, ClipTextModel
 
-    levels = 2 if tiny else 4  # upstream recognises SD1 by its full width
-    unet_config = ldm_unet.UNetShape(
-        in_channels=4, out_channels=4, model_channels=320, channel_mult=(1, 2, 4, 4)[:levels],
-        num_res_blocks=(2,) * levels, transformer_depth=(1,) * (levels - 1) + (0,),
-        transformer_depth_middle=1, context_dim=768, use_linear_in_transformer=False, adm_in_channels=None,
-    ).as_unet_config()  # fmt: skip
-    unet = ldm_unet.LDMUNet.empty(**unet_config).state_dict()
+    full, smaller, text, _ = FAMILIES[family]
+    unet_config = {**full, **smaller} if tiny else full
+    heads = {} if family == "sd1" else {"num_heads": -1, "num_head_channels": 64}
+    unet = ldm_unet.LDMUNet.empty(**unet_config, **heads).state_dict()
     names = ldm_unet.checkpoint_names(unet, unet_config)
     shapes = {f"model.diffusion_model.{names[key]}": tuple(tensor.shape) for key, tensor in unet.items()}
     vae_shape = ldm_vae.VAEShape((128, 256, 512, 512), layers_per_block=2, latent_channels=4)
     vae = build_empty(lambda: ldm_vae.LDMVAE(vae_shape))
     for key, tensor in ldm_vae.checkpoint_weights(vae.state_dict()).items():
         shapes[f"first_stage_model.{key}"] = tuple(tensor.shape)
-    text = build_empty(lambda: ClipTextModel(CLIP_L)).state_dict()
-    shapes.update(
-        {f"cond_stage_model.transformer.{key}": tuple(tensor.shape) for key, tensor in text.items()}
-    )
+    for prefix, encoder in text.items():
+        shapes.update({prefix + key: shape for key, shape in text_shapes(encoder).items()})
     return shapes
+
+
+def text_shapes(encoder: str) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of CLIP_L, or of CLIP_H or CLIP_G in OpenCLIP's layout."""
+    from comfy.families import clip_text, open_clip_text
+    from comfy.families.base import build_empty
+
+    config = getattr(clip_text, encoder)
+    weights = build_empty(lambda: clip_text.ClipTextModel(config)).state_dict()
+    if encoder == "CLIP_L":
+        return {key: tuple(tensor.shape) for key, tensor in weights.items()}
+    shapes = {key: tuple(t.shape) for key, t in open_clip_text.to_open_clip(weights).items()}
+    return {**shapes, "text_projection": (config["hidden_size"],) * 2}
 
 
 # --- both servers, the same graphs ---
@@ -336,7 +382,10 @@ def main() -> int:
     )
     parser.add_argument("--stubs", help="folder put on upstream's path as well")
     parser.add_argument("--checkpoint", help="use this file instead of writing one")
-    parser.add_argument("--tiny", action="store_true", help="only two levels of the UNet")
+    parser.add_argument("--family", default="sd1", choices=FAMILIES, help="of the written file")
+    parser.add_argument(
+        "--tiny", action="store_true", help="a smaller UNet: two levels, of SDXL a shallow one (no refiner)"
+    )
     parser.add_argument(
         "--dtype", default="float16", choices=["float16", "float32"], help="of the written file"
     )
@@ -351,9 +400,9 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        checkpoint = Path(options.checkpoint or folder / "random-sd15.safetensors").resolve()
+        checkpoint = Path(options.checkpoint or folder / f"random-{options.family}.safetensors").resolve()
         if not options.checkpoint:
-            write_checkpoint(checkpoint, tiny=options.tiny, dtype_name=options.dtype)
+            write_checkpoint(checkpoint, tiny=options.tiny, dtype_name=options.dtype, family=options.family)
         print(f"{checkpoint.name}: {checkpoint.stat().st_size / 1e9:.2f} GB")
         good = options.only == "servers" or run_workers(options, folder, checkpoint)
         if options.only != "modules":

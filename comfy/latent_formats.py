@@ -39,22 +39,46 @@ class SD15(LatentFormat):
         self.taesd_decoder_name = "taesd_decoder"
 
 
-class SDXL_Playground_2_5(LatentFormat):  # noqa: N801 - the name that node packs use
-    """Playground v2.5: normalised by channel."""
+class SDXL(LatentFormat):
+    """Stable Diffusion XL."""
+
+    scale_factor = 0.13025
+
+    def __init__(self):
+        self.latent_rgb_factors = [
+            [0.3651, 0.4232, 0.4341],
+            [-0.2533, -0.0042, 0.1068],
+            [0.1076, 0.1111, -0.0362],
+            [-0.3165, -0.2492, -0.2188],
+        ]
+        self.latent_rgb_factors_bias = [0.1084, -0.0175, -0.0011]
+        self.taesd_decoder_name = "taesdxl_decoder"
+
+
+class SDXL_Playground_2_5(LatentFormat):  # noqa: N801 - the name that packs import
+    """Playground 2.5: SDXL's VAE, its latents normalised per channel to a deviation of 0.5."""
 
     scale_factor = 0.5
-    means = (-1.6574, 1.886, -1.383, 2.5155)
-    deviations = (8.4927, 5.9022, 6.5498, 5.2299)
+
+    def __init__(self):
+        self.latents_mean = [-1.6574, 1.886, -1.383, 2.5155]
+        self.latents_std = [8.4927, 5.9022, 6.5498, 5.2299]
+        self.latent_rgb_factors = [
+            [0.3920, 0.4054, 0.4549],
+            [-0.2634, -0.0196, 0.0653],
+            [0.0568, 0.1687, -0.0755],
+            [-0.3112, -0.2359, -0.2076],
+        ]
+        self.taesd_decoder_name = "taesdxl_decoder"
+
+    def _per_channel(self, latent):
+        mean, std = (latent.new_tensor(row).view(1, 4, 1, 1) for row in (self.latents_mean, self.latents_std))
+        return mean, std
 
     def process_in(self, latent):
-        """From the VAE's latents to the model's."""
-        mean, deviation = self._statistics(latent)
-        return (latent - mean) * self.scale_factor / deviation
+        mean, std = self._per_channel(latent)
+        return (latent - mean) * self.scale_factor / std
 
     def process_out(self, latent):
-        """From the model's latents to the VAE's."""
-        mean, deviation = self._statistics(latent)
-        return latent * deviation / self.scale_factor + mean
-
-    def _statistics(self, latent):
-        return (latent.new_tensor(numbers).reshape(1, -1, 1, 1) for numbers in (self.means, self.deviations))
+        mean, std = self._per_channel(latent)
+        return latent * std / self.scale_factor + mean

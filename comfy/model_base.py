@@ -69,6 +69,30 @@ def _convert(value, dtype, device):
     return [_convert(item, dtype, device) for item in value] if isinstance(value, list) else value
 
 
+SIZE_EMBEDDING = 256  # channels per number in the vector conditioning of SDXL
+
+
+def _vector_conditioning(model: BaseModel, pooled, numbers: list[float]):
+    """`y` of SDXL (B, width + 256 * numbers): the pooled prompt (B, width), then each number as sinusoids.
+
+    Raises:
+        ValueError: the pooled prompt is missing or of another text encoder.
+    """
+    from diffusers.models.embeddings import get_timestep_embedding
+
+    width = model.adm_channels - SIZE_EMBEDDING * len(numbers)
+    if pooled is None or pooled.shape[-1] != width:
+        found = "none" if pooled is None else f"one of {pooled.shape[-1]} numbers"
+        raise ValueError(
+            f"This model needs prompts with a pooled output of {width} numbers, and this conditioning has "
+            f"{found}. Encode the prompt with the text encoder of a checkpoint of the same family."
+        )
+    values = torch.tensor(numbers, dtype=torch.float32)
+    embedded = get_timestep_embedding(values, SIZE_EMBEDDING, flip_sin_to_cos=True, downscale_freq_shift=0)
+    sizes = embedded.reshape(1, -1).expand(pooled.shape[0], -1)
+    return torch.cat((pooled.to(sizes.device), sizes), dim=1)
+
+
 class BaseModel(torch.nn.Module):
     """`unet_model(**model_config.unet_config, device=..., operations=None)` builds the network."""
 
@@ -285,3 +309,25 @@ class BaseModel(torch.nn.Module):
             if weights is not None:
                 out.update(process(weights))
         return out
+
+
+class SDXL(BaseModel):
+    """Knows the size of the original picture, where it was cropped, and the wanted size, in pixels."""
+
+    def encode_adm(self, **kwargs):
+        """`y` (B, pooled width + 6 * 256); sizes that were not given are those of the latent."""
+        width, height = kwargs.get("width", 768), kwargs.get("height", 768)
+        crop = [kwargs.get("crop_h", 0), kwargs.get("crop_w", 0)]
+        target = [kwargs.get("target_height", height), kwargs.get("target_width", width)]
+        return _vector_conditioning(self, kwargs.get("pooled_output"), [height, width, *crop, *target])
+
+
+class SDXLRefiner(BaseModel):
+    """Knows size and crop of the original picture, and how beautiful the picture should be (0..10)."""
+
+    def encode_adm(self, **kwargs):
+        """`y` (B, pooled width + 5 * 256); a score that was not given is 6, in negative prompts 2.5."""
+        score = kwargs.get("aesthetic_score", 2.5 if kwargs.get("prompt_type") == "negative" else 6.0)
+        size = [kwargs.get("height", 768), kwargs.get("width", 768)]
+        crop = [kwargs.get("crop_h", 0), kwargs.get("crop_w", 0)]
+        return _vector_conditioning(self, kwargs.get("pooled_output"), [*size, *crop, score])

@@ -13,14 +13,16 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
 import comfy.utils
+from comfy.families import ldm_unet, open_clip_text
 from comfy.families.base import build_empty
 from comfy.mapped_memory import cast_weights
 from comfy.vae import VAE
 from comfy_depot import hooks as depot
 
 __all__ = [
-    "CLIP", "CLIPType", "VAE", "load_checkpoint", "load_checkpoint_guess_config", "load_diffusion_model",
-    "load_diffusion_model_state_dict", "load_state_dict_guess_config", "save_checkpoint",
+    "CLIP", "CLIPType", "VAE", "load_checkpoint", "load_checkpoint_guess_config", "load_clip",
+    "load_diffusion_model", "load_diffusion_model_state_dict", "load_state_dict_guess_config",
+    "load_text_encoder_state_dicts", "save_checkpoint",
 ]  # fmt: skip
 
 
@@ -257,6 +259,29 @@ def _load_clip(weights, model_config, embedding_directory, options: dict) -> CLI
     return CLIP(target, embedding_directory=embedding_directory, state_dict=own, model_options=options)
 
 
+def load_clip(
+    ckpt_paths, embedding_directory=None, clip_type=CLIPType.STABLE_DIFFUSION, model_options={}
+):  # fmt: skip
+    """The CLIP of text encoders in files of their own: a path for each that the model has.
+
+    Raises:
+        UnknownArchitecture: no family has such text encoders.
+    """
+    weights = [comfy.utils.load_torch_file(path, safe_load=True) for path in ckpt_paths]
+    return load_text_encoder_state_dicts(weights, embedding_directory, clip_type, model_options)
+
+
+def load_text_encoder_state_dicts(
+    state_dicts=[], embedding_directory=None, clip_type=CLIPType.STABLE_DIFFUSION, model_options={}
+):  # fmt: skip
+    """`load_clip` for weights in memory."""
+    weights = [open_clip_text.from_own_file(own) for own in state_dicts]
+    target = comfy.families.text_target(weights, clip_type.name.lower())
+    return CLIP(
+        target, embedding_directory=embedding_directory, state_dict=weights, model_options=model_options
+    )
+
+
 def load_checkpoint(
     config_path=None, ckpt_path=None, output_vae=True, output_clip=True, embedding_directory=None,
     state_dict=None,
@@ -283,6 +308,7 @@ def load_lora_for_models(model, clip, lora, strength_model, strength_clip):
 
 def load_diffusion_model_state_dict(sd, model_options={}, metadata=None):
     """The ModelPatcher of a diffusion model alone; None for an unknown family."""
+    sd = ldm_unet.from_zoo_layout(sd)
     found = comfy.families.recognise(sd)
     if found is None:
         return None

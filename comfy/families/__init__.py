@@ -5,9 +5,14 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from comfy.errors import UnknownArchitecture
 from comfy.families.base import Family, StateDict
+
+if TYPE_CHECKING:
+    from comfy.supported_models_base import ClipTarget
 
 
 @functools.lru_cache(maxsize=1)
@@ -27,6 +32,25 @@ def recognise(weights: StateDict) -> tuple[Family, str] | None:
         if prefix is not None:
             return family, prefix
     return None
+
+
+def text_target(files: Sequence[StateDict], clip_type: str) -> ClipTarget:
+    """Which text encoders to build for the weights of these files, for a type of the CLIP loaders.
+
+    Raises:
+        UnknownArchitecture: no family has such text encoders; the message says what was found.
+    """
+    makers = [found.text_encoders[clip_type] for found in families() if clip_type in found.text_encoders]
+    for make in makers:
+        target = make(files)
+        if target is not None:
+            return target
+    known = ", ".join(sorted({name for family in families() for name in family.text_encoders}))
+    held = "; ".join(f"{len(weights)} tensors, such as '{next(iter(weights), '')}'" for weights in files)
+    raise UnknownArchitecture(
+        f"These files are no text encoders of the type '{clip_type}' (known types: {known}). "
+        f"They hold: {held}. Choose the files, or the type, of the model that they are for."
+    )
 
 
 def unknown_architecture(weights: StateDict, path: str) -> UnknownArchitecture:

@@ -7,7 +7,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 import comfy.ops
 from comfy.clip_vocabulary import END_TOKEN, START_TOKEN
-from comfy.families.base import StateDict, count_indices, load_exactly
+from comfy.errors import ModelFileError
+from comfy.families.base import StateDict, build_empty, count_indices, load_exactly
 
 # The text encoder of SD1.x: OpenAI's CLIP ViT-L/14.
 CLIP_L = {
@@ -19,11 +20,31 @@ CLIP_L = {
     "max_position_embeddings": 77,
     "hidden_act": "quick_gelu",
 }
+# OpenCLIP ViT-H/14 (SD2) and ViT-bigG/14 (SDXL), as their text halves are.
+CLIP_H = {
+    **CLIP_L, "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
+    "num_attention_heads": 16, "hidden_act": "gelu",
+}  # fmt: skip
+CLIP_G = {
+    **CLIP_H, "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+}  # fmt: skip
 HEAD_WIDTH = 64
+PROJECTION = "text_projection.weight"
 
 
 def config_of(weights: StateDict, prefix: str, hidden_act: str = "quick_gelu") -> dict:
-    """The configuration as the shapes have it. Heads leave no trace there: they have 64 channels."""
+    """The configuration as the shapes have it. Heads leave no trace there: they have 64 channels.
+
+    Raises:
+        ModelFileError: a weight that tells a size is missing.
+    """
+    for key in ("embeddings.token_embedding", "embeddings.position_embedding", "encoder.layers.0.mlp.fc1"):
+        if f"{prefix}{key}.weight" not in weights:
+            raise ModelFileError(
+                f"The text encoder (CLIP) in this file lacks the weight {prefix}{key}.weight. "
+                "The file is damaged or of an unsupported variant."
+            )
     vocabulary, width = weights[prefix + "embeddings.token_embedding.weight"].shape
     return {
         "vocab_size": vocabulary,
@@ -36,8 +57,22 @@ def config_of(weights: StateDict, prefix: str, hidden_act: str = "quick_gelu") -
     }
 
 
+def number_of_layers(weights: StateDict) -> int:
+    """Of weights that are named `text_model...`; 0 where they are no CLIP text encoder."""
+    return count_indices(weights, "text_model.encoder.layers.{}.")
+
+
+def kind_of(weights: StateDict) -> str:
+    """ "l", "h" or "g" by the depth of a CLIP text encoder from its own file, "" for anything else."""
+    layers = number_of_layers(weights)
+    return next(kind for least, kind in ((31, "g"), (23, "h"), (1, "l"), (0, "")) if layers >= least)
+
+
 class ClipTextModel(torch.nn.Module):
-    """`text_model` is transformers' module, so weights are named as in checkpoints: text_model.encoder..."""
+    """`text_model` is transformers' module, so weights are named as in checkpoints: text_model.encoder...
+
+    `text_projection` is there when the weights bring one.
+    """
 
     def __init__(self, config_dict: dict, dtype=None, device=None, operations=None):
         super().__init__()
@@ -46,6 +81,7 @@ class ClipTextModel(torch.nn.Module):
         )
         self.num_layers = config.num_hidden_layers
         self.text_model = comfy.ops.cast_on_use(CLIPTextModel(config))
+        self.text_projection: torch.nn.Module | None = None
         self.dtype = dtype
 
     def get_input_embeddings(self):
@@ -56,8 +92,12 @@ class ClipTextModel(torch.nn.Module):
 
     def load_weights(self, weights: StateDict) -> None:
         """Take the weights below the checkpoint's `transformer.`, without what is no part of the model."""
-        skipped = ("text_model.embeddings.position_ids", "text_projection.weight")
+        skipped = ("text_model.embeddings.position_ids", "logit_scale")
         used = {key: tensor for key, tensor in weights.items() if key not in skipped}
+        if PROJECTION in used:
+            width_out, width = used[PROJECTION].shape
+            linear = comfy.ops.manual_cast.Linear
+            self.text_projection = build_empty(lambda: linear(width, width_out, bias=False))
         load_exactly(self, used, what="text encoder (CLIP)")
         embeddings = self.text_model.embeddings
         # Not part of a checkpoint, so a model built without memory has none yet.
@@ -67,7 +107,7 @@ class ClipTextModel(torch.nn.Module):
         self, input_tokens, attention_mask=None, embeds=None, num_tokens=None, intermediate_output=None,
         final_layer_norm_intermediate=True, dtype=torch.float32, **_unused,
     ):  # fmt: skip
-        """(last layer, chosen layer or None, projected pooled or None, pooled); states (B, tokens, width).
+        """(last layer, chosen layer or None, projected pooled, pooled); states (B, tokens, width).
 
         `intermediate_output` counts layers from the end when negative; "all" and lists give (B, layers, ...).
         """
@@ -85,7 +125,8 @@ class ClipTextModel(torch.nn.Module):
             chosen = self.text_model.final_layer_norm(chosen)
         ends = torch.tensor([count - 1 for count in num_tokens], device=x.device)
         pooled = last[torch.arange(len(last), device=x.device), ends]
-        return last, chosen, None, pooled
+        projected = pooled if self.text_projection is None else self.text_projection(pooled)
+        return last, chosen, projected, pooled
 
     @staticmethod
     def _chosen(states: list[torch.Tensor], which):

@@ -149,12 +149,32 @@ def names_in_checkpoints(keys: Iterable[str], modules: dict[str, str]) -> dict[s
     names = {}
     for key in keys:
         parts = key.split(".")
-        length = next(n for n in (5, 4, 3, 2, 1) if ".".join(parts[:n]) in blocks)
+        length = next((n for n in (5, 4, 3, 2, 1) if ".".join(parts[:n]) in blocks), 0)
+        if not length:  # no part of a UNet, and refused by that name
+            names[key] = key
+            continue
         block, rest = ".".join(parts[:length]), parts[length:]
         if ".resnets." in block:
             rest[0] = inside.get(rest[0], rest[0])
         names[key] = ".".join([blocks[block], *rest])
     return names
+
+
+def from_zoo_layout(weights: StateDict) -> StateDict:
+    """A UNet's own file in diffusers' layout under the names of a checkpoint; other weights as they are."""
+    if "down_blocks.0.resnets.0.norm1.weight" not in weights:
+        return weights
+    levels = [f"down_blocks.{level}." for level in range(count_indices(weights, "down_blocks.{}."))]
+    shape = UNetShape(
+        channel_mult=(1,) * len(levels),
+        num_res_blocks=tuple(count_indices(weights, level + "resnets.{}.") for level in levels),
+        transformer_depth=tuple(_depth(weights, level + "attentions.0.") for level in levels),
+        # What names do not depend on:
+        in_channels=0, out_channels=0, model_channels=0, transformer_depth_middle=0, context_dim=0,
+        use_linear_in_transformer=False, adm_in_channels=None,
+    )  # fmt: skip
+    names = checkpoint_names(weights, shape.as_unet_config())
+    return {names[key]: tensor for key, tensor in weights.items()}
 
 
 class LDMUNet(UNet2DConditionModel):
@@ -181,6 +201,9 @@ class LDMUNet(UNet2DConditionModel):
     ):
         widths = tuple(model_channels * factor for factor in channel_mult)
         attended = [depth > 0 for depth in transformer_depth]
+        layers = [max(1, depth) for depth in transformer_depth]
+        if not attended[-1]:  # the zoo makes the middle as deep as the last level
+            layers[-1] = transformer_depth_middle
         # diffusers calls the number of heads `attention_head_dim` here.
         heads = num_heads if num_head_channels == -1 else tuple(w // num_head_channels for w in widths)
         super().__init__(
@@ -190,11 +213,14 @@ class LDMUNet(UNet2DConditionModel):
             layers_per_block=tuple(num_res_blocks),
             down_block_types=tuple("CrossAttnDownBlock2D" if on else "DownBlock2D" for on in attended),
             up_block_types=tuple("CrossAttnUpBlock2D" if on else "UpBlock2D" for on in reversed(attended)),
-            transformer_layers_per_block=tuple(max(1, depth) for depth in transformer_depth),
+            transformer_layers_per_block=tuple(layers),
             cross_attention_dim=context_dim,
             attention_head_dim=heads,
             use_linear_projection=use_linear_in_transformer,
-            addition_embed_type=None,
+            # The vector conditioning `y`; its sizes are embedded by `comfy.model_base`.
+            addition_embed_type="text_time" if adm_in_channels else None,
+            addition_time_embed_dim=256 if adm_in_channels else None,
+            projection_class_embeddings_input_dim=adm_in_channels,
             flip_sin_to_cos=True,
             freq_shift=0,
         )

@@ -9,19 +9,20 @@ variants for inpainting (9 input channels) included.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import comfy.latent_formats
-import comfy.model_base
 import comfy.utils
-from comfy.families import clip_text, ldm_unet, ldm_vae
+from comfy.families import clip_text, ldm_unet
 from comfy.families.base import Family, StateDict
+from comfy.families.ldm_config import PREFIXES, UNET_KEYS, LDMConfig
 from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer
-from comfy.supported_models_base import BASE, ClipTarget
+from comfy.supported_models_base import ClipTarget
 
 TEXT_PREFIX = "cond_stage_model.transformer."
 
 
-class SD15(BASE):
+class SD15(LDMConfig):
     """Names, numbers and conversions of SD1.x; the defaults are those of the full size."""
 
     unet_config = {
@@ -32,20 +33,6 @@ class SD15(BASE):
     latent_format = comfy.latent_formats.SD15
     memory_usage_factor = 1.0
 
-    def get_model(self, state_dict, prefix="", device=None):
-        model = comfy.model_base.BaseModel(
-            self,
-            model_type=self.model_type(state_dict, prefix),
-            device=device,
-            unet_model=ldm_unet.LDMUNet.empty,
-        )
-        if self.inpaint_model():
-            model.set_inpaint()
-        return model
-
-    def make_vae(self, state_dict: StateDict):
-        return ldm_vae.LDMVAE.from_weights(state_dict)
-
     def process_clip_state_dict(self, state_dict):
         """Take the text encoder's weights out, named from `clip_l.` on; old files lack the `text_model.`."""
         weights = comfy.utils.state_dict_prefix_replace(
@@ -54,22 +41,27 @@ class SD15(BASE):
         return {_clip_name(key): tensor for key, tensor in weights.items() if key.startswith("transformer.")}
 
     def process_clip_state_dict_for_saving(self, state_dict):
-        return {key.replace("clip_l.", "cond_stage_model.", 1): tensor for key, tensor in state_dict.items()}
-
-    def process_unet_state_dict_for_saving(self, state_dict):
-        names = ldm_unet.checkpoint_names(state_dict, self.unet_config)
-        return {f"model.diffusion_model.{names[key]}": tensor for key, tensor in state_dict.items()}
-
-    def process_vae_state_dict_for_saving(self, state_dict):
-        renamed = ldm_vae.checkpoint_weights(state_dict)
-        return {f"first_stage_model.{key}": tensor for key, tensor in renamed.items()}
+        return {
+            key.replace("clip_l.", "cond_stage_model.", 1): tensor
+            for key, tensor in state_dict.items()
+            if not key.endswith(clip_text.PROJECTION)  # of a text encoder from its own file
+        }
 
     def clip_target(self, state_dict={}):
         config = text_config(state_dict)
-        if config is None:
-            return None
-        tokenizer = functools.partial(_tokenizer, width=config["hidden_size"])
-        return ClipTarget(tokenizer, SD1ClipModel, params={"textmodel_json_config": config})
+        return None if config is None else _target(config)
+
+
+def text_files(files: Sequence[StateDict]) -> ClipTarget | None:
+    """A ViT-L alone."""
+    if [clip_text.kind_of(weights) for weights in files] != ["l"]:
+        return None
+    return _target(clip_text.config_of(files[0], "text_model."))
+
+
+def _target(config: dict) -> ClipTarget:
+    tokenizer = functools.partial(_tokenizer, width=config["hidden_size"])
+    return ClipTarget(tokenizer, SD1ClipModel, params={"textmodel_json_config": config})
 
 
 def _clip_name(key: str) -> str:
@@ -104,16 +96,10 @@ def config(weights: StateDict, prefix: str) -> SD15:
 
 FAMILY = Family(
     name="Stable Diffusion 1.x",
-    prefixes=("model.diffusion_model.", "", "diffusion_model."),
-    keys=(
-        "input_blocks.0.0.weight",
-        "time_embed.0.weight",
-        "middle_block.0.in_layers.0.weight",
-        "middle_block.1.proj_in.weight",
-        "middle_block.1.transformer_blocks.0.attn2.to_k.weight",
-        "out.2.weight",
-    ),
+    prefixes=PREFIXES,
+    keys=UNET_KEYS,
     accepts=accepts,
     config=config,
     config_classes={"SD15": SD15},
+    text_encoders={"stable_diffusion": text_files},
 )

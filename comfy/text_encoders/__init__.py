@@ -1,0 +1,1 @@
+"""Text encoders and tokenizers of the model families, under the module names that packs import."""

@@ -1,0 +1,98 @@
+"""Core nodes that load diffusion models and text encoders from files of their own."""
+
+from __future__ import annotations
+
+import folder_paths
+
+WEIGHT_DTYPES = ["default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"]
+
+
+class UNETLoader:
+    @classmethod
+    def INPUT_TYPES(cls):
+        tooltip = "How the weights are kept in memory; fp8 takes half of fp16 and loses detail."
+        return {
+            "required": {
+                "unet_name": (folder_paths.get_filename_list("diffusion_models"),),
+                "weight_dtype": (WEIGHT_DTYPES, {"tooltip": tooltip}),
+            }
+        }
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "load_unet"
+    CATEGORY = "advanced/loaders"
+    DESCRIPTION = "Loads a diffusion model from its own file."
+
+    def load_unet(self, unet_name, weight_dtype):
+        path = folder_paths.get_full_path_or_raise("diffusion_models", unet_name)
+        import torch
+
+        import comfy.sd
+
+        options = {}
+        if weight_dtype != "default":
+            options["dtype"] = getattr(torch, "float8_" + weight_dtype.split("_")[1])
+            options["fp8_optimizations"] = weight_dtype.endswith("_fast")
+        return (comfy.sd.load_diffusion_model(path, model_options=options),)
+
+
+def _device_input():
+    tooltip = "cpu keeps the text encoder out of GPU memory."
+    return {"device": (["default", "cpu"], {"advanced": True, "tooltip": tooltip})}
+
+
+def _load_clip(names, clip_type, device):
+    paths = [folder_paths.get_full_path_or_raise("text_encoders", name) for name in names]
+    import torch
+
+    import comfy.sd
+
+    types = comfy.sd.CLIPType
+    options = {}
+    if device == "cpu":
+        options = {"load_device": torch.device("cpu"), "offload_device": torch.device("cpu")}
+    clip = comfy.sd.load_clip(
+        ckpt_paths=paths,
+        embedding_directory=folder_paths.get_folder_paths("embeddings"),
+        clip_type=getattr(types, clip_type.upper(), types.STABLE_DIFFUSION),
+        model_options=options,
+    )
+    return (clip,)
+
+
+class CLIPLoader:
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {
+            "required": {
+                "clip_name": (folder_paths.get_filename_list("text_encoders"),),
+                "type": (["stable_diffusion"],),
+            },
+            "optional": _device_input(),
+        }
+
+    RETURN_TYPES = ("CLIP",)
+    FUNCTION = "load_clip"
+    CATEGORY = "advanced/loaders"
+    DESCRIPTION = "Loads one text encoder: CLIP-L for SD1, CLIP-H for SD2, CLIP-bigG for the SDXL refiner."
+
+    def load_clip(self, clip_name, type="stable_diffusion", device="default"):  # noqa: A002 (the input's name)
+        return _load_clip([clip_name], type, device)
+
+
+class DualCLIPLoader:
+    @classmethod
+    def INPUT_TYPES(cls):
+        names = (folder_paths.get_filename_list("text_encoders"),)
+        return {
+            "required": {"clip_name1": names, "clip_name2": names, "type": (["sdxl"],)},
+            "optional": _device_input(),
+        }
+
+    RETURN_TYPES = ("CLIP",)
+    FUNCTION = "load_clip"
+    CATEGORY = "advanced/loaders"
+    DESCRIPTION = "Loads two text encoders, in any order: CLIP-L and CLIP-bigG for SDXL."
+
+    def load_clip(self, clip_name1, clip_name2, type, device="default"):  # noqa: A002 (the input's name)
+        return _load_clip([clip_name1, clip_name2], type, device)
