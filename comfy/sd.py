@@ -13,14 +13,17 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
 import comfy.utils
+from comfy import scaled_weights
+from comfy.errors import ModelFileError
 from comfy.families.base import build_empty
 from comfy.mapped_memory import cast_weights
 from comfy.vae import VAE
 from comfy_depot import hooks as depot
 
 __all__ = [
-    "CLIP", "CLIPType", "VAE", "load_checkpoint", "load_checkpoint_guess_config", "load_diffusion_model",
-    "load_diffusion_model_state_dict", "load_state_dict_guess_config", "save_checkpoint",
+    "CLIP", "CLIPType", "VAE", "load_checkpoint", "load_checkpoint_guess_config", "load_clip",
+    "load_diffusion_model", "load_diffusion_model_state_dict", "load_state_dict_guess_config",
+    "load_text_encoder_state_dicts", "save_checkpoint",
 ]  # fmt: skip
 
 
@@ -154,8 +157,11 @@ class CLIP:
     def load_sd(self, sd, full_model=False):
         """Take weights, cast to the dtype that they are kept in; `full_model`: named as by `get_sd`."""
         cast = dict(sd)
-        cast_weights(cast, list(cast), self.dtype)
         model = self.cond_stage_model
+        if hasattr(model, "cast_weights"):  # encoders that are kept in several dtypes
+            model.cast_weights(cast, self.dtype)
+        else:
+            cast_weights(cast, list(cast), self.dtype)
         return model.load_full_sd(cast) if full_model else model.load_sd(cast)
 
     def get_sd(self) -> dict:
@@ -220,18 +226,19 @@ def load_state_dict_guess_config(
 def _load_model(weights, prefix: str, model_config, options: dict):
     management = comfy.model_management
     device = management.get_torch_device()
-    dtype = options.get("dtype", options.get("weight_dtype"))
-    if dtype is None:
+    scaled = scaled_weights.normalise_names(weights, prefix)
+    dtype = None if scaled else options.get("dtype", options.get("weight_dtype"))
+    if dtype is None:  # what is kept besides scaled fp8 has the dtype of the arithmetic
         dtype = management.unet_dtype(
             model_params=comfy.utils.calculate_parameters(weights, prefix),
             supported_dtypes=model_config.supported_inference_dtypes,
-            weight_dtype=comfy.utils.weight_dtype(weights, prefix),
+            weight_dtype=None if scaled else comfy.utils.weight_dtype(weights, prefix),
         )
     cast_dtype = management.unet_manual_cast(dtype, device, model_config.supported_inference_dtypes)
     model_config.custom_operations = options.get("custom_operations")
     model_config.set_inference_dtype(dtype, cast_dtype)
     model = model_config.get_model(weights, prefix, device=torch.device("cpu"))
-    cast_weights(weights, [key for key in weights if key.startswith(prefix)], dtype)
+    cast_weights(weights, [key for key in weights if key.startswith(prefix) and key not in scaled], dtype)
     model.load_model_weights(weights, prefix)
     if cast_dtype is not None:
         comfy.ops.cast_on_use(model.diffusion_model)
@@ -291,6 +298,39 @@ def load_diffusion_model(unet_path, model_options={}):
     if model is None:
         raise comfy.families.unknown_architecture(weights, unet_path)
     return model
+
+
+# --- text encoders in files of their own ---
+
+
+def load_clip(ckpt_paths, embedding_directory=None, clip_type=CLIPType.STABLE_DIFFUSION, model_options={}):
+    """The CLIP of one or more text encoder files, in any order."""
+    weights = [comfy.utils.load_torch_file(path, safe_load=True) for path in ckpt_paths]
+    return load_text_encoder_state_dicts(weights, embedding_directory, clip_type, model_options)
+
+
+def load_text_encoder_state_dicts(
+    state_dicts=[], embedding_directory=None, clip_type=CLIPType.STABLE_DIFFUSION, model_options={}
+):  # fmt: skip
+    """`load_clip` for weights in memory.
+
+    Raises:
+        ModelFileError: no family has text encoders of this type, or the weights are of others.
+    """
+    known = {}
+    for family in comfy.families.families():
+        known.update(family.text_encoders)
+    name = clip_type.name.lower()
+    if name not in known:
+        raise ModelFileError(
+            f"Text encoders of type '{name}' cannot be loaded from their own files. "
+            f"Known types are: {', '.join(sorted(known))}."
+        )
+    target = known[name](state_dicts)
+    return CLIP(
+        target, embedding_directory=embedding_directory, state_dict=list(state_dicts),
+        model_options=model_options,
+    )  # fmt: skip
 
 
 def save_checkpoint(output_path, model, clip=None, vae=None, clip_vision=None, metadata=None, extra_keys={}):

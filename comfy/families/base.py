@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import torch
 from comfy.errors import ModelFileError
 
 if TYPE_CHECKING:
-    from comfy.supported_models_base import BASE
+    from comfy.supported_models_base import BASE, ClipTarget
 
 StateDict = Mapping[str, torch.Tensor]
 
@@ -22,6 +22,7 @@ class Family:
 
     `accepts` looks at the weights below `prefix` and must hold for every size of the family and for nothing
     else; it is called only when all `keys` are there. `specificity` orders families: higher is asked first.
+    `text_encoders` gives, per type of the CLIP loaders ("flux"), what to build for their files.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Family:
     config: Callable[[StateDict, str], BASE]
     specificity: int = 0
     config_classes: Mapping[str, type] = field(default_factory=dict)
+    text_encoders: Mapping[str, Callable[[Sequence[StateDict]], ClipTarget]] = field(default_factory=dict)
 
     def prefix_in(self, weights: StateDict) -> str | None:
         """The prefix of the diffusion model in `weights`, where this family's is there."""
