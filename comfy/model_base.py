@@ -285,3 +285,39 @@ class BaseModel(torch.nn.Module):
             if weights is not None:
                 out.update(process(weights))
         return out
+
+
+class Flux(BaseModel):
+    """Flux.1: guidance is an input of the network; variants take more channels or reference pictures."""
+
+    def __init__(self, model_config, model_type=ModelType.FLUX, device=None, unet_model=None):
+        super().__init__(model_config, model_type, device=device, unet_model=unet_model)
+        self.memory_usage_factor_conds = ("ref_latents",)
+
+    def encode_adm(self, **kwargs):
+        """CLIP's pooled vector."""
+        return kwargs.get("pooled_output")
+
+    def extra_conds(self, **kwargs) -> dict:
+        """Besides the tokens: guidance (3.5 where none was set, none where it was disabled), pictures."""
+        out = super().extra_conds(**kwargs)
+        if kwargs.get("cross_attn") is not None:  # prompts of unlike lengths are not repeated, but run apart
+            out["c_crossattn"] = comfy.conds.CONDRegular(kwargs["cross_attn"])
+        guidance = kwargs.get("guidance", 3.5)
+        if guidance is not None:
+            out["guidance"] = comfy.conds.CONDRegular(torch.tensor([float(guidance)]))
+        references = kwargs.get("reference_latents")
+        if references is not None:
+            out["ref_latents"] = comfy.conds.CONDList([self.process_latent_in(ref) for ref in references])
+            method = kwargs.get("reference_latents_method")
+            if method is not None:
+                out["ref_latents_method"] = comfy.conds.CONDConstant(method)
+        return out
+
+    def extra_conds_shapes(self, **kwargs) -> dict:
+        """Reference pictures need memory as if the latent were larger by them."""
+        references = kwargs.get("reference_latents")
+        if references is None:
+            return {}
+        area = sum(math.prod(ref.shape[-2:]) for ref in references)
+        return {"ref_latents": [1, self.latent_format.latent_channels, area]}
