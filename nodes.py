@@ -69,6 +69,7 @@ from comfy_extras.core_latents import (
     VAEEncodeForInpaint,
     VAEEncodeTiled,
 )
+from comfy_extras.core_loaders import DualCLIPLoader, UNETLoader
 
 __all__ = ["MAX_RESOLUTION"]
 
@@ -410,6 +411,8 @@ class KSamplerAdvanced:
 _NODES = {
     CheckpointLoaderSimple: "Load Checkpoint",
     VAELoader: "Load VAE",
+    UNETLoader: "Load Diffusion Model",
+    DualCLIPLoader: "DualCLIPLoader",
     CLIPSetLastLayer: "CLIP Set Last Layer",
     CLIPTextEncode: "CLIP Text Encode (Prompt)",
     ConditioningCombine: "Conditioning (Combine)",
