@@ -314,6 +314,29 @@ class Flux(BaseModel):
                 out["ref_latents_method"] = comfy.conds.CONDConstant(method)
         return out
 
+    def concat_cond(self, **kwargs):
+        """What Fill and variants for control get besides the noise: a latent picture, Fill a mask as well."""
+        config = self.model_config.unet_config
+        channels, own = config["in_channels"], config["out_channels"]
+        if channels <= own:
+            return None
+        noise, image = kwargs["noise"], kwargs.get("concat_latent_image")
+        image = torch.zeros_like(noise) if image is None else image.to(kwargs["device"])
+        image = comfy.utils.common_upscale(image, noise.shape[-1], noise.shape[-2], "bilinear", "center")
+        image = self.process_latent_in(comfy.utils.resize_to_batch_size(image, noise.shape[0]))
+        if channels <= 2 * own:
+            return image
+        return torch.cat([image, self._mask_of_pixels(kwargs, noise).to(image)], dim=1)
+
+    def _mask_of_pixels(self, kwargs, noise):
+        """(B, 64, H, W): of each latent pixel its 8x8 pixels, 1 where the picture is to be painted."""
+        mask = kwargs.get("concat_mask", kwargs.get("denoise_mask"))
+        mask = torch.ones_like(noise)[:, :1] if mask is None else mask
+        mask = mask.reshape(-1, *mask.shape[-3:]).mean(dim=1, keepdim=True)
+        height, width = (side * 8 for side in noise.shape[-2:])
+        mask = comfy.utils.common_upscale(mask, width, height, "bilinear", "center")
+        return comfy.utils.resize_to_batch_size(torch.nn.functional.pixel_unshuffle(mask, 8), noise.shape[0])
+
     def extra_conds_shapes(self, **kwargs) -> dict:
         """Reference pictures need memory as if the latent were larger by them."""
         references = kwargs.get("reference_latents")

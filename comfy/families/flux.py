@@ -3,7 +3,7 @@
 
 Every size of the architecture loads: the configuration is read off the shapes. Files in the original layout,
 with the diffusion model alone or with all parts (`model.diffusion_model.`, `text_encoders.`, `vae.`); dev has
-`guidance_in`, schnell has not.
+`guidance_in`, schnell has not; Fill takes 384 channels per token, Kontext is dev with reference pictures.
 """
 
 from __future__ import annotations
@@ -68,6 +68,13 @@ class Flux(BASE):
         return _clip_target((state_dict, prefixes[0]), (state_dict, prefixes[1]))
 
 
+class FluxInpaint(Flux):
+    """Fill: takes the masked picture and the mask besides the noise."""
+
+    unet_config = {"image_model": "flux", "guidance_embed": True, "in_channels": 96}
+    supported_inference_dtypes = [torch.bfloat16, torch.float32]
+
+
 class FluxSchnell(Flux):
     """Distilled to few steps: no guidance, and noise levels without a shift."""
 
@@ -120,8 +127,9 @@ def accepts(weights: StateDict, prefix: str) -> bool:
 
 
 def config(weights: StateDict, prefix: str) -> Flux:
-    shape = flux_model.shape_of(weights, prefix)
-    return (Flux if shape.guidance_embed else FluxSchnell)(shape.as_unet_config())
+    unet_config = flux_model.shape_of(weights, prefix).as_unet_config()
+    kind = next(kind for kind in (FluxInpaint, Flux, FluxSchnell) if kind.matches(unet_config))
+    return kind(unet_config)
 
 
 FAMILY = Family(
@@ -138,6 +146,6 @@ FAMILY = Family(
     ),
     accepts=accepts,
     config=config,
-    config_classes={"Flux": Flux, "FluxSchnell": FluxSchnell},
+    config_classes={"FluxInpaint": FluxInpaint, "Flux": Flux, "FluxSchnell": FluxSchnell},
     text_encoders={"flux": text_encoders},
 )

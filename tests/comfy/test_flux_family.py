@@ -1,10 +1,17 @@
 """Flux.1: recognised by its weights, configured by their shapes, equal to the zoo's own modules."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from diffusers import (
+    AutoencoderKL,
+    FlowMatchEulerDiscreteScheduler,
+    FluxFillPipeline,
+    FluxPipeline,
+    FluxTransformer2DModel,
+)
 from diffusers.loaders.single_file_utils import (
     convert_flux_transformer_checkpoint_to_diffusers,
     convert_ldm_vae_checkpoint,
@@ -70,10 +77,11 @@ def converted(weights):
     }
 
 
-def reference(weights, guidance=True):
+def reference(weights, guidance=True, in_channels=64):
     model = FluxTransformer2DModel(
-        in_channels=64, num_layers=2, num_single_layers=2, attention_head_dim=tiny_flux.HEAD,
-        num_attention_heads=tiny_flux.HEADS, joint_attention_dim=tiny_flux.CONTEXT,
+        in_channels=in_channels, out_channels=64, num_layers=2, num_single_layers=2,
+        attention_head_dim=tiny_flux.HEAD, num_attention_heads=tiny_flux.HEADS,
+        joint_attention_dim=tiny_flux.CONTEXT,
         pooled_projection_dim=tiny_flux.POOLED, guidance_embeds=guidance, axes_dims_rope=(4, 14, 14),
     ).eval()  # fmt: skip
     model.load_state_dict(converted(weights))
@@ -246,6 +254,100 @@ def test_a_sampled_latent_is_that_of_the_zoos_transformer_walked_by_euler(weight
             v = packed_prediction(zoo, x, now.reshape(1), context, y, torch.tensor([2.5]))
             x = x + v * (after - now)
     torch.testing.assert_close(got, x / 0.3611 + 0.1159, atol=1e-4, rtol=1e-4)
+
+
+# --- Fill and Kontext ---
+
+
+def test_fill_gets_the_masked_picture_and_the_mask_as_the_zoos_pipeline_gives_them():
+    weights = tiny_flux.transformer(in_channels=96)
+    model = comfy.sd.load_diffusion_model_state_dict(dict(weights)).model
+    assert type(model.model_config) is comfy.supported_models.FluxInpaint
+    x, context, y = inputs()
+    picture, mask = torch.randn(1, 16, 8, 6), (torch.rand(1, 1, 64, 48) > 0.5).float()
+    concat = model.extra_conds(
+        noise=x, device="cpu", concat_latent_image=picture, concat_mask=mask, cross_attn=context,
+        pooled_output=y,
+    )["c_concat"].cond  # fmt: skip
+    numbers = SimpleNamespace(shift_factor=0.1159, scaling_factor=0.3611)
+    pipeline = SimpleNamespace(
+        vae_scale_factor=8, vae=SimpleNamespace(config=numbers), _pack_latents=FluxPipeline._pack_latents
+    )
+    packed = FluxFillPipeline.prepare_mask_latents(
+        pipeline, mask, picture, 2, 16, 1, 64, 48, torch.float32, "cpu", None
+    )
+    expected_tokens = torch.cat([FluxPipeline._pack_latents(x, 2, 16, 8, 6), packed[1], packed[0]], dim=2)
+    with torch.no_grad():
+        expected = reference(weights, in_channels=384)(
+            hidden_states=expected_tokens, timestep=torch.full((2,), 0.7), encoder_hidden_states=context,
+            pooled_projections=y, guidance=torch.full((2,), 30.0), txt_ids=torch.zeros(7, 3),
+            img_ids=FluxPipeline._prepare_latent_image_ids(2, 4, 3, "cpu", x.dtype),
+        ).sample  # fmt: skip
+    got = run(model, torch.cat([x, concat], dim=1), context, y, guidance=torch.full((2,), 30.0))
+    expected = FluxPipeline._unpack_latents(expected, 64, 48, 8)
+    torch.testing.assert_close(got, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_without_a_mask_everything_is_painted_and_control_variants_get_a_picture_alone():
+    fill, control = (
+        comfy.sd.load_diffusion_model_state_dict(tiny_flux.transformer(in_channels=channels)).model
+        for channels in (96, 32)
+    )
+    noise = torch.randn(2, 16, 4, 4)
+    plain = fill.extra_conds(noise=noise, device="cpu")["c_concat"].cond
+    assert plain.shape == (2, 80, 4, 4) and torch.equal(plain[:, 16:], torch.ones(2, 64, 4, 4))
+    picture = torch.randn(1, 16, 8, 8)
+    got = control.extra_conds(noise=noise, device="cpu", concat_latent_image=picture)["c_concat"].cond
+    assert got.shape == (2, 16, 4, 4)
+    assert run(control, torch.cat([noise, got], dim=1), *inputs()[1:]).shape == noise.shape
+
+
+def test_a_reference_picture_stands_behind_the_picture_with_index_1(weights, model):
+    x, context, y = inputs()
+    picture = torch.randn(2, 16, 4, 10)
+    conds = model.extra_conds(
+        noise=x, device="cpu", reference_latents=[picture], reference_latents_method="offset"
+    )
+    given = conds["ref_latents"].cond
+    torch.testing.assert_close(given[0], (picture - 0.1159) * 0.3611)
+    make_ids, pack = FluxPipeline._prepare_latent_image_ids, FluxPipeline._pack_latents
+    ids = make_ids(1, 2, 5, "cpu", x.dtype)
+    ids[:, 0] = 1
+    tokens = torch.cat([pack(x, 2, 16, 8, 6), pack(given[0], 2, 16, 4, 10)], dim=1)
+    with torch.no_grad():
+        expected = reference(weights)(
+            hidden_states=tokens, timestep=torch.full((2,), 0.7), encoder_hidden_states=context,
+            pooled_projections=y, guidance=torch.full((2,), 2.5), txt_ids=torch.zeros(7, 3),
+            img_ids=torch.cat([make_ids(1, 4, 3, "cpu", x.dtype), ids]),
+        ).sample[:, :12]  # fmt: skip
+    expected = FluxPipeline._unpack_latents(expected, 64, 48, 8)
+    got = run(model, x, context, y, guidance=torch.full((2,), 2.5), ref_latents=given)
+    torch.testing.assert_close(got, expected, atol=2e-5, rtol=1e-4)
+    assert model.extra_conds_shapes(reference_latents=[picture, picture]) == {"ref_latents": [1, 16, 80]}
+
+
+@pytest.mark.parametrize(
+    ("method", "corners"),
+    [
+        ("offset", [(0, 0, 0), (1, 0, 0), (1, 4, 0), (1, 0, 5)]),
+        ("index", [(0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 0, 0)]),
+        ("uxo", [(0, 0, 0), (0, 4, 3), (0, 8, 6), (0, 10, 11)]),
+    ],
+)
+def test_several_reference_pictures_are_laid_out_by_the_method(model, method, corners):
+    seen = []
+
+    def look(told):
+        seen.append(told["img_ids"][0])
+        return told
+
+    references = [torch.randn(2, 16, *size) for size in ((8, 6), (4, 10), (2, 2))]
+    options = {"patches": {"post_input": [look]}}
+    x, context, y = inputs()
+    more = {"ref_latents": references, "ref_latents_method": method}
+    assert run(model, x, context, y, transformer_options=options, **more).shape == x.shape
+    firsts = [seen[0][start].tolist() for start in (0, 12, 24, 34)]
+    assert firsts == [list(map(float, corner)) for corner in corners]
 
 
 # --- precision ---

@@ -8,7 +8,7 @@ import comfy.utils
 import folder_paths
 import nodes
 from comfy import tokenizer_files
-from comfy_extras import core_loaders, nodes_custom_sampler, nodes_flux, nodes_sd3
+from comfy_extras import core_loaders, nodes_custom_sampler, nodes_edit_model, nodes_flux, nodes_sd3
 from tests.comfy import tiny_flux
 
 
@@ -106,3 +106,27 @@ def test_what_the_menus_offer_can_be_loaded():
     inputs = core_loaders.DualCLIPLoader.INPUT_TYPES()["required"]
     assert inputs["clip_name1"][0] == inputs["clip_name2"][0] == ["clip_l.safetensors", "t5xxl.safetensors"]
     assert all(hasattr(comfy.sd.CLIPType, name.upper()) or name == "sdxl" for name in inputs["type"][0])
+
+
+@pytest.mark.parametrize(("size", "scaled"), [((50, 100), (1456, 720)), ((64, 64), (1024, 1024))])
+def test_a_picture_for_kontext_gets_the_nearest_of_its_sizes(size, scaled):
+    out = nodes_flux.FluxKontextImageScale().scale(torch.rand(1, *size, 3))[0]
+    assert out.shape == (1, scaled[1], scaled[0], 3)
+
+
+def test_reference_pictures_add_up_and_change_what_is_sampled():
+    model = core_loaders.UNETLoader().load_unet("flux.safetensors", "default")[0]
+    prompt = nodes.CLIPTextEncode().encode(load_clip(), "a red cat")[0]
+    picture = {"samples": torch.ones(1, 16, 4, 4)}
+    one = nodes_edit_model.ReferenceLatent().append(prompt, picture)[0]
+    two = nodes_edit_model.ReferenceLatent().append(one, picture)[0]
+    two = nodes_flux.FluxKontextMultiReferenceLatentMethod().append(two, "uxo/uno")[0]
+    assert len(two[0][1]["reference_latents"]) == 2 and "reference_latents" not in prompt[0][1]
+    assert two[0][1]["reference_latents_method"] == "uxo"
+    assert nodes_edit_model.ReferenceLatent().append(prompt)[0] is prompt
+    empty = {"samples": torch.zeros(2, 16, 4, 4)}
+    out = [
+        nodes.common_ksampler(model, 1, 1, 1.0, "euler", "simple", side, side, empty)[0]["samples"]
+        for side in (prompt, one, two)
+    ]
+    assert not torch.allclose(out[0], out[1]) and not torch.allclose(out[1], out[2])
