@@ -26,7 +26,7 @@ from pathlib import Path
 import comfy_depot
 import comfy_depot.options
 import folder_paths
-from comfy import cli_args, interruption
+from comfy import cli_args, interruption, tokenizer_files
 from comfy.progress_bar import ProgressBar
 
 log = logging.getLogger(__name__)
@@ -90,6 +90,7 @@ def prepare_folders(args: argparse.Namespace) -> None:
     from utils import extra_config
 
     folder_paths.apply_arguments(args)
+    tokenizer_files.find_with(tokenizer_path)
     try:
         extra_config.load_configured(args)
     except ValueError as error:
@@ -101,6 +102,11 @@ def prepare_folders(args: argparse.Namespace) -> None:
         raise StartRefused(f"The folder {error.filename} cannot be made: {error.strerror}. "
                            "Move away what is in its place or let this user write there, "
                            "or choose another folder with --base-directory.") from error
+
+
+def tokenizer_path(name: str) -> str:
+    """Where the vocabulary `name` is; a node that runs gets it, fetched if it is missing."""
+    return folder_paths.get_full_path_or_raise("tokenizers", name)
 
 
 def cannot_listen(host: str, port: int, error: OSError) -> str:

@@ -331,3 +331,62 @@ class SDXLRefiner(BaseModel):
         size = [kwargs.get("height", 768), kwargs.get("width", 768)]
         crop = [kwargs.get("crop_h", 0), kwargs.get("crop_w", 0)]
         return _vector_conditioning(self, kwargs.get("pooled_output"), [*size, *crop, score])
+
+
+class Flux(BaseModel):
+    """Flux.1: guidance is an input of the network; variants take more channels or reference pictures."""
+
+    def __init__(self, model_config, model_type=ModelType.FLUX, device=None, unet_model=None):
+        super().__init__(model_config, model_type, device=device, unet_model=unet_model)
+        self.memory_usage_factor_conds = ("ref_latents",)
+
+    def encode_adm(self, **kwargs):
+        """CLIP's pooled vector."""
+        return kwargs.get("pooled_output")
+
+    def extra_conds(self, **kwargs) -> dict:
+        """Besides the tokens: guidance (3.5 where none was set, none where it was disabled), pictures."""
+        out = super().extra_conds(**kwargs)
+        if kwargs.get("cross_attn") is not None:  # prompts of unlike lengths are not repeated, but run apart
+            out["c_crossattn"] = comfy.conds.CONDRegular(kwargs["cross_attn"])
+        guidance = kwargs.get("guidance", 3.5)
+        if guidance is not None:
+            out["guidance"] = comfy.conds.CONDRegular(torch.tensor([float(guidance)]))
+        references = kwargs.get("reference_latents")
+        if references is not None:
+            out["ref_latents"] = comfy.conds.CONDList([self.process_latent_in(ref) for ref in references])
+            method = kwargs.get("reference_latents_method")
+            if method is not None:
+                out["ref_latents_method"] = comfy.conds.CONDConstant(method)
+        return out
+
+    def concat_cond(self, **kwargs):
+        """What Fill and variants for control get besides the noise: a latent picture, Fill a mask as well."""
+        config = self.model_config.unet_config
+        channels, own = config["in_channels"], config["out_channels"]
+        if channels <= own:
+            return None
+        noise, image = kwargs["noise"], kwargs.get("concat_latent_image")
+        image = torch.zeros_like(noise) if image is None else image.to(kwargs["device"])
+        image = comfy.utils.common_upscale(image, noise.shape[-1], noise.shape[-2], "bilinear", "center")
+        image = self.process_latent_in(comfy.utils.resize_to_batch_size(image, noise.shape[0]))
+        if channels <= 2 * own:
+            return image
+        return torch.cat([image, self._mask_of_pixels(kwargs, noise).to(image)], dim=1)
+
+    def _mask_of_pixels(self, kwargs, noise):
+        """(B, 64, H, W): of each latent pixel its 8x8 pixels, 1 where the picture is to be painted."""
+        mask = kwargs.get("concat_mask", kwargs.get("denoise_mask"))
+        mask = torch.ones_like(noise)[:, :1] if mask is None else mask
+        mask = mask.reshape(-1, *mask.shape[-3:]).mean(dim=1, keepdim=True)
+        height, width = (side * 8 for side in noise.shape[-2:])
+        mask = comfy.utils.common_upscale(mask, width, height, "bilinear", "center")
+        return comfy.utils.resize_to_batch_size(torch.nn.functional.pixel_unshuffle(mask, 8), noise.shape[0])
+
+    def extra_conds_shapes(self, **kwargs) -> dict:
+        """Reference pictures need memory as if the latent were larger by them."""
+        references = kwargs.get("reference_latents")
+        if references is None:
+            return {}
+        area = sum(math.prod(ref.shape[-2:]) for ref in references)
+        return {"ref_latents": [1, self.latent_format.latent_channels, area]}

@@ -22,6 +22,8 @@ def cast_bias_weight(s, input=None, dtype=None, device=None, bias_dtype=None):  
     device = device or (input.device if input is not None else s.weight.device)
     weight = cast_to(s.weight, dtype, device)
     bias = None if s.bias is None else cast_to(s.bias, bias_dtype or dtype, device)
+    if getattr(s, "scale_weight", None) is not None:
+        weight = weight * cast_to(s.scale_weight, dtype, device)
     for function in getattr(s, "weight_function", ()):
         weight = function(weight)
     for function in getattr(s, "bias_function", ()):
@@ -92,6 +94,18 @@ class disable_weight_init:  # noqa: N801 (the name that packs import)
             weight, bias = cast_bias_weight(self, x)
             return torch.nn.functional.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
 
+    class RMSNorm(CastWeightBiasOp, torch.nn.RMSNorm):
+        bias = None
+
+        def reset_parameters(self):
+            return None
+
+        def forward(self, x):
+            if not self._must_cast(x) or self.weight is None:
+                return super().forward(x)
+            weight, _ = cast_bias_weight(self, x)
+            return torch.nn.functional.rms_norm(x, self.normalized_shape, weight, self.eps)
+
     class Embedding(CastWeightBiasOp, torch.nn.Embedding):
         bias = None
 
@@ -124,13 +138,37 @@ class manual_cast(disable_weight_init):  # noqa: N801 (the name that packs impor
     class LayerNorm(disable_weight_init.LayerNorm):
         comfy_cast_weights = True
 
+    class RMSNorm(disable_weight_init.RMSNorm):
+        comfy_cast_weights = True
+
     class Embedding(disable_weight_init.Embedding):
         comfy_cast_weights = True
 
 
+class ScaledLinear(manual_cast.Linear):
+    """A layer whose weight is kept as fp8 with a scale; patches see, and give back, the product."""
+
+    def convert_weight(self, weight, inplace=False, **_unused):
+        """The weight's real value."""
+        return weight * self.scale_weight.to(device=weight.device, dtype=weight.dtype)
+
+    def set_weight(self, weight, inplace_update=False, seed=None, return_weight=False, **_unused):
+        """Keep a real value: divided by the scale, in fp8."""
+        scaled = weight / self.scale_weight.to(device=weight.device, dtype=weight.dtype)
+        limit = torch.finfo(self.weight.dtype).max
+        stored = scaled.clamp(-limit, limit).to(self.weight.dtype)
+        if return_weight:
+            return stored
+        if inplace_update:
+            self.weight.data.copy_(stored)
+        else:
+            self.weight = torch.nn.Parameter(stored, requires_grad=False)
+        return None
+
+
 _CASTING = {
     getattr(torch.nn, name): getattr(manual_cast, name)
-    for name in ("Linear", "Conv1d", "Conv2d", "Conv3d", "GroupNorm", "LayerNorm", "Embedding")
+    for name in ("Linear", "Conv1d", "Conv2d", "Conv3d", "GroupNorm", "LayerNorm", "RMSNorm", "Embedding")
 }
 
 

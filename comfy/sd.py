@@ -13,6 +13,7 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
 import comfy.utils
+from comfy import scaled_weights
 from comfy.families import ldm_unet, open_clip_text
 from comfy.families.base import build_empty
 from comfy.mapped_memory import cast_weights
@@ -156,8 +157,11 @@ class CLIP:
     def load_sd(self, sd, full_model=False):
         """Take weights, cast to the dtype that they are kept in; `full_model`: named as by `get_sd`."""
         cast = dict(sd)
-        cast_weights(cast, list(cast), self.dtype)
         model = self.cond_stage_model
+        if hasattr(model, "cast_weights"):  # encoders that are kept in several dtypes
+            model.cast_weights(cast, self.dtype)
+        else:
+            cast_weights(cast, list(cast), self.dtype)
         return model.load_full_sd(cast) if full_model else model.load_sd(cast)
 
     def get_sd(self) -> dict:
@@ -222,18 +226,19 @@ def load_state_dict_guess_config(
 def _load_model(weights, prefix: str, model_config, options: dict):
     management = comfy.model_management
     device = management.get_torch_device()
-    dtype = options.get("dtype", options.get("weight_dtype"))
-    if dtype is None:
+    scaled = scaled_weights.normalise_names(weights, prefix)
+    dtype = None if scaled else options.get("dtype", options.get("weight_dtype"))
+    if dtype is None:  # what is kept besides scaled fp8 has the dtype of the arithmetic
         dtype = management.unet_dtype(
             model_params=comfy.utils.calculate_parameters(weights, prefix),
             supported_dtypes=model_config.supported_inference_dtypes,
-            weight_dtype=comfy.utils.weight_dtype(weights, prefix),
+            weight_dtype=None if scaled else comfy.utils.weight_dtype(weights, prefix),
         )
     cast_dtype = management.unet_manual_cast(dtype, device, model_config.supported_inference_dtypes)
     model_config.custom_operations = options.get("custom_operations")
     model_config.set_inference_dtype(dtype, cast_dtype)
     model = model_config.get_model(weights, prefix, device=torch.device("cpu"))
-    cast_weights(weights, [key for key in weights if key.startswith(prefix)], dtype)
+    cast_weights(weights, [key for key in weights if key.startswith(prefix) and key not in scaled], dtype)
     model.load_model_weights(weights, prefix)
     if cast_dtype is not None:
         comfy.ops.cast_on_use(model.diffusion_model)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import folder_paths
 
+# Types of text encoders that are two files; what each is made of is known to the model families.
+DUAL_CLIP_TYPES = {"sdxl": "CLIP-L and CLIP-bigG", "flux": "CLIP-L and T5-XXL"}
 WEIGHT_DTYPES = ["default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"]
 
 
@@ -85,14 +87,16 @@ class DualCLIPLoader:
     def INPUT_TYPES(cls):
         names = (folder_paths.get_filename_list("text_encoders"),)
         return {
-            "required": {"clip_name1": names, "clip_name2": names, "type": (["sdxl"],)},
+            "required": {"clip_name1": names, "clip_name2": names, "type": (list(DUAL_CLIP_TYPES),)},
             "optional": _device_input(),
         }
 
     RETURN_TYPES = ("CLIP",)
     FUNCTION = "load_clip"
     CATEGORY = "advanced/loaders"
-    DESCRIPTION = "Loads two text encoders, in any order: CLIP-L and CLIP-bigG for SDXL."
+    DESCRIPTION = "Loads the two text encoders of a model ({}), in any order.".format(
+        "; ".join(f"{name}: {parts}" for name, parts in DUAL_CLIP_TYPES.items())
+    )
 
     def load_clip(self, clip_name1, clip_name2, type, device="default"):  # noqa: A002 (the input's name)
         return _load_clip([clip_name1, clip_name2], type, device)

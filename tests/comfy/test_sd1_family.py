@@ -11,7 +11,7 @@ import comfy.sd
 import comfy.supported_models
 import comfy.utils
 from comfy.errors import ModelFileError, UnknownArchitecture
-from comfy.families import ldm_unet, ldm_vae
+from comfy.families import ldm_unet, ldm_vae, sd1
 from tests.comfy import tiny_sd1
 
 
@@ -192,7 +192,7 @@ def test_a_diffusion_model_alone_loads_from_its_own_file(tmp_path, weights):
         ({"encoder.conv_in.weight": torch.zeros(1), "decoder.x": torch.zeros(1)}, "looks like a VAE"),
         ({"something": torch.zeros(1)}, "It resembles none of them. It holds 1 tensors: 'something'"),
         (
-            {f"model.diffusion_model.{key}": torch.zeros(1) for key in comfy.families.families()[0].keys[:4]},
+            {f"model.diffusion_model.{key}": torch.zeros(1) for key in sd1.FAMILY.keys[:4]},
             "nearest to Stable Diffusion 1.x",
         ),
     ],

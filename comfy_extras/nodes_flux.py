@@ -1,0 +1,106 @@
+"""Nodes for Flux: prompts for its two text encoders, and the guidance that is an input of the model."""
+
+from __future__ import annotations
+
+import node_helpers
+from comfy_extras.core_inputs import float_input
+
+
+def _guidance_input():
+    tooltip = "How strongly the prompt is followed; the model was taught what this number means."
+    return float_input(3.5, 0.0, 100.0, 0.1, tooltip)
+
+
+class CLIPTextEncodeFlux:
+    @classmethod
+    def INPUT_TYPES(cls):
+        text = ("STRING", {"multiline": True, "dynamicPrompts": True})
+        return {"required": {"clip": ("CLIP",), "clip_l": text, "t5xxl": text, "guidance": _guidance_input()}}
+
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "encode"
+    CATEGORY = "advanced/conditioning/flux"
+    DESCRIPTION = "Encodes a prompt for each of Flux's text encoders."
+
+    def encode(self, clip, clip_l, t5xxl, guidance):
+        tokens = {**clip.tokenize(clip_l), "t5xxl": clip.tokenize(t5xxl)["t5xxl"]}
+        return (clip.encode_from_tokens_scheduled(tokens, add_dict={"guidance": guidance}),)
+
+
+class FluxGuidance:
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"conditioning": ("CONDITIONING",), "guidance": _guidance_input()}}
+
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "append"
+    CATEGORY = "advanced/conditioning/flux"
+    DESCRIPTION = "Sets how strongly Flux follows this prompt."
+
+    def append(self, conditioning, guidance):
+        return (node_helpers.conditioning_set_values(conditioning, {"guidance": guidance}),)
+
+
+class FluxDisableGuidance:
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"conditioning": ("CONDITIONING",)}}
+
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "append"
+    CATEGORY = "advanced/conditioning/flux"
+    DESCRIPTION = "Leaves the guidance out of Flux and models like it."
+
+    def append(self, conditioning):
+        return (node_helpers.conditioning_set_values(conditioning, {"guidance": None}),)
+
+
+# (width, height) of the pictures that Kontext was trained with.
+KONTEXT_SIZES = (
+    (672, 1568), (688, 1504), (720, 1456), (752, 1392), (800, 1328), (832, 1248), (880, 1184), (944, 1104),
+    (1024, 1024), (1104, 944), (1184, 880), (1248, 832), (1328, 800), (1392, 752), (1456, 720), (1504, 688),
+    (1568, 672),
+)  # fmt: skip
+
+
+class FluxKontextImageScale:
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"image": ("IMAGE",)}}
+
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "scale"
+    CATEGORY = "advanced/conditioning/flux"
+    DESCRIPTION = "Scales a picture to that size Kontext was trained with that is nearest in proportions."
+
+    def scale(self, image):
+        import comfy.utils
+
+        shape = image.shape[2] / image.shape[1]
+        width, height = min(KONTEXT_SIZES, key=lambda size: abs(shape - size[0] / size[1]))
+        scaled = comfy.utils.common_upscale(image.movedim(-1, 1), width, height, "lanczos", "center")
+        return (scaled.movedim(1, -1),)
+
+
+class FluxKontextMultiReferenceLatentMethod:
+    @classmethod
+    def INPUT_TYPES(cls):
+        methods = (["offset", "index", "uxo/uno"],)
+        return {"required": {"conditioning": ("CONDITIONING",), "reference_latents_method": methods}}
+
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "append"
+    CATEGORY = "advanced/conditioning/flux"
+    DESCRIPTION = "How several reference pictures are told apart: side by side, numbered, or diagonally."
+
+    def append(self, conditioning, reference_latents_method):
+        method = "uxo" if "uxo" in reference_latents_method else reference_latents_method
+        values = {"reference_latents_method": method}
+        return (node_helpers.conditioning_set_values(conditioning, values),)
+
+
+_NODES = (
+    CLIPTextEncodeFlux, FluxGuidance, FluxDisableGuidance, FluxKontextImageScale,
+    FluxKontextMultiReferenceLatentMethod,
+)  # fmt: skip
+NODE_CLASS_MAPPINGS = {node.__name__: node for node in _NODES}
