@@ -346,7 +346,8 @@ def run_workers(options, folder: Path, checkpoint: Path) -> bool:
 def run_servers(options, folder: Path, checkpoint: Path) -> bool:
     prompts = parity_graphs.prompts(checkpoint.name, size=options.size, steps=options.steps)
     if options.graphs:
-        prompts = {name: prompt for name, prompt in prompts.items() if options.graphs in name}
+        parts = options.graphs.split(",")
+        prompts = {name: prompt for name, prompt in prompts.items() if any(part in name for part in parts)}
     ours, theirs = (
         pictures_of_server(
             python, root, env, folder / name, checkpoint=checkpoint, port=port, prompts=prompts
@@ -392,7 +393,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=128, help="pixels of the pictures")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--only", choices=["modules", "servers"], help="one of the two comparisons")
-    parser.add_argument("--graphs", help="of the graphs for the servers, those with this in their name")
+    parser.add_argument("--graphs", help="only graphs with one of these (commas between) in their name")
     parser.add_argument("--worker", metavar="OUT", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
