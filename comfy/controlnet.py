@@ -139,16 +139,11 @@ class ControlBase:
     def control_merge(self, control: Control, control_prev: Control | None, output_dtype) -> Control:
         """This model's results times its strength, plus those of the models before it."""
         out: Control = {"input": [], "middle": [], "output": []}
-        seen: set[int] = set()
         for name, results in control.items():
             for index, result in enumerate(results):
-                if result is None or id(result) in seen:
-                    out[name].append(result)
-                    continue
-                result = self._weighted(result, len(results) - index)
-                if output_dtype is not None and result.dtype != output_dtype:
-                    result = result.to(output_dtype)
-                seen.add(id(result))
+                if result is not None:
+                    result = self._weighted(result, len(results) - index)
+                    result = result if output_dtype is None else result.to(output_dtype)
                 out[name].append(result)
         return out if control_prev is None else _added(out, control_prev)
 

@@ -22,8 +22,9 @@ def cast_bias_weight(s, input=None, dtype=None, device=None, bias_dtype=None):  
     device = device or (input.device if input is not None else s.weight.device)
     weight = cast_to(s.weight, dtype, device)
     bias = None if s.bias is None else cast_to(s.bias, bias_dtype or dtype, device)
-    if getattr(s, "scale_weight", None) is not None:
-        weight = weight * cast_to(s.scale_weight, dtype, device)
+    scale = s._parameters.get("scale_weight")  # for every layer of every step: a miss must cost nothing
+    if scale is not None:
+        weight = weight * cast_to(scale, dtype, device)
     for function in getattr(s, "weight_function", ()):
         weight = function(weight)
     for function in getattr(s, "bias_function", ()):

@@ -216,6 +216,9 @@ def test_results_are_weighted_once_and_added_to_those_before(kind, factors):
     )
     assert [float(result.mean()) for result in merged["output"]] == [factors[0], factors[1] + 1, factors[2]]
     assert float(merged["middle"][0].mean()) == 1 and merged["input"] == []
+    twice = control.control_merge({"output": [None, one, one]}, None, torch.float16)["output"]
+    assert twice[0] is None and [float(result.mean()) for result in twice[1:]] == list(factors[1:])
+    assert twice[1].dtype is torch.float16 and float(one.mean()) == 1
 
 
 def test_a_file_in_half_precision_computes_in_single_on_a_cpu(model, tmp_path, file):
