@@ -17,6 +17,7 @@ from pathlib import Path
 
 from comfy_depot import layout, manifest, schemes
 from comfy_depot.manifest import Refused
+from comfy_depot.replacing import replace_file
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +49,9 @@ class CheckedManifests:
         self._known = dict(list(known.items())[-MOST_KEPT:])
         content = json.dumps({"program": self._program, "refused": {
             digest: sorted(refused) for digest, refused in self._known.items()}})
-        beside = self.file.with_name(f"{self.file.name}.{os.getpid()}.new")
         with contextlib.suppress(OSError):
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_text(f"{_digest(content)}\n{content}\n", encoding="utf-8")
-            os.replace(beside, self.file)
+            replace_file(self.file, f"{_digest(content)}\n{content}\n", tag=str(os.getpid()))
 
     def _read(self) -> dict[str, Refused]:
         try:

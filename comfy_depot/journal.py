@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from comfy_depot.aria2 import PIECE_BYTES
+from comfy_depot.replacing import replace_file
 
 BLOCK_BYTES = 1 << 14  # aria2's unit inside a piece
 SYNC_SECONDS = 2.0
@@ -148,9 +149,7 @@ def read_record(path: Path) -> Record | None:
 
 def write_record(path: Path, record: Record) -> None:
     """Replace the record in one step."""
-    beside = path.with_name(path.name + ".new")
-    beside.write_text(json.dumps(asdict(record)), encoding="utf-8")
-    os.replace(beside, path)
+    replace_file(path, json.dumps(asdict(record)))
 
 
 def create_partial(path: Path, size: int) -> int:

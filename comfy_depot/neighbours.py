@@ -25,6 +25,7 @@ from typing import Any
 
 from comfy_depot.eviction import LocalModel, Stamp
 from comfy_depot.locks import is_marked
+from comfy_depot.replacing import replace_file
 
 SECONDS_BETWEEN_LOOKS = 0.1
 SECONDS_TO_ANSWER = 3.0
@@ -165,10 +166,8 @@ class Neighbours:
 
 
 def _write(file: Path, content: object) -> None:
-    """Write beside and rename, so that nobody reads a half."""
-    beside = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    beside.write_bytes(json.dumps(content).encode("utf-8", "surrogateescape"))
-    os.replace(beside, file)
+    """Nobody reads a half."""
+    replace_file(file, json.dumps(content).encode("utf-8", "surrogateescape"), tag=secrets.token_hex(4))
 
 
 def _as_json(model: LocalModel) -> dict[str, Any]:

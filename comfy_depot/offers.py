@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shlex
 import threading
 from collections.abc import Callable, Collection
@@ -29,6 +28,7 @@ from comfy_depot.errors import ModelUnavailable, SourceRefused
 from comfy_depot.locks import file_lock
 from comfy_depot.manifest import Entry, read_manifest
 from comfy_depot.options import Options
+from comfy_depot.replacing import replace_file
 from comfy_depot.schemes import plain_url
 
 log = logging.getLogger(__name__)
@@ -195,9 +195,7 @@ class Offers:
             for (folder, name), entry in sorted(changed.items()):
                 value = {"url": entry.urls[0], **({"sha256": entry.sha256} if entry.sha256 else {})}
                 content.setdefault(folder, {})[name] = value
-            new = file.with_suffix(".new")
-            new.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-            os.replace(new, file)
+            replace_file(file, json.dumps(content, indent=1) + "\n")
 
 
 def _texts_of(prompt: dict[str, Any]) -> set[str]:

@@ -6,13 +6,13 @@ Every process that shares the folder sees a change at once: the file is read aga
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from comfy_depot.errors import DepotError
 from comfy_depot.locks import file_lock
 from comfy_depot.policies import Key
+from comfy_depot.replacing import replace_file
 
 FILE_NAME = "pins.json"
 
@@ -48,9 +48,4 @@ class Pins:
             after = before.union(add).difference(remove)
             if after == before:
                 return
-            beside = self._file.with_suffix(".new")
-            with open(beside, "w", encoding="utf-8") as file:
-                json.dump(sorted(after), file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, self._file)
+            replace_file(self._file, json.dumps(sorted(after), indent=1), durable=True)

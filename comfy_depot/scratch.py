@@ -27,6 +27,7 @@ from pathlib import Path
 from comfy_depot.inotify import file_system
 from comfy_depot.layout import Layout, Place
 from comfy_depot.locks import file_lock, is_marked
+from comfy_depot.replacing import beside
 
 SHARE = 0.5
 MARGIN_BYTES = 1 << 20
@@ -124,7 +125,7 @@ class Scratch:
 
 def remove(place: Place) -> None:
     """Delete an archive and what stands beside it."""
-    for path in (place.partial, place.control, place.record):
+    for path in (place.partial, place.control, place.record, beside(place.record)):
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
 

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from comfy_depot.replacing import replace_file
+
 FILE_NAME = "speeds.json"
 UNKNOWN = 4 << 20  # bytes per second
 HALF_LIFE_SECONDS = 24 * 3600.0
@@ -66,11 +68,9 @@ class Speeds:
             mean = speed if before is None else weight * speed + (1 - weight) * self._expected(before)
             known[host] = (mean, self._clock())
             kept = dict(sorted(known.items(), key=lambda item: -item[1][1])[:MOST_HOSTS])
-            beside = self.file.with_name(f"{self.file.name}.{os.getpid()}.new")
             with contextlib.suppress(OSError):  # a full disk must not fail a download; the order is a wish
                 self.file.parent.mkdir(parents=True, exist_ok=True)
-                beside.write_text(json.dumps(kept), encoding="utf-8")
-                os.replace(beside, self.file)
+                replace_file(self.file, json.dumps(kept), tag=str(os.getpid()))
 
     def _read(self) -> dict[str, tuple[float, float]]:
         try:

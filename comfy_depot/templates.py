@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from comfy_depot import workflow_models
+from comfy_depot.replacing import replace_file
 
 PACKAGE = "comfyui-workflow-templates"
 FILE_NAME = "templates.json"
@@ -93,7 +94,5 @@ def write(file: Path, *, only_check: bool) -> tuple[int, list[str], bool]:
     text = as_text(content)
     is_current = file.exists() and file.read_text(encoding="utf-8") == text
     if not is_current and not only_check:
-        unfinished = file.with_name(f".{file.name}.{os.getpid()}.new")
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, file)
+        replace_file(file, text, tag=str(os.getpid()))
     return sum(1 for _ in entries_of(content)), refused, is_current
