@@ -268,6 +268,7 @@ def _load_clip(weights, model_config, embedding_directory, options: dict) -> CLI
     return CLIP(target, embedding_directory=embedding_directory, state_dict=own, model_options=options)
 
 
+@depot.keeps_resident("ckpt_paths")
 def load_clip(
     ckpt_paths, embedding_directory=None, clip_type=CLIPType.STABLE_DIFFUSION, model_options={}
 ):  # fmt: skip
