@@ -91,6 +91,14 @@ class ZooTransformer:
         )
 
 
+def run_patches(kind: str, told: dict) -> dict:
+    """`told` as the patches of this kind leave it: they may give back other "img" and "txt"."""
+    for patch in told["transformer_options"].get("patches", {}).get(kind, ()):
+        out = patch(dict(told))
+        told = {**told, **{side: out[side] for side in ("img", "txt") if side in out}}
+    return told
+
+
 class _Norm(RMSNorm):
     """diffusers casts what passes to the dtype of the weight, which may be fp8; here the weight is cast."""
 

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from diffusers.models.transformers.transformer_z_image import RopeEmbedder
 
 import comfy.sd
 from comfy.errors import ModelFileError
+from comfy.families import rotary
 from comfy.families.zoo_layers import ZooLayers
-from comfy.families.zoo_model import ZooTransformer
+from comfy.families.zoo_model import ZooTransformer, run_patches
 from tests.comfy import tiny_flux
 
 
@@ -51,3 +53,31 @@ def test_a_network_may_call_its_blocks_layers():
     net.load_weights({"first.weight": torch.eye(2), "first.bias": torch.ones(2)})
     assert torch.equal(net.layers[0](torch.ones(2)), torch.full((2,), 2.0))
     assert set(net.checkpoint_weights(net.state_dict())) == {"first.weight", "first.bias"}
+
+
+def test_rotations_are_the_zoos_and_go_on_between_whole_positions():
+    axes, lengths = [8, 12, 12], [40, 16, 16]
+    ids = torch.tensor([[1, 0, 0], [33, 3, 15], [39, 7, 2]])
+    expected = RopeEmbedder(256.0, axes, lengths)(ids)
+    got = rotary.rotations(ids.float(), axes, 256.0)
+    torch.testing.assert_close(got, expected.unsqueeze(0))
+    half = rotary.rotations(ids.float() / 2, axes, 256.0)
+    torch.testing.assert_close(half * half, got)
+    x = torch.randn(1, 3, 1, 16, 2)
+    turned = (rotary.as_matrices(got) @ x.unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(turned, torch.view_as_real(torch.view_as_complex(x) * got.unsqueeze(2)))
+
+
+def test_patches_see_what_the_one_before_gave_back():
+    def first(told):
+        told["vec"] = None
+        return {"img": told["img"] + 1}
+
+    def second(told):
+        assert told["vec"] == "v"
+        return {"img": told["img"] * 2, "txt": 5, "vec": None}
+
+    options = {"patches": {"double_block": [first, second]}}
+    told = {"img": 1, "txt": 0, "vec": "v", "transformer_options": options}
+    assert run_patches("double_block", told) == {**told, "img": 4, "txt": 5}
+    assert run_patches("single_block", told) == told
