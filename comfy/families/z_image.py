@@ -85,7 +85,7 @@ class ZImageNet(ZooTransformer, ZImageTransformer2DModel):
             attention_mask = torch.nn.functional.pad(attention_mask.bool(), (0, room), value=True)
 
         ids = img.new_zeros(length + img.shape[1], 3, dtype=torch.float32)  # those that fill up keep zeros
-        ids[:length, 0] = torch.arange(1, length + 1)
+        ids[:length, 0] = torch.arange(1, length + 1, device=x.device)
         places = position_ids(height, width, PATCH, x.device, index=length + 1)
         asked = options.get("rope_options")
         ids[length : length + len(places)] = scaled_ids(places, asked and {**asked, "shift_t": 0.0})
