@@ -78,6 +78,11 @@ class ZooLayers:
             out["scaled_fp8"] = torch.zeros(2, dtype=torch.float8_e4m3fn)  # two numbers: weights only
         return out
 
+    def is_zoo_layout(self, weights: StateDict) -> bool:
+        """Are there layers under names that only the zoo has for them?"""
+        own = {target for targets in self.names.values() for target in targets} - set(self.names)
+        return any(key.rpartition(".")[0] in own for key in weights)
+
     def missing(self, weights: StateDict, wanted: StateDict) -> list[str]:
         """What the file lacks, by its own names; `wanted` is the module's state dict."""
         return [key for key in self.to_file(wanted) if key not in weights]

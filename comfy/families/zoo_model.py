@@ -31,7 +31,7 @@ class ZooTransformer:
     """
 
     title = "transformer"
-    layers = ZooLayers({})
+    file_layers = ZooLayers({})  # networks have a list of their own called `layers`
     # Set here and by ModelPatcher; diffusers' own properties could not be.
     dtype = None
     device = None
@@ -44,7 +44,7 @@ class ZooTransformer:
     def finish(self, dtype, layers: ZooLayers) -> None:
         """The end of `__init__`: the dtype that weights are kept in, and the table of the file's layers."""
         self.dtype = dtype
-        self.layers = layers
+        self.file_layers = layers
         for part in self.modules():
             part.__class__ = _Norm if type(part) is RMSNorm else type(part)
 
@@ -53,26 +53,27 @@ class ZooTransformer:
 
     def lora_names(self) -> lora_names.Names:
         """Which weights the layers of LoRA files are."""
-        return self.layers.lora_names(self._rows())
+        return self.file_layers.lora_names(self._rows())
 
     def checkpoint_weights(self, weights: StateDict) -> dict:
         """This module's weights by the names of its files."""
-        return self.layers.to_file(weights)
+        return self.file_layers.to_file(weights)
 
     def load_weights(self, weights: StateDict) -> None:
-        """Take the weights of a file, as they are named there without their prefix.
+        """Take the weights of a file, as they are named there without their prefix, or as the zoo names them.
 
         Raises:
             ModelFileError: a weight is missing (named as in the file), unknown or of a wrong shape.
         """
-        missing = self.layers.missing(weights, self.state_dict())
+        layers = ZooLayers({}) if self.file_layers.is_zoo_layout(weights) else self.file_layers
+        missing = layers.missing(weights, self.state_dict())
         if missing:
             raise ModelFileError(
                 f"The diffusion model ({self.title}) in this file lacks weights ({len(missing)}): "
                 f"{', '.join(missing[:4])}{', ...' if len(missing) > 4 else ''}. "
                 "The file is damaged or of an unsupported variant."
             )
-        renamed = self.layers.to_zoo(weights, self._rows())
+        renamed = layers.to_zoo(weights, self._rows())
         scaled_weights.make_room(self, renamed)
         load_exactly(self, renamed, what=f"diffusion model ({self.title})")
 
@@ -88,6 +89,14 @@ class ZooTransformer:
         return executor.execute(
             x, timestep, context, *args, transformer_options=transformer_options, **kwargs
         )
+
+
+def run_patches(kind: str, told: dict) -> dict:
+    """`told` as the patches of this kind leave it: they may give back other "img" and "txt"."""
+    for patch in told["transformer_options"].get("patches", {}).get(kind, ()):
+        out = patch(dict(told))
+        told = {**told, **{side: out[side] for side in ("img", "txt") if side in out}}
+    return told
 
 
 class _Norm(RMSNorm):
