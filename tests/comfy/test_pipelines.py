@@ -1,17 +1,12 @@
-"""Whole pictures are those of diffusers' pipelines: same weights, prompt, noise and steps; 2/255 is the bound."""
+"""Whole pictures are those of diffusers' pipelines for the same weights, prompts, noise and steps."""
 
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from diffusers import (
     AutoencoderKL,
     EulerDiscreteScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    FluxPipeline,
-    FluxTransformer2DModel,
-    StableDiffusionImg2ImgPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
@@ -21,7 +16,7 @@ import comfy.sample
 import comfy.samplers
 import comfy.sd
 import comfy.utils
-from tests.comfy import tiny_flux, tiny_sd1, tiny_sdxl
+from tests.comfy import tiny_sd1, tiny_sdxl
 
 SIZE, CFG, SEED = 64, 4.0, 42
 STEPS = 4  # 999 / 3 is whole: noise levels lie on whole timesteps, between which the programs interpolate
@@ -96,8 +91,9 @@ def test_stable_diffusion(tmp_path):
     positive, negative = (text(tiny_sdxl.tokens_of(clip, "l", words))[0] for words in ("a red cat", "rain"))
     sigma = float(model.model.model_sampling.sigma_max)
     result = pipeline(
-        prompt_embeds=positive, negative_prompt_embeds=negative, num_inference_steps=STEPS, guidance_scale=CFG,
-        height=SIZE, width=SIZE, output_type="np", latents=noise * (1 + sigma**2) ** 0.5 / sigma,
+        prompt_embeds=positive, negative_prompt_embeds=negative, num_inference_steps=STEPS,
+        guidance_scale=CFG, height=SIZE, width=SIZE, output_type="np",
+        latents=noise * (1 + sigma**2) ** 0.5 / sigma,
     )  # fmt: skip
     same(result.images[0], picture)
 
