@@ -11,7 +11,7 @@ from comfy.families import t2i_adapter
 from tests.comfy import tiny_control, tiny_sd1
 from tests.comfy.test_controlnet import applied, is_close, picture, sample, words
 
-UNETS = {kind: tiny_control.SD_LEVELS for kind in tiny_control.KINDS} | {
+UNETS = dict.fromkeys(tiny_control.KINDS, tiny_control.SD_LEVELS) | {
     "full_adapter_xl": tiny_control.XL_LEVELS
 }
 

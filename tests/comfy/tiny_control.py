@@ -1,4 +1,4 @@
-"""Tiny control models of random weights in the layouts that users have, written out apart from the readers."""
+"""Tiny control models of random weights in the layouts that users have, written apart from the readers."""
 
 import torch
 from diffusers import FluxControlNetModel, T2IAdapter
@@ -95,11 +95,11 @@ def flux_controlnet(seed=6, **changes) -> FluxControlNetModel:
     return net.eval().requires_grad_(False)
 
 
-def xlabs_file(seed=7) -> dict[str, torch.Tensor]:
+def xlabs_file(seed=7, heads=tiny_flux.HEADS, head=tiny_flux.HEAD) -> dict[str, torch.Tensor]:
     """A ControlNet of Flux in XLabs' layout: two double blocks, no single ones."""
-    base = tiny_flux.transformer("", depth=2, single=0, seed=seed)
+    base = tiny_flux.transformer("", depth=2, single=0, seed=seed, heads=heads, head=head)
     weights = {key: tensor for key, tensor in base.items() if not key.startswith("final_layer")}
-    width = tiny_flux.WIDTH
+    width = heads * head
     for name in ("controlnet_blocks.0", "controlnet_blocks.1"):
         tiny_flux._layer(weights, name, width, width)
     tiny_flux._layer(weights, "pos_embed_input", width, 64)
@@ -108,10 +108,10 @@ def xlabs_file(seed=7) -> dict[str, torch.Tensor]:
     return weights
 
 
-def mist_file() -> dict[str, torch.Tensor]:
+def mist_file(**sizes) -> dict[str, torch.Tensor]:
     """The same in MistoLine's layout."""
     weights = {key.replace("controlnet_blocks.0.", "controlnet_blocks.0.linear."): tensor
-               for key, tensor in xlabs_file().items() if not key.startswith("input_hint")}  # fmt: skip
+               for key, tensor in xlabs_file(**sizes).items() if not key.startswith("input_hint")}  # fmt: skip
     weights = {key.replace("controlnet_blocks.1.", "controlnet_blocks.1.linear."): tensor
                for key, tensor in weights.items()}  # fmt: skip
     for number in range(10):
