@@ -1,4 +1,4 @@
-"""How far are our control models from upstream ComfyUI's, on the same files, seed and calls? fp32, on the CPU.
+"""How far are our control models from upstream ComfyUI's, on the same files and calls? fp32, on the CPU.
 
     python benchmarks/parity_control.py --upstream ../ComfyUI --upstream-python ../ComfyUI/venv/bin/python
 
@@ -38,13 +38,15 @@ class Run:
         import nodes
 
         self.folder, self.steps, self.results = folder, steps, {}
+        # Channels of the latent, tokens, their width, width of the pooled prompt.
         if family == "flux":
             self.model = comfy.sd.load_diffusion_model(str(folder / "flux.safetensors"))
-            self.size, self.channels = (16, 5, 96, 64), 16
+            self.size, self.sides_of_latent = (16, 5, 96, 64), (8, 6)
         else:
             path = str(folder / f"{family}.safetensors")
             self.model = comfy.sd.load_checkpoint_guess_config(path, output_vae=False, output_clip=False)[0]
-            self.size, self.channels = (4, 77, 768, 0) if family == "sd1" else (4, 77, 2048, 1280), 4
+            self.size = (4, 77, 768, 0) if family == "sd1" else (4, 77, 2048, 1280)
+            self.sides_of_latent = (12, 8)
         self.apply = nodes.ControlNetApplyAdvanced().apply_controlnet
         self.older = nodes.ControlNetApply().apply_controlnet
         self.pictures = noise_of(1, 2, 40, 56, 3).sigmoid()
@@ -67,7 +69,7 @@ class Run:
 
         import comfy.sample
 
-        latent = torch.zeros(2, self.channels, 12, 8)
+        latent = torch.zeros(2, self.size[0], *self.sides_of_latent)
         noise = comfy.sample.prepare_noise(latent, 42)
         started = time.perf_counter()
         self.results[name] = comfy.sample.sample(
@@ -147,17 +149,19 @@ def run_flux(run: Run) -> None:
 RUNS = {"sd1": run_sd1, "sdxl": run_sdxl, "flux": run_flux}
 
 
-def worker(family: str, folder: Path, out: str, steps: int) -> None:
+def worker(options) -> None:
+    """Run the calls of one family and save every result."""
     sys.argv = [sys.argv[0], "--cpu"]
     parity_upstream.prepare_upstream()
     import safetensors.torch
     import torch
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(options.threads)
     with torch.inference_mode():
-        run = Run(folder, family, steps)
-        RUNS[family](run)
-    safetensors.torch.save_file({name: found.contiguous() for name, found in run.results.items()}, out)
+        run = Run(Path(options.folder), options.families, options.steps)
+        RUNS[options.families](run)
+    results = {name: found.contiguous() for name, found in run.results.items()}
+    safetensors.torch.save_file(results, options.worker)
 
 
 # --- the files ---
@@ -290,7 +294,7 @@ def write_flux(folder: Path) -> None:
     def half(weights):
         return {key: tensor.half() for key, tensor in weights.items()}
 
-    write(folder, "flux", half(tiny_flux.transformer("", depth=2, single=2, **FLUX)))
+    write(folder, "flux", half(tiny_flux.transformer("", depth=2, single=1, **FLUX)))
     shape = ldm_vae.VAEShape((128, 256, 512, 512), 2, latent_channels=16, has_quant_conv=False)
     vae = build_empty(lambda: ldm_vae.LDMVAE(shape)).state_dict()
     write(folder, "flux-vae", fill(shapes_in(ldm_vae.checkpoint_weights(vae)), seed=1))
@@ -313,8 +317,9 @@ def compare_family(family: str, folder: Path, options) -> bool:
     outs = {}
     for program, (python, root, env) in parity_upstream.programs(options).items():
         outs[program] = folder / f"{family}-{program}.out.safetensors"
-        command = [python, str(Path(__file__).resolve()), "--worker", str(outs[program]), "--families", family,
-                   "--folder", str(folder), "--steps", str(options.steps)]  # fmt: skip
+        command = [python, str(Path(__file__).resolve()), "--worker", str(outs[program]), "--families",
+                   family, "--folder", str(folder), "--steps", str(options.steps),
+                   "--threads", str(options.threads)]  # fmt: skip
         print(f"{family}, {program}:", flush=True)
         subprocess.run(command, env=env, cwd=root, check=True)
     rows = parity_upstream.compare(outs["ours"], outs["upstream"])
@@ -333,11 +338,12 @@ def main() -> int:
     parser.add_argument("--stubs", help="folder put on upstream's path as well")
     parser.add_argument("--families", default=",".join(RUNS), help="which of them, commas between")
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", help="where files are written and kept; those that are there are used")
     parser.add_argument("--worker", metavar="OUT", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        worker(options.families, Path(options.folder), options.worker, options.steps)
+        worker(options)
         return 0
     sys.path.insert(0, str(HERE))
     good = True

@@ -9,6 +9,7 @@ Three layouts are read:
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -148,7 +149,9 @@ class FluxControlNet(FluxControlNetModel):
     def from_weights(cls, weights: StateDict) -> FluxControlNet:
         """Built for these weights, of any layout, and holding them."""
         layout, weights = layout_of(weights), zoo_weights(weights)
-        net = build_empty(lambda: cls(shape_of(weights, layout)))
+        with warnings.catch_warnings():  # the zoo warns of a class that it uses itself
+            warnings.simplefilter("ignore", FutureWarning)
+            net = build_empty(lambda: cls(shape_of(weights, layout)))
         load_exactly(net, weights, what="ControlNet of Flux")
         return net
 

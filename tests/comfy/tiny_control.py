@@ -110,10 +110,13 @@ def xlabs_file(seed=7, heads=tiny_flux.HEADS, head=tiny_flux.HEAD) -> dict[str, 
 
 def mist_file(**sizes) -> dict[str, torch.Tensor]:
     """The same in MistoLine's layout."""
-    weights = {key.replace("controlnet_blocks.0.", "controlnet_blocks.0.linear."): tensor
-               for key, tensor in xlabs_file(**sizes).items() if not key.startswith("input_hint")}  # fmt: skip
-    weights = {key.replace("controlnet_blocks.1.", "controlnet_blocks.1.linear."): tensor
-               for key, tensor in weights.items()}  # fmt: skip
+    weights = {}
+    for key, tensor in xlabs_file(**sizes).items():
+        if key.startswith("controlnet_blocks."):
+            layer, leaf = key.rsplit(".", 1)
+            weights[f"{layer}.linear.{leaf}"] = tensor
+        elif not key.startswith("input_hint"):
+            weights[key] = tensor
     for number in range(10):
         kernel = 1 if number in (1, 8) else 3
         _conv(weights, f"input_cond_block.encoder.{2 * number}", 16, 16 if number else 3, kernel)
