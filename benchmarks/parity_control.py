@@ -2,9 +2,9 @@
 
     python benchmarks/parity_control.py --upstream ../ComfyUI --upstream-python ../ComfyUI/venv/bin/python
 
-Files of random weights are written to a temporary folder: a full-size UNet of SD1.5, one of SDXL with few
-transformer layers, a Flux.1 of full width with two blocks of each kind, and for each of them control models
-in the layouts that users have. Then one process per program and family loads them and runs the same calls
+Files of random weights are written to a temporary folder: a UNet of SD1.5 with half of its levels, one with
+all levels and little attention, one of SDXL with few transformer layers, a Flux.1 of full width with three
+blocks, and for each of them control models in the layouts that users have. Then one process per program and family loads them and runs the same calls
 (nodes that apply, `comfy.sample.sample`), and the latents are compared. Needs 8 GB of disk and of memory.
 """
 
@@ -20,6 +20,8 @@ from parity_upstream import HERE, SD1_UNET, SDXL_UNET
 
 BOUND = 1e-3
 LAYERS = (16, 32, 96, 256)  # widths of the layers that take the picture in
+SD1_BASE = {**SD1_UNET, **parity_upstream.TWO_LEVELS}
+FOUR_LEVELS = {**SD1_UNET, "transformer_depth": (1, 0, 0, 0)}  # with the widths that adapters have
 SDXL_BASE = {**SDXL_UNET, "transformer_depth": (0, 1, 2), "transformer_depth_middle": 1}
 SDXL_UNION = {**SDXL_UNET, "transformer_depth": (0, 0, 1), "transformer_depth_middle": 1}
 RANK = 4
@@ -45,7 +47,7 @@ class Run:
         else:
             path = str(folder / f"{family}.safetensors")
             self.model = comfy.sd.load_checkpoint_guess_config(path, output_vae=False, output_clip=False)[0]
-            self.size = (4, 77, 768, 0) if family == "sd1" else (4, 77, 2048, 1280)
+            self.size = (4, 77, 2048, 1280) if family == "sdxl" else (4, 77, 768, 0)
             self.sides_of_latent = (12, 8)
         self.apply = nodes.ControlNetApplyAdvanced().apply_controlnet
         self.older = nodes.ControlNetApply().apply_controlnet
@@ -101,28 +103,30 @@ def first_of(output):
 
 def run_sd1(run: Run) -> None:
     net = run.load("controlnet")
-    run.sample("SD1.5: no control", *run.sides())
+    run.sample("no control", *run.sides())
     run.sample("ControlNet, original layout", *run.applied(net))
-    run.sample("ControlNet, a picture each, until 0.6", *run.applied(net, end=0.6, image=run.pictures))
+    run.sample("ControlNet, a picture each, until 0.4", *run.applied(net, end=0.4, image=run.pictures))
     positive = run.older(run.words(1), net, run.pictures[:1], 0.5)[0]
     run.sample("ControlNet, older node", positive, run.words(2))
+    run.sample("two ControlNets", *run.applied(net, 0.3, start=0.4, sides=run.applied(net, 0.5)))
     run.sample("ControlNet, from a difference", *run.applied(run.load("difference", run.model), 0.3))
-    full, light = run.load("adapter"), run.load("adapter-light")
-    run.sample("T2I-Adapter, original layout", *run.applied(full))
-    run.sample("T2I-Adapter, a picture each, from 0.3", *run.applied(full, start=0.3, image=run.pictures))
+
+
+def run_t2i(run: Run) -> None:
+    full, net = run.load("adapter"), run.load("t2i-controlnet")
+    run.sample("no control", *run.sides())
+    run.sample("T2I-Adapter, a picture each, from 0.4", *run.applied(full, start=0.4, image=run.pictures))
     run.sample("T2I-Adapter, diffusers' layout", *run.applied(run.load("adapter-zoo")))
-    run.sample("T2I-Adapter, light", *run.applied(light))
+    run.sample("T2I-Adapter, light", *run.applied(run.load("adapter-light")))
     run.sample("T2I-Adapter and ControlNet", *run.applied(net, sides=run.applied(full, 0.5)))
 
 
 def run_sdxl(run: Run) -> None:
     union, lora, adapter = (run.load(name) for name in ("union", "control-lora", "adapter-xl"))
-    run.sample("SDXL: no control", *run.sides())
-    for kind in ("auto", "openpose", "tile"):
-        run.sample(f"union, {kind}", *run.applied(typed(union, kind)))
+    run.sample("no control", *run.sides())
+    run.sample("union, auto", *run.applied(typed(union, "auto")))
+    run.sample("union, tile", *run.applied(typed(union, "tile")))
     run.sample("Control-LoRA", *run.applied(lora))
-    run.sample("Control-LoRA and union", *run.applied(union, 0.4, sides=run.applied(lora, 0.4)))
-    run.sample("T2I-Adapter", *run.applied(adapter))
     run.sample("T2I-Adapter and union", *run.applied(adapter, 0.5, sides=run.applied(union, 0.5)))
 
 
@@ -132,21 +136,20 @@ def run_flux(run: Run) -> None:
     from comfy_extras.nodes_controlnet import ControlNetInpaintingAliMamaApply
 
     vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(run.folder / "flux-vae.safetensors")))
-    run.sample("Flux: no control", *run.sides())
-    union, inpaint = run.load("flux-union"), run.load("flux-inpaint")
-    for kind in ("auto", "depth"):
-        run.sample(f"InstantX union, {kind}", *run.applied(typed(union, kind), vae=vae))
+    run.sample("no control", *run.sides())
+    union = run.load("flux-union")
+    run.sample("InstantX union, auto", *run.applied(union, vae=vae))
+    run.sample("InstantX union, depth", *run.applied(typed(union, "depth"), vae=vae))
     mask = noise_of(3, 1, 40, 56).sigmoid()
     sides = ControlNetInpaintingAliMamaApply.execute(
-        *run.sides(), inpaint, vae, run.pictures[:1], mask, 0.8, 0.0, 1.0
+        *run.sides(), run.load("flux-inpaint"), vae, run.pictures[:1], mask, 0.8, 0.0, 1.0
     )
     run.sample("AliMama inpainting", *getattr(sides, "args", getattr(sides, "result", sides)))
-    del union, inpaint, sides
     run.sample("XLabs, a picture each", *run.applied(run.load("flux-xlabs"), image=run.pictures))
     run.sample("MistoLine", *run.applied(run.load("flux-mist")))
 
 
-RUNS = {"sd1": run_sd1, "sdxl": run_sdxl, "flux": run_flux}
+RUNS = {"sd1": run_sd1, "t2i": run_t2i, "sdxl": run_sdxl, "flux": run_flux}
 
 
 def worker(options) -> None:
@@ -220,25 +223,31 @@ def adapter_shapes(kind: str, layout: str = "original") -> dict:
     return shapes_in(net.state_dict() if layout == "zoo" else tiny_control.original_adapter(net))
 
 
-def write_sd1(folder: Path) -> None:
-    import torch
-
+def controlnet_shapes(config: dict) -> dict:
     from comfy.families import ldm_controlnet
     from comfy.families.base import build_empty
     from tests.comfy import tiny_control
 
-    write(folder, "sd1", fill(unet_shapes(SD1_UNET, {}), seed=0))
-    net = build_empty(lambda: ldm_controlnet.LDMControlNet(control_shape(SD1_UNET)))
-    names = shapes_in(tiny_control.original_controlnet(net, "control_model.", SD1_UNET))
-    weights = fill(names, seed=1)
+    net = build_empty(lambda: ldm_controlnet.LDMControlNet(control_shape(config)))
+    return shapes_in(tiny_control.original_controlnet(net, "control_model.", config))
+
+
+def write_sd1(folder: Path) -> None:
+    import torch
+
+    write(folder, "sd1", fill(unet_shapes(SD1_BASE, {}), seed=0))
+    weights = fill(controlnet_shapes(SD1_BASE), seed=1)
     write(folder, "controlnet", weights)
     difference = {key: tensor * 0.1 for key, tensor in weights.items()}
     write(folder, "difference", {**difference, "difference": torch.zeros(1)})
-    for seed, (name, kind, layout) in enumerate((
-        ("adapter", "full_adapter", "original"), ("adapter-zoo", "full_adapter", "zoo"),
-        ("adapter-light", "light_adapter", "original"),
-    ), start=2):  # fmt: skip
-        write(folder, name, fill(adapter_shapes(kind, layout), seed=seed))
+
+
+def write_t2i(folder: Path) -> None:
+    write(folder, "t2i", fill(unet_shapes(FOUR_LEVELS, {}), seed=0))
+    write(folder, "t2i-controlnet", fill(controlnet_shapes(FOUR_LEVELS), seed=1))
+    write(folder, "adapter", fill(adapter_shapes("full_adapter"), seed=2))
+    write(folder, "adapter-zoo", fill(adapter_shapes("full_adapter", "zoo"), seed=3))
+    write(folder, "adapter-light", fill(adapter_shapes("light_adapter"), seed=4))
 
 
 def write_sdxl(folder: Path) -> None:
@@ -306,7 +315,7 @@ def write_flux(folder: Path) -> None:
     write(folder, "flux-mist", half(tiny_control.mist_file(**FLUX)))
 
 
-WRITERS = {"sd1": write_sd1, "sdxl": write_sdxl, "flux": write_flux}
+WRITERS = {"sd1": write_sd1, "t2i": write_t2i, "sdxl": write_sdxl, "flux": write_flux}
 
 
 # --- comparing ---

@@ -10,7 +10,7 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
 import comfy.utils
-from comfy.errors import UnknownArchitecture
+from comfy.errors import ModelFileError, UnknownArchitecture
 from comfy.families import (
     control_lora,
     flux_controlnet,
@@ -67,7 +67,17 @@ def from_weights(weights, source="these weights"):
     build = _builder(weights)
     if build is None:
         raise _unknown(weights, source)
-    if build is t2i_adapter.LDMT2IAdapter.from_weights:
+    try:
+        return _built(build, weights)
+    except KeyError as missing:  # of the weights that tell the sizes
+        raise ModelFileError(
+            f"'{source}' lacks the weight {missing}. The file is damaged or of an unsupported variant."
+        ) from missing
+
+
+def _built(build, weights):
+    """The patcher of the network that `build` makes of these weights."""
+    if build == t2i_adapter.LDMT2IAdapter.from_weights:
         return _patcher(build(weights), None)
     management = comfy.model_management
     dtype = management.unet_dtype(

@@ -20,6 +20,7 @@ from comfy.families.ldm_unet import UNetShape, module_names, shape_of, zoo_name
 ORIGINAL_PREFIX = "control_model."
 HINT = "controlnet_cond_embedding."
 HEAD_WIDTH = 64
+NO_TEXT = 1
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ def _zoo_shape(weights: StateDict) -> UNetShape:
     model_channels = first.shape[0]
     middle = "mid_block.attentions.0."
     label = weights.get("add_embedding.linear_1.weight")
+    text = weights.get(middle + "transformer_blocks.0.attn2.to_k.weight")  # small ones see no text
     depths = [count_indices(weights, block + "attentions.0.transformer_blocks.{}.") for block in blocks]
     return UNetShape(
         in_channels=first.shape[1],
@@ -50,7 +52,7 @@ def _zoo_shape(weights: StateDict) -> UNetShape:
         num_res_blocks=tuple(count_indices(weights, block + "resnets.{}.") for block in blocks),
         transformer_depth=tuple(depths),
         transformer_depth_middle=count_indices(weights, middle + "transformer_blocks.{}."),
-        context_dim=weights[middle + "transformer_blocks.0.attn2.to_k.weight"].shape[1],
+        context_dim=NO_TEXT if text is None else text.shape[1],
         use_linear_in_transformer=weights[middle + "proj_in.weight"].ndim == 2,
         adm_in_channels=None if label is None else label.shape[1],
     )
@@ -128,6 +130,9 @@ class LDMControlNet(ControlNetModel):
         unet = shape.unet
         widths = tuple(unet.model_channels * factor for factor in unet.channel_mult)
         attended = [depth > 0 for depth in unet.transformer_depth]
+        layers = [max(1, depth) for depth in unet.transformer_depth]
+        if not attended[-1]:  # the zoo makes the middle as deep as the last level
+            layers[-1] = unet.transformer_depth_middle
         is_newer = unet.use_linear_in_transformer  # SD2 and SDXL: heads of a width, not a number of them
         heads = tuple(max(1, width // HEAD_WIDTH) for width in widths) if is_newer else 8
         super().__init__(
@@ -137,7 +142,7 @@ class LDMControlNet(ControlNetModel):
             block_out_channels=widths,
             layers_per_block=unet.num_res_blocks[0],
             cross_attention_dim=unet.context_dim,
-            transformer_layers_per_block=tuple(max(1, depth) for depth in unet.transformer_depth),
+            transformer_layers_per_block=tuple(layers),
             attention_head_dim=heads,  # diffusers calls the number of heads so
             use_linear_projection=unet.use_linear_in_transformer,
             conditioning_embedding_out_channels=shape.hint_widths,
@@ -151,7 +156,8 @@ class LDMControlNet(ControlNetModel):
         unet = self.shape.unet
         return Fit.of_unet(
             widths=(unet.model_channels * factor for factor in unet.channel_mult), layers=unet.num_res_blocks,
-            latent=unet.in_channels, text=unet.context_dim, vector=unet.adm_in_channels,
+            latent=unet.in_channels, text=None if unet.context_dim == NO_TEXT else unet.context_dim,
+            vector=unet.adm_in_channels,
         )  # fmt: skip
 
     @classmethod

@@ -64,6 +64,14 @@ def test_a_truncated_file_and_a_lacking_weight_are_named(kind, tmp_path):
         comfy.controlnet.load_controlnet(str(path))
 
 
+def test_a_file_that_lacks_what_tells_its_sizes_is_named(tmp_path):
+    weights = tiny_control.controlnet().state_dict()
+    del weights["mid_block.attentions.0.proj_in.weight"]
+    save_file(weights, tmp_path / "damaged.safetensors")
+    with pytest.raises(ModelFileError, match="damaged.safetensors' lacks the weight 'mid_block.*damaged or"):
+        comfy.controlnet.load_controlnet(str(tmp_path / "damaged.safetensors"))
+
+
 @pytest.fixture(scope="module")
 def models():
     without = {"output_vae": False, "output_clip": False}

@@ -43,11 +43,16 @@ def by_diffusers(net, given):
     return [*down, middle]
 
 
-@pytest.mark.parametrize("change", [{}, DEEPER])
+SMALL = {"use_linear_in_transformer": True, "transformer_depth": (0, 0), "transformer_depth_middle": 0}
+
+
+@pytest.mark.parametrize("change", [{}, DEEPER, {**SMALL, "context_dim": 1}])
 @torch.no_grad()
 def test_a_network_is_evaluated_as_diffusers_does_it(change):
     net = network(**change)
     found = net(**inputs())
+    again = ldm_controlnet.LDMControlNet.from_weights(net.state_dict())(**inputs())
+    assert torch.equal(again["middle"][0], found["middle"][0])
     for ours, theirs in zip([*found["output"], *found["middle"]], by_diffusers(net, inputs()), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-5)
 
