@@ -4,8 +4,9 @@
 
 Files of random weights are written to a temporary folder: a UNet of SD1.5 with half of its levels, one with
 all levels and little attention, one of SDXL with few transformer layers, a Flux.1 of full width with three
-blocks, and for each of them control models in the layouts that users have. Then one process per program and family loads them and runs the same calls
-(nodes that apply, `comfy.sample.sample`), and the latents are compared. Needs 8 GB of disk and of memory.
+blocks, and for each of them control models in the layouts that users have. Then one process per program and
+family loads them and runs the same calls (nodes that apply, `comfy.sample.sample`), and the latents are
+compared. Needs 8 GB of disk and of memory.
 """
 
 import argparse

@@ -71,7 +71,7 @@ class ControlNetInpaintingAliMamaApply(io.ComfyNode):
                 io.Image.Input("image"),
                 io.Mask.Input("mask"),
                 *strength_and_range(),
-            ],  # fmt: skip
+            ],
             outputs=sides_out(),
         )
 
@@ -115,7 +115,7 @@ class ControlNetApplySD3(io.ComfyNode):
                 io.Vae.Input("vae"),
                 io.Image.Input("image"),
                 *strength_and_range(),
-            ],  # fmt: skip
+            ],
             outputs=sides_out(),
         )
 
