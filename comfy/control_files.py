@@ -32,6 +32,7 @@ _OTHERS = (
     ("pos_embed_input.proj.", "a ControlNet of SD3", "It is not supported yet"),
     ("after_proj_list.", "a ControlNet of HunyuanDiT", "It is not supported yet"),
     ("transformer_blocks.0.img_mlp.", "a ControlNet of Qwen-Image", "It is not supported yet"),
+    ("lllite_", "a ControlNet-LLLite", "It needs nodes of its own, from a node pack"),
     ("backbone.", "a ControlNet of Stable Cascade", "It is not supported yet"),
     ("encoder.", "a VAE", "Load it with Load VAE"),
     ("first_stage_model.", "a VAE", "Load it with Load VAE"),

@@ -18,6 +18,7 @@ FOREIGN = {
     "a ControlNet of HunyuanDiT": ("after_proj_list.18.bias", "not supported yet"),
     "a ControlNet of Qwen-Image": ("transformer_blocks.0.img_mlp.net.0.proj.weight", "not supported yet"),
     "a ControlNet of Stable Cascade": ("backbone.0.0.weight", "not supported yet"),
+    "a ControlNet-LLLite": ("lllite_unet_input_blocks_4_1.down.0.weight", "a node pack"),
     "a VAE": ("first_stage_model.encoder.conv_in.weight", "Load VAE"),
     "an IP-Adapter": ("image_proj.proj.weight", "no control model"),
     "a style adapter": ("style_embedding", "no control model"),

@@ -106,6 +106,13 @@ def test_an_adapter_is_loaded_and_applied_like_a_controlnet(model, file):
     assert twice[0][0][1]["control"].control_input is None, "nothing is kept of a run"
 
 
+def test_a_pickle_that_holds_the_weights_one_level_down_is_read(tmp_path):
+    weights = tiny_control.original_adapter(tiny_control.adapter("light_adapter"))
+    torch.save({"adapter": weights}, tmp_path / "adapter.pth")
+    adapter = comfy.controlnet.load_controlnet(str(tmp_path / "adapter.pth"))
+    assert isinstance(adapter, comfy.controlnet.T2IAdapter) and adapter.file == "adapter.pth"
+
+
 def test_an_adapter_and_a_controlnet_work_together(model, file):
     adapter = comfy.controlnet.load_controlnet(file)
     net = tiny_control.controlnet(**tiny_control.SD_LEVELS)
