@@ -76,7 +76,7 @@ class Run:
         noise = comfy.sample.prepare_noise(latent, 42)
         started = time.perf_counter()
         self.results[name] = comfy.sample.sample(
-            self.model, noise, self.steps, 3.0, "euler", "normal", positive, negative, latent,
+            self.model, noise, self.steps, 3.0, "euler", "simple", positive, negative, latent,
             disable_pbar=True,
         )  # fmt: skip
         print(f"  {name}: {time.perf_counter() - started:.0f} s", flush=True)
