@@ -20,6 +20,7 @@ import parity_upstream
 from parity_upstream import HERE, SD1_UNET, SDXL_UNET
 
 BOUND = 1e-3
+PLAIN = "no control"
 LAYERS = (16, 32, 96, 256)  # widths of the layers that take the picture in
 SD1_BASE = {**SD1_UNET, **parity_upstream.TWO_LEVELS}
 FOUR_LEVELS = {**SD1_UNET, "transformer_depth": (1, 0, 0, 0)}  # with the widths that adapters have
@@ -104,7 +105,7 @@ def first_of(output):
 
 def run_sd1(run: Run) -> None:
     net = run.load("controlnet")
-    run.sample("no control", *run.sides())
+    run.sample(PLAIN, *run.sides())
     run.sample("ControlNet, original layout", *run.applied(net))
     run.sample("ControlNet, a picture each, until 0.4", *run.applied(net, end=0.4, image=run.pictures))
     positive = run.older(run.words(1), net, run.pictures[:1], 0.5)[0]
@@ -115,7 +116,7 @@ def run_sd1(run: Run) -> None:
 
 def run_t2i(run: Run) -> None:
     full, net = run.load("adapter"), run.load("t2i-controlnet")
-    run.sample("no control", *run.sides())
+    run.sample(PLAIN, *run.sides())
     run.sample("T2I-Adapter, a picture each, from 0.4", *run.applied(full, start=0.4, image=run.pictures))
     run.sample("T2I-Adapter, diffusers' layout", *run.applied(run.load("adapter-zoo")))
     run.sample("T2I-Adapter, light", *run.applied(run.load("adapter-light")))
@@ -124,7 +125,7 @@ def run_t2i(run: Run) -> None:
 
 def run_sdxl(run: Run) -> None:
     union, lora, adapter = (run.load(name) for name in ("union", "control-lora", "adapter-xl"))
-    run.sample("no control", *run.sides())
+    run.sample(PLAIN, *run.sides())
     run.sample("union, auto", *run.applied(typed(union, "auto")))
     run.sample("union, tile", *run.applied(typed(union, "tile")))
     run.sample("Control-LoRA", *run.applied(lora))
@@ -137,7 +138,7 @@ def run_flux(run: Run) -> None:
     from comfy_extras.nodes_controlnet import ControlNetInpaintingAliMamaApply
 
     vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(run.folder / "flux-vae.safetensors")))
-    run.sample("no control", *run.sides())
+    run.sample(PLAIN, *run.sides())
     union = run.load("flux-union")
     run.sample("InstantX union, auto", *run.applied(union, vae=vae))
     run.sample("InstantX union, depth", *run.applied(typed(union, "depth"), vae=vae))
@@ -322,6 +323,15 @@ WRITERS = {"sd1": write_sd1, "t2i": write_t2i, "sdxl": write_sdxl, "flux": write
 # --- comparing ---
 
 
+def effects(path: Path) -> dict[str, float]:
+    """How much each control model changes the latents: the largest change over the largest value."""
+    import safetensors.torch
+
+    results = safetensors.torch.load_file(path)
+    plain = results[PLAIN]
+    return {name: float((found - plain).abs().max() / plain.abs().max()) for name, found in results.items()}
+
+
 def compare_family(family: str, folder: Path, options) -> bool:
     """Run both programs on the files in `folder` and print each difference."""
     outs = {}
@@ -333,9 +343,10 @@ def compare_family(family: str, folder: Path, options) -> bool:
         print(f"{family}, {program}:", flush=True)
         subprocess.run(command, env=env, cwd=root, check=True)
     rows = parity_upstream.compare(outs["ours"], outs["upstream"])
-    print(f"{family + ': latents':<44}{'largest difference':>20}{'relative':>12}{'std of values':>16}")
-    for name, difference, relative, spread in rows:
-        print(f"{name:<44}{difference:>20.2e}{relative:>12.2e}{spread:>16.3f}", flush=True)
+    changed = effects(outs["ours"])
+    print(f"{family + ': latents':<44}{'largest difference':>20}{'relative':>12}{'control changes':>18}")
+    for name, difference, relative, _ in rows:
+        print(f"{name:<44}{difference:>20.2e}{relative:>12.2e}{changed[name]:>18.2f}", flush=True)
     return all(relative <= BOUND for _, _, relative, _ in rows)
 
 
