@@ -11,10 +11,12 @@ from comfy.control_fit import ControlMismatch
 from comfy.errors import ModelFileError, UnknownArchitecture
 from comfy.families import control_lora
 from comfy_extras import core_controlnet
-from tests.comfy import tiny_control, tiny_flux, tiny_sd1
-from tests.comfy.test_controlnet import applied, is_close, sample, words
+from tests.comfy import test_controlnet, tiny_control, tiny_flux, tiny_sd1
+from tests.comfy.test_controlnet import applied, is_close, words
 
-LATER = {"use_linear_in_transformer": True, "transformer_depth": (0, 1), "adm_in_channels": None}
+
+def sample(model, positive, negative):
+    return test_controlnet.sample(model, positive, negative, batch=1, steps=1)
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from safetensors.torch import save_file
 import comfy.controlnet
 import comfy.sd
 from comfy.families import t2i_adapter
-from tests.comfy import tiny_control, tiny_sd1
-from tests.comfy.test_controlnet import applied, is_close, picture, sample, words
+from tests.comfy import test_controlnet, tiny_control, tiny_sd1
+from tests.comfy.test_controlnet import applied, is_close, picture, words
 
 UNETS = dict.fromkeys(tiny_control.KINDS, tiny_control.SD_LEVELS) | {
     "full_adapter_xl": tiny_control.XL_LEVELS
@@ -79,6 +79,10 @@ def test_odd_sides_are_halved_as_the_unet_halves_them():
 # --- sampling ---
 
 
+def sample(model, positive, negative, batch=1):
+    return test_controlnet.sample(model, positive, negative, batch)
+
+
 @pytest.fixture(scope="module")
 def model():
     weights = tiny_sd1.checkpoint(**tiny_control.SD_LEVELS)
@@ -125,8 +129,8 @@ def test_an_adapter_and_a_controlnet_work_together(model, file):
 def test_each_latent_of_a_batch_has_its_picture(model, file):
     adapter = comfy.controlnet.load_controlnet(file)
     pictures = torch.cat([picture(1), picture(2)])
-    both = sample(model, *applied(adapter, image=pictures))
-    alone = [sample(model, *applied(adapter, image=pictures[[index]])) for index in range(2)]
+    both = sample(model, *applied(adapter, image=pictures), batch=2)
+    alone = [sample(model, *applied(adapter, image=pictures[[index]]), batch=2) for index in range(2)]
     assert is_close(both[0], alone[0][0]) and is_close(both[1], alone[1][1])
 
 

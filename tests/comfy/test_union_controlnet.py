@@ -9,8 +9,8 @@ import comfy.ops
 import comfy.sd
 from comfy.families import union_controlnet
 from comfy_extras.nodes_controlnet import SetUnionControlNetType
-from tests.comfy import tiny_control, tiny_sd1
-from tests.comfy.test_controlnet import applied, is_close, sample, words
+from tests.comfy import test_controlnet, tiny_control, tiny_sd1
+from tests.comfy.test_controlnet import applied, is_close, words
 
 VECTOR = {"adm_in_channels": 32, "use_linear_in_transformer": True}
 
@@ -21,6 +21,10 @@ def inputs():
         "x": torch.randn(2, 4, 8, 8), "hint": torch.rand(2, 3, 64, 64),
         "timesteps": torch.tensor([3.0, 700.0]), "context": torch.randn(2, 7, 64),
     }  # fmt: skip
+
+
+def sample(model, positive, negative):
+    return test_controlnet.sample(model, positive, negative, batch=1, steps=1)
 
 
 def by_diffusers(net, kind: int, types: int):
