@@ -33,7 +33,12 @@ from comfy_extras.core_conditioning import (
     ConditioningZeroOut,
     InpaintModelConditioning,
 )
-from comfy_extras.core_controlnet import ControlNetApply, ControlNetApplyAdvanced, ControlNetLoader
+from comfy_extras.core_controlnet import (
+    ControlNetApply,
+    ControlNetApplyAdvanced,
+    ControlNetLoader,
+    DiffControlNetLoader,
+)
 from comfy_extras.core_files import (
     LoadImage,
     LoadImageMask,
@@ -499,6 +504,7 @@ _NODES = {
     ConditioningSetTimestepRange: "ConditioningSetTimestepRange",
     InpaintModelConditioning: "InpaintModelConditioning",
     ControlNetLoader: "Load ControlNet Model",
+    DiffControlNetLoader: "Load ControlNet Model (diff)",
     ControlNetApply: "Apply ControlNet (OLD)",
     ControlNetApplyAdvanced: "Apply ControlNet",
     VAEDecode: "VAE Decode",

@@ -7,18 +7,18 @@ network that all share.
 from __future__ import annotations
 
 import logging
+import os
 from enum import Enum
 
 import torch
 
+import comfy.control_files
 import comfy.model_management
 import comfy.model_patcher
-import comfy.ops
 import comfy.utils
-from comfy.errors import UnknownArchitecture
-from comfy.families import ldm_controlnet
-from comfy.mapped_memory import cast_weights
-from comfy_depot import hooks as depot
+from comfy.control_fit import require_fit
+from comfy.families import control_lora, t2i_adapter
+from comfy.lora_file import LoraFile
 
 Control = dict[str, list[torch.Tensor | None]]
 # Files of which the name alone says that their results are means over the picture.
@@ -67,6 +67,7 @@ class ControlBase:
         self.extra_concat = None
         self.extra_hooks = None
         self.preprocess_image = lambda image: image
+        self.file = None  # its name, for errors
 
     def set_cond_hint(
         self, cond_hint, strength=1.0, timestep_percent_range=(0.0, 1.0), vae=None, extra_concat=()
@@ -76,6 +77,8 @@ class ControlBase:
         self.strength = strength
         self.timestep_percent_range = timestep_percent_range
         self.extra_concat_orig = list(extra_concat)
+        if self.concat_mask and not self.extra_concat_orig:
+            self.extra_concat_orig.append(torch.ones(1, 1, 1, 1))  # all of the picture is to be kept
         if self.latent_format is not None:
             if vae is None:
                 logging.warning("This control model needs a VAE: connect one to the node that applies it.")
@@ -123,7 +126,7 @@ class ControlBase:
         names = (
             "cond_hint_original", "strength", "timestep_percent_range", "global_average_pooling",
             "compression_ratio", "upscale_algorithm", "latent_format", "extra_conds", "strength_type",
-            "concat_mask", "extra_concat_orig", "extra_hooks", "preprocess_image", "vae",
+            "concat_mask", "extra_concat_orig", "extra_hooks", "preprocess_image", "vae", "file",
         )  # fmt: skip
         for name in names:
             setattr(other, name, getattr(self, name))
@@ -135,6 +138,13 @@ class ControlBase:
             return True
         start, end = self.timestep_range
         return bool(end <= float(sigma) <= start)
+
+    def control_before(self, x_noisy, t, cond, batched_number: int, transformer_options) -> Control | None:
+        """What the models before this one say at this step."""
+        before = self.previous_controlnet
+        if before is None:
+            return None
+        return before.get_control(x_noisy, t, cond, batched_number, transformer_options)
 
     def control_merge(self, control: Control, control_prev: Control | None, output_dtype) -> Control:
         """This model's results times its strength, plus those of the models before it."""
@@ -198,17 +208,16 @@ class ControlNet(ControlBase):
     @classmethod
     def around(cls, patcher) -> ControlNet:
         """Of a patcher whose network is loaded already."""
-        net = cls(load_device=patcher.load_device, manual_cast_dtype=patcher.model.manual_cast_dtype)
+        settings = getattr(patcher.model, "control_settings", dict)()
+        net = cls(
+            load_device=patcher.load_device, manual_cast_dtype=patcher.model.manual_cast_dtype, **settings
+        )
         net.control_model, net.control_model_wrapped = patcher.model, patcher
         return net
 
     def get_control(self, x_noisy, t, cond, batched_number: int, transformer_options) -> Control | None:
         """What the UNet is to add at this step; None where nothing controls it."""
-        before = None
-        if self.previous_controlnet is not None:
-            before = self.previous_controlnet.get_control(
-                x_noisy, t, cond, batched_number, transformer_options
-            )
+        before = self.control_before(x_noisy, t, cond, batched_number, transformer_options)
         if not self.applies_at(t[0]):
             return before
         dtype = self.manual_cast_dtype or self.control_model.dtype
@@ -228,12 +237,48 @@ class ControlNet(ControlBase):
         """Bring the picture to the size and the batch of the latents, once for a run."""
         height, width = (side * self.compression_ratio for side in x_noisy.shape[-2:])
         if self.cond_hint is None or self.cond_hint.shape[-2:] != (height, width):
-            hint = comfy.utils.common_upscale(
-                self.cond_hint_original, width, height, self.upscale_algorithm, "center"
-            )
-            self.cond_hint = self.preprocess_image(hint).to(device=x_noisy.device, dtype=dtype)
+            hint = self._latent_of(width, height) if self.latent_format else self._scaled(width, height)
+            self.cond_hint = self._with_masks(hint).to(device=x_noisy.device, dtype=dtype)
         if self.cond_hint.shape[0] != x_noisy.shape[0]:
             self.cond_hint = broadcast_image_to(self.cond_hint, x_noisy.shape[0], batched_number)
+
+    def _scaled(self, width: int, height: int):
+        """The picture in this size, as the network wants to see it."""
+        hint = comfy.utils.common_upscale(
+            self.cond_hint_original, width, height, self.upscale_algorithm, "center"
+        )
+        return self.preprocess_image(hint)
+
+    def _latent_of(self, width: int, height: int):
+        """The picture's latent of this size, as the model scales latents."""
+        if self.vae is None:
+            raise ValueError(
+                f"This control model{self._of_file()} looks at the picture through a VAE, and none is "
+                "connected. Connect the model's VAE to 'vae' of the node that applies it (Apply ControlNet)."
+            )
+        pixels = self.vae.spacial_compression_encode()
+        in_use = comfy.model_management.loaded_models(only_currently_used=True)
+        latent = self.vae.encode(self._scaled(width * pixels, height * pixels).movedim(1, -1))
+        comfy.model_management.load_models_gpu(in_use)  # what the VAE may have taken the place of
+        wanted = self.latent_format.latent_channels
+        if latent.shape[1] != wanted:
+            raise ValueError(
+                f"This control model{self._of_file()} needs latents of {wanted} channels, and the connected "
+                f"VAE makes {latent.shape[1]}. Connect the VAE of the model that is sampled."
+            )
+        return self.latent_format.process_in(latent)
+
+    def _with_masks(self, hint):
+        """Channels that stand behind those of the picture, in its size."""
+        height, width = hint.shape[-2:]
+        more = [
+            comfy.utils.common_upscale(mask.to(hint), width, height, self.upscale_algorithm, "center")
+            for mask in self.extra_concat_orig
+        ]
+        return torch.cat([hint, *(comfy.utils.repeat_to_batch_size(m, hint.shape[0]) for m in more)], dim=1)
+
+    def _of_file(self) -> str:
+        return f" ('{self.file}')" if self.file else ""
 
     def copy(self) -> ControlNet:
         """Another user of the same network."""
@@ -246,6 +291,8 @@ class ControlNet(ControlBase):
         return [*super().get_models(), self.control_model_wrapped]
 
     def pre_run(self, model, percent_to_timestep_function) -> None:
+        if hasattr(self.control_model, "fit"):
+            require_fit(self.control_model.fit(), model, file=self.file)
         super().pre_run(model, percent_to_timestep_function)
         self.model_sampling_current = model.model_sampling
 
@@ -254,51 +301,159 @@ class ControlNet(ControlBase):
         super().cleanup()
 
 
-def load_controlnet(ckpt_path, model=None, model_options=None) -> ControlNet:
-    """The control model of a file.
+class ControlLora(ControlNet):
+    """A ControlNet that is made at the begin of each run, of the UNet's weights and those of a file."""
+
+    def __init__(self, control_weights, global_average_pooling=False, model_options=None):
+        super().__init__(global_average_pooling=global_average_pooling)
+        self.control_weights = control_weights
+
+    def pre_run(self, model, percent_to_timestep_function) -> None:
+        dtype = model.get_dtype_inference()
+        if "channel_mult" not in model.model_config.unet_config:
+            raise control_lora.no_unet(type(model.model_config).__name__, self.file)
+        self.manual_cast_dtype = dtype
+        self.control_model = control_lora.network(
+            self.control_weights, model.diffusion_model, model.model_config.unet_config,
+            dtype=dtype, device=comfy.model_management.get_torch_device(),
+        )  # fmt: skip
+        super().pre_run(model, percent_to_timestep_function)
+
+    def copy(self) -> ControlLora:
+        new = ControlLora(self.control_weights)
+        self.copy_to(new)
+        return new
+
+    def cleanup(self) -> None:
+        self.control_model = None
+        super().cleanup()
+
+    def get_models(self) -> list:
+        return ControlBase.get_models(self)
+
+    def inference_memory_requirements(self, dtype) -> int:
+        size = comfy.utils.calculate_parameters(self.control_weights) * dtype.itemsize
+        return size + super().inference_memory_requirements(dtype)
+
+
+class T2IAdapter(ControlBase):
+    """A network that looks at the picture alone, once for a run."""
+
+    def __init__(
+        self, t2i_model, channels_in, compression_ratio, upscale_algorithm, device=None, patcher=None
+    ):  # fmt: skip
+        super().__init__()
+        management = comfy.model_management
+        self.t2i_model = t2i_model
+        self.channels_in = channels_in
+        self.control_input = None
+        self.compression_ratio = compression_ratio
+        self.upscale_algorithm = upscale_algorithm
+        self.device = management.get_torch_device() if device is None else device
+        self.patcher = patcher or comfy.model_patcher.ModelPatcher(
+            t2i_model, load_device=self.device, offload_device=management.unet_offload_device()
+        )
+
+    @classmethod
+    def around(cls, patcher) -> T2IAdapter:
+        """Of a patcher whose network is loaded already."""
+        net, device = patcher.model, patcher.load_device
+        return cls(net, net.input_channels, 8, "nearest-exact", device, patcher)
+
+    def scale_image_to(self, width: int, height: int) -> tuple[int, int]:
+        """The next size that the network can take, in pixels."""
+        unit = self.t2i_model.unshuffle_amount
+        return -(-width // unit) * unit, -(-height // unit) * unit
+
+    def get_control(self, x_noisy, t, cond, batched_number: int, transformer_options) -> Control | None:
+        """What the UNet is to add at this step; None where nothing controls it."""
+        before = self.control_before(x_noisy, t, cond, batched_number, transformer_options)
+        if not self.applies_at(t[0]):
+            return before
+        height, width = (side * self.compression_ratio for side in x_noisy.shape[-2:])
+        width, height = self.scale_image_to(width, height)
+        if self.cond_hint is None or self.cond_hint.shape[-2:] != (height, width):
+            self.cond_hint = self._picture(width, height)
+            self.control_input = None
+        if self.cond_hint.shape[0] != x_noisy.shape[0]:
+            self.cond_hint = broadcast_image_to(self.cond_hint, x_noisy.shape[0], batched_number)
+            self.control_input = None
+        if self.control_input is None:
+            self.control_input = self.t2i_model(self.cond_hint.to(x_noisy))
+        return self.control_merge(self.control_input, before, x_noisy.dtype)
+
+    def _picture(self, width: int, height: int):
+        picture = comfy.utils.common_upscale(
+            self.cond_hint_original, width, height, self.upscale_algorithm, "center"
+        ).float()
+        if self.channels_in == 1 and picture.shape[1] > 1:
+            picture = picture.mean(dim=1, keepdim=True)
+        return picture.to(self.device)
+
+    def copy(self) -> T2IAdapter:
+        """Another user of the same network."""
+        new = T2IAdapter.around(self.patcher)
+        self.copy_to(new)
+        return new
+
+    def get_models(self) -> list:
+        return [*super().get_models(), self.patcher]
+
+    def pre_run(self, model, percent_to_timestep_function) -> None:
+        if hasattr(self.t2i_model, "fit"):
+            require_fit(self.t2i_model.fit(), model, file=self.file)
+        super().pre_run(model, percent_to_timestep_function)
+
+    def cleanup(self) -> None:
+        self.control_input = None
+        super().cleanup()
+
+
+def load_controlnet(ckpt_path, model=None, model_options=None):
+    """The control model of a file, a ControlNet, ControlLora or T2IAdapter; `model` for files of differences.
 
     Raises:
         UnreadableModelFile: the file is damaged or no model file.
-        UnknownArchitecture: it is no ControlNet, or one of a kind that is not known here.
+        UnknownArchitecture: it is no control model, or one of a kind that is not known here.
         ModelFileError: it is a variant with other weights than its architecture has.
     """
-    net = ControlNet.around(_load_network(ckpt_path))
-    net.global_average_pooling = str(ckpt_path).endswith(POOLED)
-    return net
+    loaded = _of_differences(ckpt_path, model) or comfy.control_files.load_network(ckpt_path)
+    options = model_options or {}
+    control = _around(loaded)
+    control.global_average_pooling = options.get("global_average_pooling", str(ckpt_path).endswith(POOLED))
+    control.file = os.path.basename(ckpt_path)
+    return control
 
 
-@depot.keeps_resident("ckpt_path")
-def _load_network(ckpt_path):
-    """The patcher of a file's network; its module knows in which dtype it computes."""
+def load_controlnet_state_dict(state_dict, model=None, model_options=None):
+    """`load_controlnet` for tensors that are read already."""
+    files = comfy.control_files
+    whole = model is None or files.DIFFERENCE not in state_dict
+    loaded = files.from_weights(state_dict) if whole else files.with_base(state_dict, model, "these weights")
+    control = _around(loaded)
+    control.global_average_pooling = (model_options or {}).get("global_average_pooling", False)
+    return control
+
+
+def load_t2i_adapter(t2i_data, model_options=None) -> T2IAdapter | None:
+    """The adapter of a file's tensors; None where they are none of an adapter."""
+    known = t2i_adapter.is_t2i_adapter(t2i_data)
+    return T2IAdapter.around(comfy.control_files.from_weights(t2i_data)) if known else None
+
+
+def _of_differences(ckpt_path, model):
+    """The patcher of a file of differences on this model's weights; None for other files."""
+    if model is None:
+        return None
     weights = comfy.utils.load_torch_file(ckpt_path, safe_load=True)
-    if not ldm_controlnet.is_controlnet(weights):
-        raise _unknown(weights, ckpt_path)
-    if "difference" in weights:
-        raise UnknownArchitecture(
-            f"'{ckpt_path}' holds the difference of a ControlNet to a base model, which cannot be used here. "
-            "Choose the whole ControlNet."
-        )
-    management = comfy.model_management
-    device, given = management.get_torch_device(), comfy.utils.weight_dtype(weights)
-    dtype = management.unet_dtype(
-        model_params=comfy.utils.calculate_parameters(weights), weight_dtype=given
-    )
-    cast_dtype = management.unet_manual_cast(dtype, device)
-    weights = dict(weights)
-    cast_weights(weights, list(weights), dtype)
-    network = ldm_controlnet.LDMControlNet.from_weights(weights)
-    network.manual_cast_dtype = cast_dtype
-    if cast_dtype is not None:
-        comfy.ops.cast_on_use(network)
-    return comfy.model_patcher.ModelPatcher(
-        network, load_device=device, offload_device=management.unet_offload_device()
-    )
+    if comfy.control_files.DIFFERENCE not in weights:
+        return None
+    return comfy.control_files.with_base(weights, model, ckpt_path)
 
 
-def _unknown(weights, ckpt_path) -> UnknownArchitecture:
-    names = list(weights)
-    sample = ", ".join(f"'{name}'" for name in names[:3]) + (", ..." if len(names) > 3 else "")
-    return UnknownArchitecture(
-        f"'{ckpt_path}' is no ControlNet that is known here (of the UNets of Stable Diffusion, in the layout "
-        f"of the original or of diffusers). It holds {len(names)} tensors: {sample or 'none'}."
-    )
+def _around(loaded):
+    """The object of a workflow around what `comfy.control_files` gives."""
+    if isinstance(loaded, LoraFile):
+        return ControlLora(loaded.tensors)
+    kind = T2IAdapter if isinstance(loaded.model, t2i_adapter.LDMT2IAdapter) else ControlNet
+    return kind.around(loaded)

@@ -23,6 +23,24 @@ class ControlNetLoader:
         return (comfy.controlnet.load_controlnet(path),)
 
 
+class DiffControlNetLoader:
+    @classmethod
+    def INPUT_TYPES(cls):
+        names = folder_paths.get_filename_list("controlnet")
+        return {"required": {"model": ("MODEL",), "control_net_name": (names,)}}
+
+    RETURN_TYPES = ("CONTROL_NET",)
+    FUNCTION = "load_controlnet"
+    CATEGORY = "loaders"
+    DESCRIPTION = "Loads a ControlNet of which the file holds the difference to a model."
+
+    def load_controlnet(self, model, control_net_name):
+        path = folder_paths.get_full_path_or_raise("controlnet", control_net_name)
+        import comfy.controlnet
+
+        return (comfy.controlnet.load_controlnet(path, model),)
+
+
 def _controlled(conditioning, made: dict, make, *, applies_to_uncond: bool):
     """The conditioning with a control model on each entry; `made` keeps one per control model before it, so
     that both sides of the guidance have the same object and run in one batch.
@@ -40,8 +58,14 @@ def _controlled(conditioning, made: dict, make, *, applies_to_uncond: bool):
 class ControlNetApply:
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"conditioning": ("CONDITIONING",), "control_net": ("CONTROL_NET",),
-                             "image": ("IMAGE",), "strength": float_input(1.0, 0.0, 10.0)}}
+        return {
+            "required": {
+                "conditioning": ("CONDITIONING",),
+                "control_net": ("CONTROL_NET",),
+                "image": ("IMAGE",),
+                "strength": float_input(1.0, 0.0, 10.0),
+            }
+        }
 
     RETURN_TYPES = ("CONDITIONING",)
     FUNCTION = "apply_controlnet"
@@ -66,8 +90,14 @@ class ControlNetApplyAdvanced:
         sides = {"positive": ("CONDITIONING",), "negative": ("CONDITIONING",)}
         start, end = (float_input(default, 0.0, 1.0, 0.001) for default in (0.0, 1.0))
         return {
-            "required": {**sides, "control_net": ("CONTROL_NET",), "image": ("IMAGE",),
-                         "strength": float_input(1.0, 0.0, 10.0), "start_percent": start, "end_percent": end},
+            "required": {
+                **sides,
+                "control_net": ("CONTROL_NET",),
+                "image": ("IMAGE",),
+                "strength": float_input(1.0, 0.0, 10.0),
+                "start_percent": start,
+                "end_percent": end,
+            },
             "optional": {"vae": ("VAE",)},
         }
 

@@ -292,6 +292,28 @@ def test_a_vae_and_a_diffusion_model_of_their_own_files_stay_too(depot, tmp_path
     assert len(depot.opened) == 3
 
 
+def test_control_models_of_every_kind_are_read_once(depot, tmp_path):
+    import comfy.controlnet
+    import comfy.utils
+    from tests.comfy import tiny_control
+
+    net = tiny_control.controlnet()
+    kinds = {
+        "controlnet": net.state_dict(),
+        "adapter": tiny_control.adapter("full_adapter").state_dict(),
+        "flux": tiny_control.flux_controlnet().state_dict(),
+        "lora": tiny_control.control_lora_file(net, net)[0],
+    }
+    for kind, weights in kinds.items():
+        path = str(tmp_path / f"{kind}.safetensors")
+        comfy.utils.save_torch_file(weights, path)
+        depot.opened.clear()
+        one, two = (comfy.controlnet.load_controlnet(path) for _ in range(2))
+        assert len(depot.opened) == 1 and one is not two
+        owner = {"adapter": "t2i_model", "lora": "control_weights"}.get(kind, "control_model")
+        assert getattr(one, owner) is getattr(two, owner)
+
+
 def test_out_of_memory_lets_go_of_what_nobody_uses(depot):
     import execution
 

@@ -9,43 +9,13 @@ import comfy.controlnet
 import comfy.sample
 import comfy.samplers
 import comfy.sd
-from comfy.errors import ModelFileError, UnknownArchitecture
-from comfy.families import ldm_controlnet, ldm_unet
+from comfy.families import ldm_controlnet
 from comfy_extras import core_controlnet
 from tests.comfy import tiny_sd1
+from tests.comfy.tiny_control import controlnet as network
+from tests.comfy.tiny_control import original_controlnet as original_weights
 
 DEEPER = {"use_linear_in_transformer": True, "transformer_depth": (1, 2), "transformer_depth_middle": 2}
-
-
-def network(**changes):
-    """A ControlNet for the tiny UNet, of random weights."""
-    torch.manual_seed(3)
-    unet = ldm_unet.UNetShape(**{**tiny_sd1.UNET, **changes})
-    shape = ldm_controlnet.ControlNetShape(unet, 3, (8, 8, 16, 16))
-    return tiny_sd1.randomise(ldm_controlnet.LDMControlNet(shape))
-
-
-def original_weights(net, prefix="control_model.", config=tiny_sd1.UNET):
-    """Its weights under the names of the original repository."""
-    shape, out = ldm_unet.UNetShape(**config), {}
-    blocks = {zoo: original for original, zoo in ldm_unet.module_names(shape).items()}
-    inside = {zoo: original for original, zoo in ldm_unet._RESNET.items()}
-    hint = ["conv_in", *(f"blocks.{n}" for n in range(6)), "conv_out"]
-    for key, tensor in net.state_dict().items():
-        layer, kind = key.rsplit(".", 1)
-        if layer.startswith("controlnet_cond_embedding."):
-            name = f"input_hint_block.{2 * hint.index(layer.split('.', 1)[1])}"
-        elif layer.startswith("controlnet_down_blocks."):
-            name = f"zero_convs.{layer.split('.')[1]}.0"
-        elif layer == "controlnet_mid_block":
-            name = "middle_block_out.0"
-        else:
-            block = max((zoo for zoo in blocks if layer == zoo or layer.startswith(zoo + ".")), key=len)
-            rest = layer[len(block) + 1 :]
-            rest = inside.get(rest, rest) if ".resnets." in block else rest
-            name = blocks[block] + (f".{rest}" if rest else "")
-        out[f"{prefix}{name}.{kind}"] = tensor
-    return out
 
 
 @pytest.fixture
@@ -73,11 +43,16 @@ def by_diffusers(net, given):
     return [*down, middle]
 
 
-@pytest.mark.parametrize("change", [{}, DEEPER])
+SMALL = {"use_linear_in_transformer": True, "transformer_depth": (0, 0), "transformer_depth_middle": 0}
+
+
+@pytest.mark.parametrize("change", [{}, DEEPER, {**SMALL, "context_dim": 1}])
 @torch.no_grad()
 def test_a_network_is_evaluated_as_diffusers_does_it(change):
     net = network(**change)
     found = net(**inputs())
+    again = ldm_controlnet.LDMControlNet.from_weights(net.state_dict())(**inputs())
+    assert torch.equal(again["middle"][0], found["middle"][0])
     for ours, theirs in zip([*found["output"], *found["middle"]], by_diffusers(net, inputs()), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-5)
 
@@ -235,17 +210,3 @@ def test_the_mean_over_the_picture_is_asked_for_by_the_files_name(tmp_path, mode
     assert pooled.global_average_pooling and pooled.copy().global_average_pooling
     merged = pooled.control_merge({"output": [torch.arange(4.0).reshape(1, 1, 2, 2)]}, None, None)
     assert merged["output"][0].unique().tolist() == [1.5]
-
-
-def test_what_is_no_controlnet_is_refused_with_what_was_found(tmp_path):
-    save_file({"lora_unet_x.lora_up.weight": torch.zeros(2)}, tmp_path / "lora.safetensors")
-    with pytest.raises(UnknownArchitecture, match="is no ControlNet.*1 tensors: 'lora_unet_x"):
-        comfy.controlnet.load_controlnet(str(tmp_path / "lora.safetensors"))
-    weights = original_weights(network())
-    save_file({**weights, "difference": torch.zeros(1)}, tmp_path / "difference.safetensors")
-    with pytest.raises(UnknownArchitecture, match="Choose the whole ControlNet"):
-        comfy.controlnet.load_controlnet(str(tmp_path / "difference.safetensors"))
-    del weights["control_model.middle_block_out.0.weight"]
-    save_file(weights, tmp_path / "damaged.safetensors")
-    with pytest.raises(ModelFileError, match="ControlNet in this file lacks weights .*controlnet_mid_block"):
-        comfy.controlnet.load_controlnet(str(tmp_path / "damaged.safetensors"))

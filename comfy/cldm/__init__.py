@@ -1,0 +1,1 @@
+"""Names that packs import from here; the networks are in `comfy.families`."""
