@@ -71,6 +71,14 @@ from comfy_extras.core_latents import (
     VAEEncodeTiled,
 )
 from comfy_extras.core_loaders import CLIPLoader, DualCLIPLoader, UNETLoader
+from comfy_extras.core_vision import (
+    CLIPVisionEncode,
+    CLIPVisionLoader,
+    StyleModelApply,
+    StyleModelLoader,
+    unCLIPCheckpointLoader,
+    unCLIPConditioning,
+)
 
 __all__ = ["MAX_RESOLUTION"]
 
@@ -501,6 +509,12 @@ _NODES = {
     ControlNetLoader: "Load ControlNet Model",
     ControlNetApply: "Apply ControlNet (OLD)",
     ControlNetApplyAdvanced: "Apply ControlNet",
+    CLIPVisionLoader: "Load CLIP Vision",
+    CLIPVisionEncode: "CLIP Vision Encode",
+    unCLIPCheckpointLoader: "unCLIPCheckpointLoader",
+    unCLIPConditioning: "unCLIPConditioning",
+    StyleModelLoader: "Load Style Model",
+    StyleModelApply: "Apply Style Model",
     VAEDecode: "VAE Decode",
     VAEDecodeTiled: "VAE Decode (Tiled)",
     VAEEncode: "VAE Encode",
