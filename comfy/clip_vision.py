@@ -142,6 +142,7 @@ def _loaded(weights, path, **how) -> ClipVisionModel:
         found = comfy.file_kinds.describe(weights)
         raise UnknownArchitecture(
             f"'{path}' holds no CLIP vision model that is known here; it is {found}. "
-            "Choose a CLIP vision model from models/clip_vision: ViT-L, ViT-H, ViT-bigG or SigLIP (sigclip_vision_patch14_384)."
+            "Choose a CLIP vision model from models/clip_vision: ViT-L, ViT-H, ViT-bigG or SigLIP "
+            "(sigclip_vision_patch14_384)."
         )
     return model
