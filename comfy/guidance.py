@@ -46,7 +46,7 @@ def scale_low_frequencies(x, threshold: int, scale: float):
 
 
 def scale_frequencies(x, cutoff: int, low: float, high: float):
-    """Multiply the frequencies of x (B, C, H, W), channel by channel: up to `cutoff` by `low`, others `high`."""
+    """Multiply the frequencies of x (B, C, H, W): up to `cutoff` by `low`, the others by `high`."""
     spectrum = torch.fft.fftshift(torch.fft.fftn(x.float(), dim=(-2, -1)), dim=(-2, -1))
     middle = [side // 2 for side in x.shape[-2:]]
     rows, columns = (slice(max(0, at - cutoff), at + min(cutoff, at)) for at in middle)
