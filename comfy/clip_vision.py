@@ -11,6 +11,7 @@ import comfy.utils
 from comfy.errors import ModelFileError, UnknownArchitecture
 from comfy.families import clip_image
 from comfy.mapped_memory import cast_weights
+from comfy_depot import hooks as depot
 
 CHANNELS = 3
 
@@ -119,6 +120,7 @@ def load_clipvision_from_sd(sd, prefix="", convert_keys=False) -> ClipVisionMode
     return model
 
 
+@depot.keeps_resident("ckpt_path")
 def load(ckpt_path) -> ClipVisionModel:
     """The vision model of a file, in OpenCLIP's layout or transformers'.
 

@@ -219,3 +219,31 @@ def blurred_where_attended(clean, weights, deviation: float, threshold: float = 
     mask = attended.reshape(len(clean), 1, rows, -1).to(clean.dtype)
     mask = torch.nn.functional.interpolate(mask, clean.shape[-2:])
     return gaussian_blur(clean, deviation) * mask + clean * (1 - mask)
+
+
+# --- operations on latents, mostly on the guidance ---
+
+
+def tone_mapped(latent, multiplier: float):
+    """Reinhard's curve on the length at each place; it ends at `multiplier` times mean + 5 deviations."""
+    length = torch.linalg.vector_norm(latent, dim=1, keepdim=True) + 1e-10
+    axes = _flat_axes(length)
+    top = (length.std(dim=axes, keepdim=True) * 5 + length.mean(dim=axes, keepdim=True)) * multiplier
+    relative = length / top
+    return latent / length * (relative / (relative + 1.0) * top)
+
+
+def sharpened(latent, radius: int, sigma: float, alpha: float):
+    """Unsharp masking of the directions (over channels) of a latent (B, C, H, W); lengths stay.
+
+    The kernel is a Gaussian over -1..1 in each direction, `sigma` in that measure.
+    """
+    at = torch.linspace(-1, 1, 2 * radius + 1, device=latent.device)
+    weights = torch.exp(-(at[:, None] ** 2 + at**2) / (2 * sigma**2))
+    kernel = weights / weights.sum() * (-10 * alpha)
+    kernel[radius, radius] += 1.0 - kernel.sum()
+    length = torch.linalg.vector_norm(latent, dim=1, keepdim=True) + 1e-6
+    channels = latent.shape[1]
+    padded = torch.nn.functional.pad(latent / length, [radius] * 4, mode="reflect")
+    kernels = kernel.to(latent.dtype).expand(channels, 1, *kernel.shape)
+    return length * torch.nn.functional.conv2d(padded, kernels, groups=channels)

@@ -8,6 +8,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 import comfy.clip_vision
 from comfy.errors import ModelFileError, UnknownArchitecture, UnreadableModelFile
+from comfy_depot.residency import Part
 from tests.comfy import tiny_sd1, tiny_vision
 
 
@@ -169,3 +170,12 @@ def test_a_truncated_file_is_said_to_be_one(tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UnreadableModelFile, match="vision.safetensors"):
         comfy.clip_vision.load(str(path))
+
+
+def test_a_model_that_stays_in_memory_is_given_out_as_clones(tmp_path):
+    model = comfy.clip_vision.load(write(tmp_path, tiny_vision.clip().state_dict()))
+    image = tiny_vision.pictures()
+    expected, part = model.encode_image(image).image_embeds, Part(model)
+    clone = part.clone()
+    assert clone.model is model.model and clone.patcher is not model.patcher
+    assert torch.equal(clone.encode_image(image).image_embeds, expected)
