@@ -313,6 +313,17 @@ class BaseModel(torch.nn.Module):
         return out
 
 
+def _pooled_or_pictures(model: BaseModel, numbers: int, **kwargs):
+    """The pooled prompt; pictures that unCLIPConditioning told of take its place (Revision)."""
+    pictures = kwargs.get("unclip_conditioning")
+    if pictures is None:
+        return kwargs.get("pooled_output")
+    width = model.adm_channels - SIZE_EMBEDDING * numbers
+    augment = comfy.unclip.NoiseAugmentation(width)
+    told = augment.vector_conditioning(pictures, kwargs.get("seed") or 0, 0.0, kwargs.get("device"))
+    return told[:, :width]
+
+
 class SDXL(BaseModel):
     """Knows the size of the original picture, where it was cropped, and the wanted size, in pixels."""
 
@@ -321,7 +332,8 @@ class SDXL(BaseModel):
         width, height = kwargs.get("width", 768), kwargs.get("height", 768)
         crop = [kwargs.get("crop_h", 0), kwargs.get("crop_w", 0)]
         target = [kwargs.get("target_height", height), kwargs.get("target_width", width)]
-        return _vector_conditioning(self, kwargs.get("pooled_output"), [height, width, *crop, *target])
+        pooled = _pooled_or_pictures(self, 6, **kwargs)
+        return _vector_conditioning(self, pooled, [height, width, *crop, *target])
 
 
 class SDXLRefiner(BaseModel):
@@ -332,7 +344,8 @@ class SDXLRefiner(BaseModel):
         score = kwargs.get("aesthetic_score", 2.5 if kwargs.get("prompt_type") == "negative" else 6.0)
         size = [kwargs.get("height", 768), kwargs.get("width", 768)]
         crop = [kwargs.get("crop_h", 0), kwargs.get("crop_w", 0)]
-        return _vector_conditioning(self, kwargs.get("pooled_output"), [*size, *crop, score])
+        pooled = _pooled_or_pictures(self, 5, **kwargs)
+        return _vector_conditioning(self, pooled, [*size, *crop, score])
 
 
 class SD21UNCLIP(BaseModel):

@@ -63,9 +63,9 @@ class NoiseAugmentation(torch.nn.Module):
             for vector in entry["clip_vision_output"].image_embeds:
                 if vector.shape[-1] != self.width:
                     raise ValueError(
-                        f"This unCLIP model takes pictures as {self.width} numbers, this one was encoded as "
-                        f"{vector.shape[-1]}. Encode it with the CLIP vision model of the same checkpoint "
-                        "(unCLIPCheckpointLoader)."
+                        f"This model takes pictures as {self.width} numbers, this one was encoded as "
+                        f"{vector.shape[-1]}. Encode it with the CLIP vision model that it is for: that in "
+                        "the same checkpoint (unCLIPCheckpointLoader), for SDXL ViT-bigG."
                     )
                 generator.manual_seed(seed + SEED_OFFSET)
                 vector = vector.to(device).float().reshape(1, -1)

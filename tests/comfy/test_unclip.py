@@ -131,3 +131,21 @@ def test_a_saved_checkpoint_loads_again(loaded, tmp_path):
     image = tiny_vision.pictures()
     expected = loaded[3].encode_image(image).image_embeds
     torch.testing.assert_close(again[3].encode_image(image).image_embeds, expected)
+
+
+def test_sdxl_takes_pictures_in_place_of_the_pooled_prompt():
+    """Several are summed without more noise; sizes follow as ever."""
+    text = tiny_sdxl.checkpoint(tiny_sdxl.BASE, {})
+    model = comfy.sd.load_state_dict_guess_config(text, output_clip=False, output_vae=False)[0].model
+    vectors = [torch.randn(96, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
+    sizes = {"width": 64, "height": 48, "device": "cpu"}
+    plain = model.encode_adm(pooled_output=torch.zeros(1, 96), **sizes)
+    pictures = [entry(vectors[0], strength=0.5), entry(vectors[1])]
+    told = model.encode_adm(unclip_conditioning=pictures, pooled_output=torch.ones(1, 96), seed=4, **sizes)
+    assert torch.equal(told[:, 96:], plain[:, 96:])
+    augment = comfy.unclip.NoiseAugmentation(96)
+    expected = augment.vector_conditioning(pictures, 4, 0.0, "cpu")[:, :96]
+    torch.testing.assert_close(told[:, :96], expected)
+    torch.testing.assert_close(told[:, :96], (0.5 * vectors[0] + vectors[1])[None], atol=0.05, rtol=0)
+    with pytest.raises(ValueError, match="as 96 numbers.*for SDXL ViT-bigG"):
+        model.encode_adm(unclip_conditioning=[entry(torch.zeros(32))], **sizes)
