@@ -35,7 +35,7 @@ class SelfAttentionGuidance:
 
         def after_guidance(args):
             clean, x = args["uncond_denoised"], args["input"]
-            if min(clean.shape[2:]) < SMALLEST_SIDE:
+            if min(clean.shape[2:]) < SMALLEST_SIDE or not args["uncond"]:
                 return args["denoised"]
             blurred = comfy.guidance.blurred_where_attended(clean, seen["weights"], blur_sigma)
             (found,) = comfy.samplers.calc_cond_batch(

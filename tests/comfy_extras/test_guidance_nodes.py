@@ -216,6 +216,18 @@ def test_self_attention_guidance_works_without_guidance_and_leaves_tiny_latents(
     torch.testing.assert_close(found, uncond + 5.0 * (cond - uncond), atol=1e-4, rtol=1e-4)
 
 
+def test_self_attention_guidance_needs_a_negative_side(tiny_model):
+    model = patched(nodes_sag.SelfAttentionGuidance, tiny_model, 0.5, 2.0)
+    guider = comfy.samplers.CFGGuider(model)
+    guider.inner_set_conds({"positive": words(1)})  # as BasicGuider does it
+    sigmas, noise = torch.tensor([1.0, 0.0]), latents(5, rows=8, columns=8)
+    euler, empty = comfy.samplers.sampler_object("euler"), torch.zeros(2, 4, 8, 8)
+    found = guider.sample(noise, empty, euler, sigmas, disable_pbar=True)
+    guider.model_patcher, guider.model_options = tiny_model, tiny_model.model_options
+    plain = guider.sample(noise, empty, euler, sigmas, disable_pbar=True)
+    torch.testing.assert_close(found, plain, atol=1e-3, rtol=1e-4)
+
+
 @pytest.mark.parametrize(("tokens", "size", "rows"), [(24, (12, 8), 6), (35, (10, 14), 5), (7, (8, 8), 1)])
 def test_a_level_of_tokens_is_given_rows_like_the_picture(tokens, size, rows):
     assert comfy.guidance._rows_of(tokens, *size) == rows
