@@ -151,8 +151,8 @@ def depot_host():
     """What the depot may ask of this process (see `comfy_depot.host`)."""
     import server
     from app import queued_models
+    from comfy import ram
     from comfy_depot.host import Executing, Host
-    from comfy_execution.results import ram
     from comfy_execution.utils import get_executing_context
 
     def current_node():

@@ -1,10 +1,11 @@
 """Time and peak memory of loading a checkpoint, beside reading the file once.
 
-    python benchmarks/load_checkpoint.py [--checkpoint FILE] [--dtype float32]
+    python benchmarks/load_checkpoint.py [--checkpoint FILE] [--family sdxl] [--dtype float16]
 
 Without a file, a full-size SD1.5 checkpoint of random weights is written to a temporary folder (4 GB in
-float32). Each measurement is a process of its own. Peak memory counts what was allocated and what of the
-mapped file was touched, as the resident size of the process does, without what the imports take.
+float32); `--family sdxl` writes SDXL, `--family flux` a transformer of Flux.1 at full width with 5 + 10 of
+its 19 + 38 blocks. Each measurement is a process of its own. Peak memory counts what was allocated and what
+of the mapped file was touched, as the resident size of the process does, without what the imports take.
 """
 
 import argparse
@@ -16,6 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
+import parity_dit
+import parity_upstream
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -26,13 +30,24 @@ def peak_bytes() -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
+def load(path: str) -> list:
+    """The modules of a checkpoint, or of a diffusion model alone."""
+    import comfy.sd
+    import comfy.utils
+    from comfy.families import kind_of_file
+    from comfy.file_kinds import DIFFUSION_MODEL
+
+    if kind_of_file(comfy.utils.load_torch_file(path)) is DIFFUSION_MODEL:
+        return [comfy.sd.load_diffusion_model(path).model]
+    model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(path)
+    return [model.model, clip.cond_stage_model, vae.first_stage_model]
+
+
 def measure(what: str, path: str) -> dict[str, float]:
     """Seconds and peak bytes of one way to read the file, in this process."""
     from comfy.cli_args import args
 
     args.cpu = True
-    import comfy.sd  # what a server has loaded by then
-    import comfy.utils
 
     before = peak_bytes()
     started = time.perf_counter()
@@ -42,9 +57,8 @@ def measure(what: str, path: str) -> dict[str, float]:
             while file.readinto(buffer):
                 pass
     else:
-        loaded = comfy.sd.load_checkpoint_guess_config(path)
+        parts = load(path)
         if what == "load and touch":  # every weight is used once
-            parts = [loaded[0].model, loaded[1].cond_stage_model, loaded[2].first_stage_model]
             for part in parts:
                 for tensor in part.state_dict().values():
                     tensor.sum()
@@ -56,8 +70,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--checkpoint", help="use this file instead of writing one")
+    parser.add_argument("--family", default="sd1", help="of the written file: sd1, sd2, sdxl or flux")
     parser.add_argument(
-        "--dtype", default="float32", choices=["float16", "float32"], help="of the written file"
+        "--dtype", default="float32", choices=["float16", "bfloat16", "float32"], help="of the written file"
     )
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -65,11 +80,13 @@ def main() -> None:
         print(json.dumps(measure(options.measure, options.checkpoint)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        path = options.checkpoint or os.path.join(folder, "random-sd15.safetensors")
+        path = options.checkpoint or os.path.join(folder, f"random-{options.family}.safetensors")
         if not options.checkpoint:
-            from benchmarks.parity_upstream import write_checkpoint
-
-            write_checkpoint(Path(path), tiny=False, dtype_name=options.dtype)
+            if options.family == "flux":
+                parity_dit.write_in_own_process(Path(path), family="flux", depth=5, dtype_name=options.dtype)
+            else:
+                kind = {"dtype_name": options.dtype, "family": options.family}
+                parity_upstream.write_in_own_process(Path(path), tiny=False, **kind)
         size = os.path.getsize(path)
         print(f"file: {size / 1e9:.2f} GB")
         for what in ("read", "load", "load and touch"):

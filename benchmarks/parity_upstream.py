@@ -13,6 +13,7 @@ compared.
 import argparse
 import io
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -193,9 +194,18 @@ def write_checkpoint(path: Path, *, tiny: bool, dtype_name: str, family: str = "
             weights[name] = (torch.randn(shape) * scale).to(getattr(torch, dtype_name))
         else:
             start = 1.0 if name.endswith("weight") else 0.0
-            spread = 0.02 if family == "sd2" and name.endswith(TELLING) else 0.1
+            spread = 0.02 if family in ("sd2", "sd21-unclip") and name.endswith(TELLING) else 0.1
             weights[name] = (start + spread * torch.randn(shape)).to(getattr(torch, dtype_name))
     safetensors.torch.save_file(weights, path)
+
+
+def write_in_own_process(path: Path, **kind) -> None:
+    """`write_checkpoint` in a process that gives its memory back: the programs to be compared need it."""
+    child = multiprocessing.get_context("spawn").Process(target=write_checkpoint, args=(path,), kwargs=kind)
+    child.start()
+    child.join()
+    if child.exitcode != 0:
+        raise SystemExit("The checkpoint could not be written: see above.")
 
 
 def checkpoint_shapes(family: str, tiny: bool) -> dict[str, tuple[int, ...]]:
@@ -409,7 +419,8 @@ def main() -> int:
         folder = Path(name)
         checkpoint = Path(options.checkpoint or folder / f"random-{options.family}.safetensors").resolve()
         if not options.checkpoint:
-            write_checkpoint(checkpoint, tiny=options.tiny, dtype_name=options.dtype, family=options.family)
+            kind = {"dtype_name": options.dtype, "family": options.family}
+            write_in_own_process(checkpoint, tiny=options.tiny, **kind)
         print(f"{checkpoint.name}: {checkpoint.stat().st_size / 1e9:.2f} GB")
         good = options.only == "servers" or run_workers(options, folder, checkpoint)
         if options.only != "modules":

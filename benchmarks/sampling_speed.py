@@ -88,7 +88,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(options.checkpoint or Path(folder) / "random-sd15.safetensors").resolve()
         if not options.checkpoint:
-            parity_upstream.write_checkpoint(checkpoint, tiny=False, dtype_name="float16")
+            parity_upstream.write_in_own_process(checkpoint, tiny=False, dtype_name="float16")
         compare(options, checkpoint)
 
 

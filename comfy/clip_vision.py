@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-import comfy.file_kinds
+import comfy.families
 import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
@@ -141,9 +141,8 @@ def _loaded(weights, path, **how) -> ClipVisionModel:
     except ModelFileError as error:
         raise ModelFileError(f"'{path}': {error}") from error
     if model is None:
-        found = comfy.file_kinds.describe(weights)
         raise UnknownArchitecture(
-            f"'{path}' holds no CLIP vision model that is known here; it is {found}. "
+            f"'{path}' holds no CLIP vision model that is known here. {comfy.families.told_of_file(weights)} "
             "Choose a CLIP vision model from models/clip_vision: ViT-L, ViT-H, ViT-bigG or SigLIP "
             "(sigclip_vision_patch14_384)."
         )

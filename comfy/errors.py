@@ -4,6 +4,7 @@ ModelFileError(RuntimeError)
 ├── UnreadableModelFile       the bytes are no model file, or only a part of one
 ├── UnknownArchitecture       a good file, but of no family that is known here
 └── LoraMismatch              a good file, but nothing in it fits the model
+NotEnoughMemory(MemoryError)  the weights do not fit into the memory of the machine
 """
 
 
@@ -21,3 +22,7 @@ class UnknownArchitecture(ModelFileError):
 
 class LoraMismatch(ModelFileError):
     """No tensor of a LoRA fits the model it was to change."""
+
+
+class NotEnoughMemory(MemoryError):
+    """Weights would not fit; `str()` says how much they need, how much there is, and what to do."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+import comfy.families
 import comfy.lora
 import comfy.utils
 from comfy import lora_names
@@ -155,7 +156,8 @@ def _nothing_fits(name: str, file: LoraFile, found: Match, model, clip) -> str:
     if clip is None and all(key.startswith(_OF_TEXT_ENCODERS) for key in file.tensors):
         return f"The LoRA '{name}' changes text encoders only. Use the loader that takes a CLIP as well."
     if not any(key.endswith(comfy.lora.ENDINGS) for key in file.tensors):
-        return f"{text} No key is one of a LoRA: it may be a whole model, for another loader."
+        kind = comfy.families.kind_of_file(file.tensors)
+        return f"{text} No key is one of a LoRA. {kind or 'It may be a whole model, for another loader.'}"
     return f"{text} Choose a LoRA made for this kind of model."
 
 

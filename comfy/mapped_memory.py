@@ -16,6 +16,10 @@ from pathlib import Path
 
 import torch
 
+from comfy.errors import NotEnoughMemory
+from comfy.ram import read_ram
+from comfy_depot import hooks as depot
+
 # Address ranges [start, end) that are mapped from files, in order.
 Ranges = list[tuple[int, int]]
 
@@ -24,15 +28,42 @@ def cast_weights(weights: dict, keys, dtype: torch.dtype | None) -> None:
     """Replace the floating point tensors of these keys by ones in `dtype`, each original given back at once.
 
     Tensors that have the dtype already, and all for None, stay as they are: mapped.
+
+    Raises:
+        NotEnoughMemory: the new tensors do not fit; none was made. Else the system would end the process.
     """
     ranges: Ranges | None = None
+    keys = [] if dtype is None else [key for key in keys if _differs(weights[key], dtype)]
+    if keys:
+        _require_room(sum(weights[key].numel() for key in keys) * dtype.itemsize, dtype)
     for key in keys:
         original = weights[key]
-        if dtype is None or not original.is_floating_point() or original.dtype == dtype:
-            continue
         weights[key] = original.to(dtype)
         ranges = _ranges_mapped_from_files() if ranges is None else ranges
         _give_back(original, ranges)
+
+
+def _differs(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
+    return tensor.is_floating_point() and tensor.dtype != dtype
+
+
+def _require_room(size: int, dtype: torch.dtype) -> None:
+    """Make sure that `size` bytes are free in memory, letting go of models that nobody uses."""
+    if size > free_bytes():
+        depot.free_idle_models()
+    if size > (free := free_bytes()):
+        raise NotEnoughMemory(
+            f"This model needs {size / 1e9:.1f} GB of memory for its weights in {str(dtype)[6:]}, and "
+            f"{free / 1e9:.1f} GB are free. Close other programs, choose a smaller model or a file in fewer "
+            "bits, or keep the file's own precision (for example --bf16-unet)."
+        )
+
+
+def free_bytes() -> int:
+    """What this process can still use: memory that is free or only caches files, and free swap."""
+    import psutil
+
+    return read_ram().available + psutil.swap_memory().free
 
 
 def _ranges_mapped_from_files() -> Ranges:

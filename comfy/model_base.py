@@ -300,7 +300,10 @@ class BaseModel(torch.nn.Module):
     ) -> dict:
         """All weights under the names that a checkpoint file gives them."""
         config = self.model_config
-        out = config.process_unet_state_dict_for_saving(self.diffusion_model.state_dict())
+        weights = self.diffusion_model.state_dict()
+        if hasattr(self.diffusion_model, "checkpoint_weights"):
+            weights = self.diffusion_model.checkpoint_weights(weights)
+        out = config.process_unet_state_dict_for_saving(weights)
         if self.model_type is ModelType.V_PREDICTION:
             out["v_pred"] = torch.tensor([])
         for weights, process in (

@@ -13,6 +13,7 @@ import weakref
 
 import torch
 
+import comfy.ram
 from comfy.cli_args import args
 from comfy.interruption import (
     InterruptProcessingException,
@@ -413,9 +414,7 @@ def get_total_memory(dev=None, torch_total_too=False):
         total = torch.cuda.mem_get_info(dev)[1]
         reserved = torch.cuda.memory_stats(dev).get("reserved_bytes.all.current", 0)
     else:
-        import psutil
-
-        total = reserved = psutil.virtual_memory().total
+        total = reserved = comfy.ram.read_ram().total
     return (total, reserved) if torch_total_too else total
 
 
@@ -427,9 +426,7 @@ def get_free_memory(dev=None, torch_free_too=False):
         kept = statistics.get("reserved_bytes.all.current", 0) - statistics.get("active_bytes.all.current", 0)
         free = torch.cuda.mem_get_info(dev)[0] + kept
     else:
-        import psutil
-
-        free = kept = psutil.virtual_memory().available
+        free = kept = comfy.ram.read_ram().available
     return (free, kept) if torch_free_too else free
 
 

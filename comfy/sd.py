@@ -52,6 +52,10 @@ class CLIPType(Enum):
     HUNYUAN_IMAGE = 19
     HUNYUAN_VIDEO_15 = 20
     OVIS = 21
+    KANDINSKY5 = 22
+    KANDINSKY5_IMAGE = 23
+    NEWBIE = 24
+    FLUX2 = 25
 
 
 class CLIP:
@@ -272,6 +276,7 @@ def _load_clip(weights, model_config, embedding_directory, options: dict) -> CLI
     return CLIP(target, embedding_directory=embedding_directory, state_dict=own, model_options=options)
 
 
+@depot.keeps_resident("ckpt_paths")
 def load_clip(
     ckpt_paths, embedding_directory=None, clip_type=CLIPType.STABLE_DIFFUSION, model_options={}
 ):  # fmt: skip

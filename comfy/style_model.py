@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-import comfy.file_kinds
+import comfy.families
 import comfy.ops
 import comfy.utils
 from comfy.errors import ModelFileError, UnknownArchitecture
@@ -133,9 +133,8 @@ def load(ckpt_path) -> StyleModel:
     elif any(key.startswith("redux_") for key in weights):
         make = ReduxImageEncoder.from_weights
     else:
-        found = comfy.file_kinds.describe(weights)
         raise UnknownArchitecture(
-            f"'{ckpt_path}' holds no style model; it is {found}. Choose a style model "
+            f"'{ckpt_path}' holds no style model. {comfy.families.told_of_file(weights)} Choose a style model "
             "from models/style_models: flux1-redux-dev for Flux, t2iadapter_style_sd14v1 for SD1."
         )
     try:

@@ -7,6 +7,7 @@ import logging
 
 import torch
 
+import comfy.families
 import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
@@ -72,7 +73,8 @@ class VAE:
             sample = ", ".join(list(weights)[:3])
             raise ModelFileError(
                 f"These weights are no VAE that is known here: {len(weights)} tensors, such as {sample}. "
-                "Choose the file of a VAE, or take the VAE of a checkpoint."
+                f"{comfy.families.kind_of_file(weights) or ''} Choose the file of a VAE, or take the VAE of "
+                "a checkpoint."
             )
 
     # --- facts that nodes ask for ---

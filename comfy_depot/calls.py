@@ -1,4 +1,4 @@
-"""What a call of a loader asks for: the file, and its other arguments as a value that can be compared."""
+"""What a call of a loader asks for: the files, and its other arguments as a value that can be compared."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
 
 def options_of(
     function: Callable[..., Any], parameter: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[str, Hashable]:
-    """(the file that a call names, all its other arguments); raises NoKey where these cannot be compared."""
+) -> tuple[list[str], Hashable]:
+    """(the files that a call names, all its other arguments); raises NoKey where these cannot be compared."""
     try:
         bound = _signature(function).bind(*args, **kwargs)
     except TypeError:  # the loader itself will say what is wrong with the call
@@ -30,9 +30,10 @@ def options_of(
     bound.apply_defaults()
     values = {name: value for name, value in bound.arguments.items() if name != "self"}
     file = values.pop(parameter)
-    if not isinstance(file, (str, os.PathLike)):
+    files = file if isinstance(file, (list, tuple)) else [file]
+    if not files or not all(isinstance(one, (str, os.PathLike)) for one in files):
         raise NoKey
-    return os.fspath(file), (function.__module__, function.__qualname__, _frozen(values))
+    return [os.fspath(one) for one in files], (function.__module__, function.__qualname__, _frozen(values))
 
 
 def _frozen(value: Any) -> Hashable:

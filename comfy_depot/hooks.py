@@ -110,8 +110,8 @@ def explains_missing(function: F) -> F:
 
 
 def keeps_resident(parameter: str, *, folder: str | None = None) -> Callable[[F], F]:
-    """Around a loader: clones of the model in memory. `parameter` is the one with the file's path, or with
-    its name in `folder`.
+    """Around a loader: clones of the model in memory. `parameter` is the one with the file's path (or those
+    of several files), or with its name in `folder`.
     """
 
     def around(function: F) -> F:

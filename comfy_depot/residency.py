@@ -3,10 +3,10 @@
     loader node -> comfy.sd.load_... -> (hook) Residents.load -> the model that is there, as a fresh clone
                                                               \\-> the loader itself, which reads the file
 
-A model is known by its *key*: the content of its file, the loader, the loader's other arguments, and the
-devices and precisions of the moment. Node ids, file names, workflows and users are no part of it. Content is
-the file's sha256 where the depot has computed it (`digests.py`), else the file's stamp: device, inode, size
-and time of change.
+A model is known by its *key*: the content of its file (or files: text encoders may be two), the loader, the
+loader's other arguments, and the devices and precisions of the moment. Node ids, file names, workflows and
+users are no part of it. Content is the file's sha256 where the depot has computed it (`digests.py`), else the
+file's stamp: device, inode, size and time of change.
 
 Nobody gets the stored object. Each caller gets a clone that shares the weights; patches belong to the clone.
 A model is *idle* when no clone is left. The store keeps models within its budget; beyond that it only
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DROPS_REMEMBERED = 50
-Key = tuple[Hashable, ...]
-"""(content: a sha256 or a `Stamp`; the loader and its other arguments; devices)"""
+Key = tuple[tuple[Hashable, ...], Hashable, Hashable]
+"""(content: of each file a sha256 or a `Stamp`; the loader and its other arguments; devices)"""
 
 
 # --- what goes first: pure ----------------------------------------------------------------------------
@@ -239,8 +239,13 @@ class _Call:
     run: Callable[[], Any]
     loader: str
     key: Key
-    path: str
-    stamp: Stamp
+    files: dict[str, Stamp]
+    """Path -> what is there now."""
+
+    @property
+    def is_as_before(self) -> bool:
+        """Whether the files are still those that the key was made of."""
+        return all(_stamp_of(path) == stamp for path, stamp in self.files.items())
 
 
 class Residents:
@@ -272,29 +277,30 @@ class Residents:
     ) -> Any:
         """What `function(*args, **kwargs)` returns, as clones of what is in memory if it is there.
 
-        `parameter` names the argument with the file: a path, or with `folder` a name in that folder type.
+        `parameter` names the argument with the file: a path, or several, or with `folder` a name in that
+        folder type.
         """
         def run() -> Any:
             return function(*args, **kwargs)
 
         try:
-            name, options = options_of(function, parameter, args, kwargs)
+            names, options = options_of(function, parameter, args, kwargs)
         except NoKey:
             return run()
-        path = name if folder is None else self._find(folder, name)
-        stamp = None if path is None else _stamp_of(path)
-        if path is None or stamp is None:  # no file: the loader says so, whatever is in memory
+        files = self._stamps_of(names, folder)
+        if files is None:  # no file: the loader says so, whatever is in memory
             self._forget_files_that_are_gone()
             return run()
-        key = (self._digests.of(stamp) or stamp, options, self._host.load_settings())
-        call = _Call(run, function.__qualname__, key, os.path.abspath(path), stamp)
+        content = tuple(self._digests.of(stamp) or stamp for stamp in files.values())
+        key = (content, options, self._host.load_settings())
+        call = _Call(run, function.__qualname__, key, files)
         found = self._give(call)
         if found is None:
             self._learn_contents()
             with self._loading:
                 found = self._give(call) or self._load(call)
         elif folder is not None:
-            folder_paths.get_full_path(folder, name)  # the loader would have asked, which is logged
+            folder_paths.get_full_path(folder, names[0])  # the loader would have asked, which is logged
         return found[0]
 
     def make_room(self, bytes_wanted: float, device: Any) -> None:
@@ -353,6 +359,17 @@ class Residents:
 
     # Inside.
 
+    def _stamps_of(self, names: list[str], folder: str | None) -> dict[str, Stamp] | None:
+        """Path -> what is there now; None where a file is not there."""
+        files = {}
+        for name in names:
+            path = name if folder is None else self._find(folder, name)
+            stamp = None if path is None else _stamp_of(path)
+            if path is None or stamp is None:
+                return None
+            files[os.path.abspath(path)] = stamp
+        return files
+
     def _find(self, folder: str, name: str) -> str | None:
         """The path of a model; a running node has it fetched."""
         here = self._local_path(folder, name)
@@ -361,11 +378,12 @@ class Residents:
     def _learn_contents(self) -> None:
         """What was loaded when only the file's stamp was known is known by its sha256 once there is one."""
         for model in list(self._models.values()):
-            content, *rest = model.key
-            sha256 = self._digests.of(content) if isinstance(content, Stamp) else None
-            if sha256 is not None:
+            content, options, settings = model.key
+            known = tuple((self._digests.of(part) or part) if isinstance(part, Stamp) else part
+                          for part in content)
+            if known != content:
                 with self._lock:
-                    self._rename(model, (sha256, *rest))
+                    self._rename(model, (known, options, settings))
 
     def _rename(self, model: Resident, key: Key) -> None:
         if self._models.get(model.key) is not model:  # gone since
@@ -398,8 +416,9 @@ class Residents:
             self._forget_files_that_are_gone()
             self._forget_what_was_replaced(call)
             idle = [model.standing() for model in self._models.values() if model.held and model.is_idle]
+            size = sum(stamp.size for stamp in call.files.values())
             in_use = sum(model.size for model in self._models.values() if not model.is_idle)
-            for standing in plan_drops(idle, self.budget - in_use - call.stamp.size):
+            for standing in plan_drops(idle, self.budget - in_use - size):
                 self._drop(self._models[standing.key], "over the budget")
         started = time.perf_counter()
         loaded = call.run()
@@ -409,7 +428,7 @@ class Residents:
             parts = [None if one is None else Part(one) for one in (loaded if is_tuple else (loaded,))]
         except NoKey:  # something that cannot be cloned: whoever asked gets it, and nobody else
             return (loaded,)
-        if _stamp_of(call.path) != call.stamp:  # replaced while it was read
+        if not call.is_as_before:  # replaced while it was read
             return (loaded,)
         with self._lock:
             model = Resident(call.key, call.loader, is_tuple, parts, seconds)
@@ -425,8 +444,8 @@ class Residents:
     def _note_use(self, model: Resident, call: _Call) -> None:
         """It is used now: kept, if the budget allows it."""
         model.last_used = time.time()
-        model.paths.add(call.path)
-        model.stamps.add(call.stamp)
+        model.paths.update(call.files)
+        model.stamps.update(call.files.values())
         model.hold()
         held = [other.standing() for other in self._models.values() if other.held]
         for standing in plan_drops(held, self.budget):
@@ -442,10 +461,11 @@ class Residents:
     def _forget_what_was_replaced(self, call: _Call) -> None:
         """Another content has taken the place of a file: nobody can ask for the old one by that path."""
         for model in list(self._models.values()):
-            if call.path in model.paths and call.stamp not in model.stamps:
-                model.paths.discard(call.path)
-                if model.held and not model.paths:
-                    self._drop(model, "its file was replaced")
+            replaced = [path for path, stamp in call.files.items()
+                        if path in model.paths and stamp not in model.stamps]
+            model.paths.difference_update(replaced)
+            if replaced and model.held and len(model.paths) < len(model.key[0]):
+                self._drop(model, "its file was replaced")
 
     def _drop(self, model: Resident, why: str) -> None:
         """Stop keeping a model. Its memory is free when its last user has let go of it."""

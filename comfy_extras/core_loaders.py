@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import folder_paths
 
-# Types of text encoders that are two files; what each is made of is known to the model families.
-DUAL_CLIP_TYPES = {"sdxl": "CLIP-L and CLIP-bigG", "flux": "CLIP-L and T5-XXL"}
+# Types of text encoders in one file and in two, as workflows name them. A type whose family is not here yet
+# is refused by `comfy.families.text_target`, which names those that are.
+CLIP_TYPES = [
+    "stable_diffusion", "stable_cascade", "sd3", "stable_audio", "mochi", "ltxv", "pixart", "cosmos",
+    "lumina2", "wan", "hidream", "chroma", "ace", "omnigen2", "qwen_image", "hunyuan_image", "flux2", "ovis",
+]  # fmt: skip
+DUAL_CLIP_TYPES = [
+    "sdxl", "sd3", "flux", "hunyuan_video", "hidream", "hunyuan_image", "hunyuan_video_15", "kandinsky5",
+    "kandinsky5_image", "ltxv", "newbie",
+]  # fmt: skip
 WEIGHT_DTYPES = ["default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"]
 
 
@@ -56,7 +64,7 @@ def _load_clip(names, clip_type, device):
     clip = comfy.sd.load_clip(
         ckpt_paths=paths,
         embedding_directory=folder_paths.get_folder_paths("embeddings"),
-        clip_type=getattr(types, clip_type.upper(), types.STABLE_DIFFUSION),
+        clip_type=types[clip_type.upper()],
         model_options=options,
     )
     return (clip,)
@@ -68,7 +76,7 @@ class CLIPLoader:
         return {
             "required": {
                 "clip_name": (folder_paths.get_filename_list("text_encoders"),),
-                "type": (["stable_diffusion"],),
+                "type": (CLIP_TYPES,),
             },
             "optional": _device_input(),
         }
@@ -76,7 +84,10 @@ class CLIPLoader:
     RETURN_TYPES = ("CLIP",)
     FUNCTION = "load_clip"
     CATEGORY = "advanced/loaders"
-    DESCRIPTION = "Loads one text encoder: CLIP-L for SD1, CLIP-H for SD2, CLIP-bigG for the SDXL refiner."
+    DESCRIPTION = (
+        "Loads one text encoder (stable_diffusion: CLIP-L for SD1, CLIP-H for SD2, CLIP-bigG for the SDXL "
+        "refiner)."
+    )
 
     def load_clip(self, clip_name, type="stable_diffusion", device="default"):  # noqa: A002 (the input's name)
         return _load_clip([clip_name], type, device)
@@ -87,15 +98,16 @@ class DualCLIPLoader:
     def INPUT_TYPES(cls):
         names = (folder_paths.get_filename_list("text_encoders"),)
         return {
-            "required": {"clip_name1": names, "clip_name2": names, "type": (list(DUAL_CLIP_TYPES),)},
+            "required": {"clip_name1": names, "clip_name2": names, "type": (DUAL_CLIP_TYPES,)},
             "optional": _device_input(),
         }
 
     RETURN_TYPES = ("CLIP",)
     FUNCTION = "load_clip"
     CATEGORY = "advanced/loaders"
-    DESCRIPTION = "Loads the two text encoders of a model ({}), in any order.".format(
-        "; ".join(f"{name}: {parts}" for name, parts in DUAL_CLIP_TYPES.items())
+    DESCRIPTION = (
+        "Loads the two text encoders of a model, in any order (sdxl: CLIP-L and CLIP-bigG; flux: CLIP-L and "
+        "T5-XXL)."
     )
 
     def load_clip(self, clip_name1, clip_name2, type, device="default"):  # noqa: A002 (the input's name)

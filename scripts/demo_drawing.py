@@ -32,12 +32,21 @@ class Artist:
         import nodes
 
         with torch.inference_mode():
-            positive, negative = (nodes.CLIPTextEncode().encode(self.clip, text)[0] for text in (prompt, ""))
+            sides = [nodes.CLIPTextEncode().encode(self.clip, text)[0] for text in (prompt, "")]
+            return self.draw_from(*sides, seed=seed, sampler=sampler)
+
+    def draw_from(
+        self, positive, negative, *, seed: int, latent=None, denoise=1.0, sampler=SAMPLER
+    ) -> np.ndarray:
+        """`draw` for conditionings, and from a LATENT where one is given."""
+        import nodes
+
+        if latent is None:
             latent = nodes.EmptyLatentImage().generate(demo_shapes.SIZE, demo_shapes.SIZE, 1)[0]
-            latent = nodes.KSampler().sample(
-                self.model, seed, STEPS, CFG, sampler, SCHEDULER, positive, negative, latent, denoise=1.0
-            )[0]
-            return nodes.VAEDecode().decode(self.vae, latent)[0][0].float().numpy()
+        latent = nodes.KSampler().sample(
+            self.model, seed, STEPS, CFG, sampler, SCHEDULER, positive, negative, latent, denoise=denoise
+        )[0]
+        return nodes.VAEDecode().decode(self.vae, latent)[0][0].float().numpy()
 
 
 def save_sheet(pictures: list[np.ndarray], file: Path, *, columns: int = 10) -> None:

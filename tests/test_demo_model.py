@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+import nodes
 from scripts import demo_autoencoder, demo_drawing, demo_shapes
 
 DATA = Path(__file__).parent / "data"
@@ -54,6 +55,50 @@ def test_the_encoder_computes_the_latents_that_the_training_used(artist):
     with torch.inference_mode():
         latent = artist.vae.encode(torch.from_numpy(drawn).float()[None])
     assert (latent - expected).abs().max() < 0.15 * expected.std()
+
+
+RED_CIRCLE = demo_shapes.draw("circle", demo_shapes.COLOURS["red"], centre=(22, 24), radius=16)
+
+
+def redrawn(artist, prompt, *, denoise, mask=None, seed=8):
+    """`RED_CIRCLE` through KSampler with a prompt; a mask (64, 64) says what may change."""
+    with torch.inference_mode():
+        latent = {"samples": artist.vae.encode(torch.from_numpy(RED_CIRCLE).float()[None])}
+        if mask is not None:
+            latent = nodes.SetLatentNoiseMask().set_mask(latent, torch.from_numpy(mask).float())[0]
+        sides = [nodes.CLIPTextEncode().encode(artist.clip, text)[0] for text in (prompt, "")]
+        return artist.draw_from(*sides, seed=seed, latent=latent, denoise=denoise)
+
+
+def middle_of(picture):
+    """(row, column) of the middle of what is in front of the background."""
+    background = np.median(demo_shapes.border_of(picture), axis=0)
+    mask = demo_shapes.largest_component(np.linalg.norm(picture - background, axis=-1) > 0.22)
+    return np.argwhere(mask).mean(axis=0)
+
+
+def test_picture_to_picture_keeps_the_place_and_takes_the_rest_from_the_prompt(artist):
+    far = {}
+    for denoise in (0.3, 1.0):
+        picture = redrawn(artist, "a blue square", denoise=denoise)
+        seen = demo_shapes.look(picture)
+        assert (seen.colour, seen.shape) == ("blue", "square"), (denoise, seen)
+        far[denoise] = float(np.linalg.norm(middle_of(picture) - (24, 22)))
+    assert far[0.3] < 4 < far[1.0], far
+
+
+def test_inpainting_changes_what_is_masked_and_nothing_else(artist):
+    """The shape is masked away and painted anew; the columns at the right keep their latents."""
+    mask = np.zeros((64, 64))
+    mask[:, :48] = 1.0
+    picture = redrawn(artist, "a green triangle", denoise=1.0, mask=mask)
+    with torch.inference_mode():
+        latent = artist.vae.encode(torch.from_numpy(RED_CIRCLE).float()[None])
+        untouched = artist.vae.decode(latent)[0].numpy()
+    assert np.abs(picture - untouched)[:, 58:].max() < 0.05, "beyond what the decoder sees of the mask"
+    seen = demo_shapes.look(picture)
+    assert seen.colour == "green", seen
+    assert np.abs(picture - untouched)[10:40, 10:36].mean() > 0.15
 
 
 def test_the_file_is_small_and_says_what_it_is():

@@ -8,6 +8,7 @@ import pkgutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from comfy import file_kinds
 from comfy.errors import UnknownArchitecture
 from comfy.families.base import Family, StateDict
 
@@ -47,10 +48,23 @@ def text_target(files: Sequence[StateDict], clip_type: str) -> ClipTarget:
             return target
     known = ", ".join(sorted({name for family in families() for name in family.text_encoders}))
     held = "; ".join(f"{len(weights)} tensors, such as '{next(iter(weights), '')}'" for weights in files)
+    kinds = dict.fromkeys(str(kind) for kind in map(kind_of_file, files) if kind and "text" not in kind.title)
     raise UnknownArchitecture(
         f"These files are no text encoders of the type '{clip_type}' (known types: {known}). "
-        f"They hold: {held}. Choose the files, or the type, of the model that they are for."
+        f"They hold: {held}. {' '.join([*kinds, 'Choose'])} the files, or the type, of the model that they "
+        "are for."
     )
+
+
+def kind_of_file(weights: StateDict) -> file_kinds.FileKind | None:
+    """Which kind of model file these weights are, for errors of loaders of other kinds."""
+    return file_kinds.kind_of(weights, is_diffusion_model=recognise(weights) is not None)
+
+
+def told_of_file(weights: StateDict) -> str:
+    """A sentence about a file of another kind than was asked for: what it looks like, or what it holds."""
+    names = ", ".join(f"'{name}'" for name in list(weights)[:3])
+    return str(kind_of_file(weights) or f"It holds {len(weights)} tensors{names and f', such as {names}'}.")
 
 
 def unknown_architecture(weights: StateDict, path: str) -> UnknownArchitecture:
@@ -61,12 +75,8 @@ def unknown_architecture(weights: StateDict, path: str) -> UnknownArchitecture:
     known = ", ".join(sorted(family.name for family in families()))
     if near.share_found(weights) > 0.3:
         guess = f"It comes nearest to {near.name}, but is of another variant or incomplete."
-    elif any("lora" in name for name in names):
-        guess = "It looks like a LoRA: load it with a LoRA loader on top of a checkpoint."
-    elif names and all(name.startswith(("encoder.", "decoder.", "quant_", "post_quant_")) for name in names):
-        guess = "It looks like a VAE alone: load it with a VAE loader."
     else:
-        guess = "It resembles none of them."
+        guess = str(file_kinds.kind_of(names) or "It resembles none of them.")
     return UnknownArchitecture(
         f"'{path}' is of no model family that is known here ({known}). {guess} "
         f"It holds {len(names)} tensors: {sample or 'none'}."

@@ -51,13 +51,6 @@ class Flux(BASE):
     def make_vae(self, state_dict: StateDict):
         return ldm_vae.LDMVAE.from_weights(state_dict)
 
-    def process_unet_state_dict_for_saving(self, state_dict):
-        config = self.unet_config
-        names = flux_model.layer_names(
-            config["depth"], config["depth_single_blocks"], config["guidance_embed"]
-        )
-        return super().process_unet_state_dict_for_saving(flux_model.checkpoint_weights(state_dict, names))
-
     def process_vae_state_dict_for_saving(self, state_dict):
         return super().process_vae_state_dict_for_saving(ldm_vae.checkpoint_weights(state_dict))
 

@@ -7,17 +7,15 @@ takes what ComfyUI's samplers pass: latents (B, C, H, W), timesteps, context, y,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-import torch
 from diffusers import FluxTransformer2DModel
 
 import comfy.patcher_extension
-from comfy import lora_names, scaled_weights
-from comfy.errors import ModelFileError
-from comfy.families.base import StateDict, build_empty, count_indices, load_exactly
+from comfy.families.base import StateDict, count_indices
 from comfy.families.flux_forward import predict
+from comfy.families.zoo_layers import ZooLayers, repeated
+from comfy.families.zoo_model import ZooTransformer
 
 PATCH = 2  # latent pixels per side of a token
 MLP_RATIO = 4
@@ -83,84 +81,28 @@ _DOUBLE = {
     "img_attn.proj": "attn.to_out.0", "txt_attn.proj": "attn.to_add_out",
     "img_mlp.0": "ff.net.0.proj", "img_mlp.2": "ff.net.2",
     "txt_mlp.0": "ff_context.net.0.proj", "txt_mlp.2": "ff_context.net.2",
+    "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+    "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
 }  # fmt: skip
 _SINGLE = {
     "modulation.lin": "norm.linear", "linear2": "proj_out",
     "norm.query_norm": "attn.norm_q", "norm.key_norm": "attn.norm_k",
+    "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
 }  # fmt: skip
-# Layers of the file that are several of the zoo, one below the other.
-_DOUBLE_FUSED = {
-    "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
-    "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
-}
-_SINGLE_FUSED = {"linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")}
 
 
-def layer_names(depth: int, depth_single_blocks: int, guidance_embed: bool) -> dict[str, tuple[str, ...]]:
-    """Layer of the file -> its layers in the zoo's module."""
-    names = {old: (new,) for old, new in _ENDS.items() if guidance_embed or "guidance" not in old}
-    kinds = (
-        (depth, "double_blocks", "transformer_blocks", _DOUBLE, _DOUBLE_FUSED),
-        (depth_single_blocks, "single_blocks", "single_transformer_blocks", _SINGLE, _SINGLE_FUSED),
-    )
-    for count, old_kind, new_kind, single, fused in kinds:
-        inside = {**{old: (new,) for old, new in single.items()}, **fused}
-        for block in range(count):
-            for old, new in inside.items():
-                names[f"{old_kind}.{block}.{old}"] = tuple(f"{new_kind}.{block}.{name}" for name in new)
-    return names
+def layers(depth: int, depth_single_blocks: int, guidance_embed: bool) -> ZooLayers:
+    """Layers of the file and of the zoo; the last modulation is shift, scale here and scale, shift there."""
+    ends = {old: (new,) for old, new in _ENDS.items() if guidance_embed or "guidance" not in old}
+    double = repeated(depth, "double_blocks", "transformer_blocks", _DOUBLE)
+    single = repeated(depth_single_blocks, "single_blocks", "single_transformer_blocks", _SINGLE)
+    return ZooLayers({**ends, **double, **single}, frozenset({"norm_out.linear"}), {"scale": "weight"})
 
 
-def _swap_halves(tensor: torch.Tensor) -> torch.Tensor:
-    """The last layer's modulation is shift, scale in the file and scale, shift in the zoo."""
-    return torch.cat(tensor.chunk(2)[::-1]) if tensor.numel() > 1 else tensor
-
-
-def zoo_weights(weights: StateDict, names: dict[str, tuple[str, ...]], hidden_size: int) -> dict:
-    """The weights under the zoo's names; parts of fused layers are views. Unknown keys stay as they are."""
-    out = {}
-    for key, tensor in weights.items():
-        layer, _, leaf = key.rpartition(".")
-        targets = names.get(layer, (layer,))
-        leaf = "weight" if leaf == "scale" and layer in names else leaf
-        if targets[0] == "norm_out.linear":
-            tensor = _swap_halves(tensor)
-        parts = (tensor,) * len(targets)  # one scale for all parts
-        if len(targets) > 1 and tensor.numel() > 1:
-            parts = tensor.tensor_split([hidden_size * i for i in range(1, len(targets))])
-        out.update({f"{target}.{leaf}" if target else leaf: part for target, part in zip(targets, parts)})
-    return out
-
-
-def checkpoint_weights(weights: StateDict, names: dict[str, tuple[str, ...]]) -> dict:
-    """The opposite of `zoo_weights`: fused layers are put together again."""
-    out = {}
-    for layer, targets in names.items():
-        for leaf in ("weight", "bias", "scale_weight"):
-            parts = [weights[f"{target}.{leaf}"] for target in targets if f"{target}.{leaf}" in weights]
-            if not parts:
-                continue
-            tensor = parts[0] if len(parts) == 1 or parts[0].numel() == 1 else torch.cat(parts)
-            if targets[0] == "norm_out.linear":
-                tensor = _swap_halves(tensor)
-            out[f"{layer}.scale" if layer.endswith("_norm") else f"{layer}.{leaf}"] = tensor
-    if any(key.endswith(".scale_weight") for key in out):
-        out["scaled_fp8"] = torch.zeros(2, dtype=torch.float8_e4m3fn)  # two numbers: weights are scaled only
-    return out
-
-
-def file_keys(names: Iterable[str]) -> list[str]:
-    """Every key that a file with these layers has."""
-    return [f"{layer}.{leaf}" for layer in names
-            for leaf in (("scale",) if layer.endswith("_norm") else ("weight", "bias"))]  # fmt: skip
-
-
-class FluxModel(FluxTransformer2DModel):
+class FluxModel(ZooTransformer, FluxTransformer2DModel):
     """diffusers' transformer built from ComfyUI's `unet_config` and called with ComfyUI's arguments."""
 
-    # Set here and by ModelPatcher; diffusers' own properties could not be.
-    dtype = None
-    device = None
+    title = "Flux"
 
     def __init__(
         self, in_channels, out_channels, vec_in_dim, context_in_dim, hidden_size, num_heads, depth,
@@ -180,43 +122,8 @@ class FluxModel(FluxTransformer2DModel):
             guidance_embeds=guidance_embed,
             axes_dims_rope=tuple(axes_dim),
         )
-        self.dtype = dtype
         self.patch_size = PATCH
-        self.layer_names = layer_names(depth, depth_single_blocks, guidance_embed)
-
-    @classmethod
-    def empty(cls, device=None, **unet_config) -> FluxModel:
-        """Without memory for weights; `load_weights` brings them."""
-        return build_empty(lambda: cls(**unet_config))
-
-    def lora_names(self) -> lora_names.Names:
-        """Layers of LoRA files: in the checkpoint's names, where one is several here, and in diffusers'."""
-        rows = {key: tensor.shape[0] for key, tensor in self.state_dict().items() if tensor.ndim}
-        names = lora_names.of_fused_layers(self.layer_names, rows)
-        last = "norm_out.linear.weight"  # scale and shift stand the other way round in checkpoints
-        half = rows[last] // 2
-        swapped = tuple(
-            lora_names.Rows((last, (0, half - at, half)), at, half, 2 * half) for at in (0, half)
-        )
-        names.update(dict.fromkeys(lora_names.names_of_layer("final_layer.adaLN_modulation.1"), swapped))
-        return names
-
-    def load_weights(self, weights: StateDict) -> None:
-        """Take the weights of a file, as they are named there without their prefix.
-
-        Raises:
-            ModelFileError: a weight is missing (named as in the file), unknown or of a wrong shape.
-        """
-        missing = [key for key in file_keys(self.layer_names) if key not in weights]
-        if missing:
-            raise ModelFileError(
-                f"The diffusion model (Flux) in this file lacks weights ({len(missing)}): "
-                f"{', '.join(missing[:4])}{', ...' if len(missing) > 4 else ''}. "
-                "The file is damaged or of an unsupported variant."
-            )
-        renamed = zoo_weights(weights, self.layer_names, self.inner_dim)
-        scaled_weights.make_room(self, renamed)
-        load_exactly(self, renamed, what="diffusion model (Flux)")
+        self.finish(dtype, layers(depth, depth_single_blocks, guidance_embed))
 
     def forward(
         self, x, timestep, context, y=None, guidance=None, ref_latents=None, control=None,
@@ -226,12 +133,12 @@ class FluxModel(FluxTransformer2DModel):
         wrappers = comfy.patcher_extension.get_all_wrappers(
             comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, transformer_options
         )
-        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._predict, self, wrappers)
+        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self.predict, self, wrappers)
         return executor.execute(
             x, timestep, context, y, guidance, ref_latents, control, transformer_options, **kwargs
         )
 
-    def _predict(
+    def predict(
         self, x, timestep, context, y=None, guidance=None, ref_latents=None, control=None,
         transformer_options={}, **kwargs,
     ):  # fmt: skip

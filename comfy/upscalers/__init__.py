@@ -6,6 +6,7 @@ import logging
 
 import torch
 
+import comfy.families
 import comfy.interruption
 import comfy.model_management
 import comfy.model_patcher
@@ -119,7 +120,7 @@ def unknown_architecture(weights: StateDict, path) -> UnknownArchitecture:
     elif near.share_found(weights) > 0.3:
         guess = f"It comes nearest to {near.name}, but is of another variant or incomplete."
     else:
-        guess = "It resembles none of them: it may be no upscale model."
+        guess = str(comfy.families.kind_of_file(weights) or "It resembles none of them.")
     return UnknownArchitecture(
         f"'{path}' is of no upscale architecture that is known here ({known}). {guess} "
         f"It holds {len(names)} tensors: {sample or 'none'}."

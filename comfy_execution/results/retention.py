@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from comfy.ram import Ram, read_ram
 from comfy_execution.results.budget import Kept, Key
-from comfy_execution.results.ram import Ram, read_ram
 
 SHARE_OF_FREE_RAM = 0.25
 """The default budget. The rest is for loading models, for the work of nodes, and for the system."""

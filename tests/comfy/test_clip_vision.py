@@ -129,17 +129,18 @@ def test_an_alpha_channel_is_left_out_and_without_a_crop_the_edges_stay():
 @pytest.mark.parametrize(
     ("weights", "what"),
     [
-        ({"lora_unet_mid.lora_down.weight": torch.zeros(1)}, "it is a LoRA"),
-        ({"text_model.encoder.layers.0.mlp.fc1.weight": torch.zeros(1)}, "it is a CLIP text encoder"),
-        ({"redux_down.weight": torch.zeros(1)}, "it is a style model for Flux"),
-        ({"some.thing": torch.zeros(1)}, "it is 1 tensors, such as 'some.thing'"),
-        (None, "it is a diffusion model .Stable Diffusion 1.x."),
+        ({"lora_unet_mid.lora_down.weight": torch.zeros(1)}, "looks like a LoRA"),
+        ({"text_model.embeddings.token_embedding.weight": torch.zeros(1)}, "looks like a text encoder"),
+        ({"redux_up.weight": torch.zeros(1)}, "looks like a style model"),
+        ({"some.thing": torch.zeros(1)}, "holds 1 tensors, such as 'some.thing'"),
+        ({}, r"holds 0 tensors\."),
+        (None, "looks like a whole checkpoint"),
     ],
 )
 def test_a_file_of_another_kind_is_named_with_what_to_choose(tmp_path, weights, what):
     path = write(tmp_path, tiny_sd1.checkpoint() if weights is None else weights)
     with pytest.raises(
-        UnknownArchitecture, match=f"holds no CLIP vision model .*{what}.*Choose a CLIP vision"
+        UnknownArchitecture, match=f"holds no CLIP vision model .*It {what}.*Choose a CLIP vision"
     ):
         comfy.clip_vision.load(path)
 

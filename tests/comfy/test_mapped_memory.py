@@ -7,6 +7,8 @@ import pytest
 import torch
 
 import comfy.utils
+from comfy import mapped_memory
+from comfy.errors import NotEnoughMemory
 from comfy.mapped_memory import cast_weights
 
 
@@ -58,3 +60,27 @@ def test_weights_in_ordinary_memory_keep_their_values_and_other_keys_their_dtype
     cast_weights(weights, ["a"], torch.bfloat16)
     assert torch.equal(original, kept) and weights["b"] is original
     assert weights["a"].dtype is torch.bfloat16
+
+
+def test_weights_that_do_not_fit_are_refused_before_the_system_ends_the_process(file, monkeypatch):
+    idle = [1]
+    monkeypatch.setattr(mapped_memory.depot, "free_idle_models", idle.clear)
+    monkeypatch.setattr(mapped_memory, "free_bytes", lambda: 16 << 20)
+    weights = comfy.utils.load_torch_file(file)
+    cast_weights(weights, list(weights), torch.float32)  # 16 MiB
+    assert idle == [1], "they fit, so nothing was let go"
+    monkeypatch.setattr(mapped_memory, "free_bytes", lambda: (16 << 20) - 1)
+    weights = comfy.utils.load_torch_file(file)
+    with pytest.raises(NotEnoughMemory, match=r"needs 0.0 GB of .* in float32.*are free.*smaller"):
+        cast_weights(weights, list(weights), torch.float32)
+    assert idle == [] and weights["weight 0"].dtype == torch.float16, "not even the first was cast"
+    cast_weights(weights, list(weights), torch.float16)  # they stay mapped: no memory is needed
+
+
+def test_models_that_nobody_uses_make_room(file, monkeypatch):
+    free = [0]
+    monkeypatch.setattr(mapped_memory.depot, "free_idle_models", lambda: free.append(1 << 30))
+    monkeypatch.setattr(mapped_memory, "free_bytes", lambda: free[-1])
+    weights = comfy.utils.load_torch_file(file)
+    cast_weights(weights, list(weights), torch.float32)
+    assert weights["weight 0"].dtype == torch.float32

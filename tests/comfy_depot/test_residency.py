@@ -256,6 +256,60 @@ def test_a_file_that_is_replaced_while_it_is_read_is_not_kept(rig: Rig, file: st
     assert rig.residents.models() == []
 
 
+# --- models of several files ---
+
+
+@pytest.fixture
+def both(depot_world: World) -> list[str]:
+    written = {"l": b"weights of l", "t5": b"weights of t5"}
+    return [str(depot_world.write_model("text_encoders", f"{name}.safetensors", content))
+            for name, content in written.items()]
+
+
+def load_both(rig: Rig, paths: list[str]) -> Patcher:
+    @hooks.keeps_resident("paths")
+    def load(paths: list[str]) -> Patcher:
+        rig.reads.extend(map(os.path.basename, paths))
+        return Patcher(Module(b"".join(Path(path).read_bytes() for path in paths)), MEGABYTE)
+
+    load.__qualname__ = "load"
+    loaded = load(paths)
+    assert isinstance(loaded, Patcher)
+    return loaded
+
+
+def test_a_model_of_several_files_is_read_once(rig: Rig, both: list[str]) -> None:
+    first, again = load_both(rig, both), load_both(rig, both)
+    assert rig.reads == ["l.safetensors", "t5.safetensors"] and again.model is first.model
+    (known,) = rig.residents.models()
+    assert known["names"] == ["text_encoders/l.safetensors", "text_encoders/t5.safetensors"]
+
+
+def test_another_set_of_files_is_another_model(rig: Rig, both: list[str]) -> None:
+    load_both(rig, both)
+    load_both(rig, both[:1])
+    load_both(rig, both[::-1])
+    assert len(rig.reads) == 5 and len(rig.residents.models()) == 3
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_one_of_several_files_that_is_replaced_makes_another_model(
+    rig: Rig, both: list[str], which: int
+) -> None:
+    before = load_both(rig, both).model
+    Path(both[which] + ".new").write_bytes(b"other weights")
+    os.replace(both[which] + ".new", both[which])
+    assert load_both(rig, both).model is not before
+    assert len(rig.residents.models()) == 1 and rig.why_dropped() == ["its file was replaced"]
+
+
+def test_one_of_several_files_that_is_gone_is_the_loaders_error(rig: Rig, both: list[str]) -> None:
+    load_both(rig, both)
+    os.unlink(both[1])
+    with pytest.raises(FileNotFoundError):
+        load_both(rig, both)
+
+
 # --- what cannot be kept ---
 
 

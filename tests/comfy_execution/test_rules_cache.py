@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from comfy_execution.results.ram import Ram
+from comfy.ram import Ram
 from comfy_execution.results.retention import Pressure
 from comfy_execution.results.signatures import NoStableContentError, canonical, digest
 from tests.comfy_execution.rig import INT, Rig, execution, make, node

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from comfy.ram import Ram
 from comfy_execution import caching
 from comfy_execution.graph_utils import GraphBuilder
 from comfy_execution.results import stores
 from comfy_execution.results.budget import Kept
-from comfy_execution.results.ram import Ram
 from comfy_execution.results.retention import GIGABYTE, Budget, Ledger, budget_bytes, make_limit
 from tests.comfy_execution.rig import INT, Rig, execution, make, node
 

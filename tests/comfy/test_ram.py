@@ -3,7 +3,7 @@
 import psutil
 import pytest
 
-from comfy_execution.results.ram import group_limits, read_ram
+from comfy.ram import group_limits, read_ram
 
 GB = 1024**3
 
