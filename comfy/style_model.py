@@ -134,8 +134,8 @@ def load(ckpt_path) -> StyleModel:
         make = ReduxImageEncoder.from_weights
     else:
         raise UnknownArchitecture(
-            f"'{ckpt_path}' holds no style model. {comfy.families.told_of_file(weights)} Choose a style model "
-            "from models/style_models: flux1-redux-dev for Flux, t2iadapter_style_sd14v1 for SD1."
+            f"'{ckpt_path}' holds no style model. {comfy.families.told_of_file(weights)} Choose a style "
+            "model from models/style_models: flux1-redux-dev for Flux, t2iadapter_style_sd14v1 for SD1."
         )
     try:
         return StyleModel(make(weights))
