@@ -10,12 +10,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-from transformers import (
-    CLIPVisionConfig,
-    CLIPVisionModelWithProjection,
-    SiglipVisionConfig,
-    SiglipVisionModel,
-)
 
 import comfy.ops
 from comfy.errors import ModelFileError
@@ -153,6 +147,14 @@ def shape_of(weights: StateDict) -> VisionShape:
 
 
 def _vision_transformer(shape: VisionShape) -> torch.nn.Module:
+    # Imported here: most workflows load no vision model.
+    from transformers import (
+        CLIPVisionConfig,
+        CLIPVisionModelWithProjection,
+        SiglipVisionConfig,
+        SiglipVisionModel,
+    )
+
     common = {
         "hidden_size": shape.width, "intermediate_size": shape.mlp_width, "num_hidden_layers": shape.layers,
         "num_attention_heads": shape.heads, "image_size": shape.image_size, "patch_size": shape.patch,
