@@ -27,11 +27,11 @@ FLUX = {
     "in_channels": 16, "out_channels": 16, "vec_in_dim": 768, "context_in_dim": 4096, "hidden_size": 3072,
     "num_heads": 24, "axes_dim": (16, 56, 56), "guidance_embed": True,
 }  # fmt: skip
-# Per family: class of the network, hyper-parameters, width of the context, pooled width.
 Z_IMAGE = {
     "in_channels": 16, "dim": 3840, "cap_feat_dim": 2560, "n_heads": 30, "n_refiner_layers": 2,
     "axes_dims": [32, 48, 48], "rope_theta": 256.0, "time_scale": 1000.0,
 }  # fmt: skip
+# Per family: class of the network, hyper-parameters, width of the context, pooled width.
 FAMILIES = {
     "flux": ("flux_model:FluxModel", FLUX, 4096, 768),
     "flux-schnell": ("flux_model:FluxModel", {**FLUX, "guidance_embed": False}, 4096, 768),

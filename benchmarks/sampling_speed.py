@@ -1,13 +1,15 @@
-"""Steps per second of a full-size SD1.5 model, ours beside upstream ComfyUI's, on the CPU in fp32.
+"""Steps per second of full-size models, ours beside upstream ComfyUI's, on the CPU in fp32.
 
     python benchmarks/sampling_speed.py --upstream ../ComfyUI --upstream-python ../ComfyUI/venv/bin/python
 
-Both programs load the same file of random weights (2 GB) in processes of their own, and then sample in turns,
-so that whatever else the machine does hits both. Each turn is a whole call of KSampler with guidance. The
-first turn of each is not counted.
+Both programs load the same file of random weights (SD1.5: 2 GB) in processes of their own, and then sample in
+turns, so that whatever else the machine does hits both. Each turn is a whole call of KSampler with guidance
+and the VAE's decoding. The first turn of each, which is the first picture after the load, is told apart.
+`--family sdxl --tiny` compares SDXL's shapes with a shallower UNet: two of the full size need 28 GB.
 """
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
@@ -30,18 +32,33 @@ def worker(checkpoint: str, size: int, steps: int) -> None:
     import comfy.sd
 
     torch.set_num_threads(2)
-    model, clip, _, _ = comfy.sd.load_checkpoint_guess_config(checkpoint)
+    started = time.perf_counter()
+    model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(checkpoint)
+    loaded = time.perf_counter() - started
     with torch.inference_mode():
         sides = [clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in ("a horse", "blurry")]
         latent = torch.zeros(1, 4, size // 8, size // 8)
-        print("ready", file=answers, flush=True)
+        print(json.dumps({"load": loaded}), file=answers, flush=True)
         for _ in sys.stdin:
             started = time.perf_counter()
-            comfy.sample.sample(
+            samples = comfy.sample.sample(
                 model, comfy.sample.prepare_noise(latent, 42), steps, 5.0, "euler", "normal", *sides, latent,
                 disable_pbar=True, seed=42,
             )  # fmt: skip
-            print(time.perf_counter() - started, file=answers, flush=True)
+            sampled = time.perf_counter()
+            vae.decode(samples)
+            turn = {
+                "sample": sampled - started,
+                "picture": time.perf_counter() - started,
+                "peak": peak_bytes(),
+            }
+            print(json.dumps(turn), file=answers, flush=True)
+
+
+def peak_bytes() -> int:
+    """Largest resident size of this process so far, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 class Program:
@@ -52,19 +69,19 @@ class Program:
                    "--size", str(options.size), "--steps", str(options.steps)]  # fmt: skip
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self.process = subprocess.Popen(command, env=env, cwd=root, text=True, **pipes)
-        self.seconds: list[float] = []
-        self._answer()
+        self.turns: list[dict[str, float]] = []
+        self.load = self._answer()["load"]
 
-    def _answer(self) -> str:
+    def _answer(self) -> dict[str, float]:
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError(f"The worker ended with {self.process.wait()}: {self.process.args}")
-        return line
+        return json.loads(line)
 
     def turn(self) -> None:
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        self.seconds.append(float(self._answer()))
+        self.turns.append(self._answer())
 
 
 def main() -> None:
@@ -77,6 +94,8 @@ def main() -> None:
     )
     parser.add_argument("--stubs", help="folder put on upstream's path as well")
     parser.add_argument("--checkpoint", help="use this file instead of writing one")
+    parser.add_argument("--family", default="sd1", choices=parity_upstream.FAMILIES)
+    parser.add_argument("--tiny", action="store_true", help="a smaller UNet of the same shapes")
     parser.add_argument("--size", type=int, default=256, help="pixels of the pictures")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3, help="turns that count")
@@ -86,9 +105,12 @@ def main() -> None:
         worker(options.checkpoint, options.size, options.steps)
         return
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = Path(options.checkpoint or Path(folder) / "random-sd15.safetensors").resolve()
+        checkpoint = Path(
+            options.checkpoint or Path(folder) / f"random-{options.family}.safetensors"
+        ).resolve()
         if not options.checkpoint:
-            parity_upstream.write_in_own_process(checkpoint, tiny=False, dtype_name="float16")
+            kind = {"dtype_name": "float16", "family": options.family}
+            parity_upstream.write_in_own_process(checkpoint, tiny=options.tiny, **kind)
         compare(options, checkpoint)
 
 
@@ -103,11 +125,28 @@ def compare(options, checkpoint: Path) -> None:
     finally:
         for program in running.values():
             program.process.kill()
-    median = {name: statistics.median(program.seconds[1:]) for name, program in running.items()}
+    report(running, options.steps)
+
+
+def report(running: dict[str, Program], steps: int) -> None:
+    """Medians of the turns that count, and what the first picture and the memory cost."""
+    print(f"{'':<10}{'steps/s':>9}{'picture':>10}{'load':>9}{'first picture':>15}{'peak memory':>13}")
+    medians = {}
     for name, program in running.items():
-        turns = ", ".join(f"{seconds:.2f}" for seconds in program.seconds[1:])
-        print(f"{name:<10}{options.steps / median[name]:8.3f} steps/s   turns: {turns} s")
-    print(f"ours takes {median['ours'] / median['upstream']:.3f} of upstream's time")
+        first, *others = program.turns
+        sample, picture = (statistics.median(turn[kind] for turn in others) for kind in ("sample", "picture"))
+        medians[name] = sample, picture, first["picture"], program.turns[-1]["peak"]
+        print(
+            f"{name:<10}{steps / sample:>9.3f}{picture:>8.2f} s{program.load:>7.2f} s"
+            f"{first['picture']:>13.2f} s{program.turns[-1]['peak'] / 1e9:>10.2f} GB"
+            f"   turns: {', '.join(format(turn['sample'], '.2f') for turn in others)} s"
+        )
+    ratios = [ours / theirs for ours, theirs in zip(medians["ours"], medians["upstream"], strict=True)]
+    print(
+        "ours over upstream: sampling {:.3f}, picture {:.3f}, first picture {:.3f}, memory {:.3f}".format(
+            *ratios
+        )
+    )
 
 
 if __name__ == "__main__":

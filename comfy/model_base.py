@@ -437,3 +437,32 @@ class Flux(BaseModel):
             return {}
         area = sum(math.prod(ref.shape[-2:]) for ref in references)
         return {"ref_latents": [1, self.latent_format.latent_channels, area]}
+
+
+class PromptModel(BaseModel):
+    """Prompts are as long as they are: those of unlike lengths run apart. Their width is the network's."""
+
+    def extra_conds(self, **kwargs) -> dict:
+        """As `BaseModel.extra_conds`; a mask (B, tokens) that hides nothing is none.
+
+        Raises:
+            ValueError: the prompt was made by the text encoder of another family.
+        """
+        out = super().extra_conds(**kwargs)
+        config, tokens = self.model_config, kwargs.get("cross_attn")
+        if tokens is not None:
+            width = config.unet_config[config.context_width]
+            if tokens.shape[-1] != width:
+                raise ValueError(
+                    f"{type(config).__name__} needs prompts of {width} numbers per token, and this "
+                    f"conditioning has {tokens.shape[-1]}. Encode the prompt with {config.text_encoder}."
+                )
+            out["c_crossattn"] = comfy.conds.CONDRegular(tokens)
+        mask = kwargs.get("attention_mask")
+        if mask is not None and not mask.bool().all():
+            out["attention_mask"] = comfy.conds.CONDRegular(mask)
+        return out
+
+
+class Lumina2(PromptModel):
+    """Lumina 2 and Z-Image."""

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from diffusers import ZImageTransformer2DModel
 
+import comfy.model_base
 from comfy.families import llm_text
 from comfy.families.base import Family, StateDict, count_indices
 from comfy.families.flux_forward import from_patches, position_ids, scaled_ids, to_patches
@@ -124,7 +125,7 @@ def _filled(tokens: torch.Tensor, filling: torch.Tensor) -> torch.Tensor:
 class ZImage(FlowConfig):
     """Names, numbers and conversions of Z-Image, Turbo and Base."""
 
-    network = ZImageNet
+    network, base_model = ZImageNet, comfy.model_base.Lumina2
     unet_config = {"image_model": "lumina2", "dim": 3840}
     sampling_settings = {"multiplier": 1.0, "shift": 3.0}
     memory_usage_factor = 2.0

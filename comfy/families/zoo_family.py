@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import comfy.conds
 import comfy.latent_formats
 import comfy.model_base
 from comfy.families import ldm_vae
@@ -12,38 +11,13 @@ from comfy.families.zoo_model import ZooTransformer
 from comfy.supported_models_base import BASE
 
 
-class PromptModel(comfy.model_base.BaseModel):
-    """Prompts are as long as they are: those of unlike lengths run apart. Their width is the network's."""
-
-    def extra_conds(self, **kwargs) -> dict:
-        """As `BaseModel.extra_conds`; a mask (B, tokens) that hides nothing is none.
-
-        Raises:
-            ValueError: the prompt was made by the text encoder of another family.
-        """
-        out = super().extra_conds(**kwargs)
-        config, tokens = self.model_config, kwargs.get("cross_attn")
-        if tokens is not None:
-            width = config.unet_config[config.context_width]
-            if tokens.shape[-1] != width:
-                raise ValueError(
-                    f"{type(config).__name__} needs prompts of {width} numbers per token, and this "
-                    f"conditioning has {tokens.shape[-1]}. Encode the prompt with {config.text_encoder}."
-                )
-            out["c_crossattn"] = comfy.conds.CONDRegular(tokens)
-        mask = kwargs.get("attention_mask")
-        if mask is not None and not mask.bool().all():
-            out["attention_mask"] = comfy.conds.CONDRegular(mask)
-        return out
-
-
 class FlowConfig(BASE):
     """A rectified flow in latents of Flux's autoencoder; a family sets what is annotated, and its numbers."""
 
     network: type[ZooTransformer]
     context_width: str  # the entry of unet_config that is the width of a prompt
     text_encoder: str  # for errors: what to encode prompts with, and how it is loaded
-    base_model: type[comfy.model_base.BaseModel] = PromptModel
+    base_model: type[comfy.model_base.BaseModel] = comfy.model_base.PromptModel
 
     unet_extra_config: dict = {}
     latent_format = comfy.latent_formats.Flux
