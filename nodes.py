@@ -76,6 +76,14 @@ from comfy_extras.core_latents import (
     VAEEncodeTiled,
 )
 from comfy_extras.core_loaders import CLIPLoader, DualCLIPLoader, UNETLoader
+from comfy_extras.core_vision import (
+    CLIPVisionEncode,
+    CLIPVisionLoader,
+    StyleModelApply,
+    StyleModelLoader,
+    unCLIPCheckpointLoader,
+    unCLIPConditioning,
+)
 
 __all__ = ["MAX_RESOLUTION"]
 
@@ -507,6 +515,12 @@ _NODES = {
     DiffControlNetLoader: "Load ControlNet Model (diff)",
     ControlNetApply: "Apply ControlNet (OLD)",
     ControlNetApplyAdvanced: "Apply ControlNet",
+    CLIPVisionLoader: "Load CLIP Vision",
+    CLIPVisionEncode: "CLIP Vision Encode",
+    unCLIPCheckpointLoader: "unCLIPCheckpointLoader",
+    unCLIPConditioning: "unCLIPConditioning",
+    StyleModelLoader: "Load Style Model",
+    StyleModelApply: "Apply Style Model",
     VAEDecode: "VAE Decode",
     VAEDecodeTiled: "VAE Decode (Tiled)",
     VAEEncode: "VAE Encode",

@@ -15,6 +15,7 @@ SAVE = "save"  # the id of the node whose pictures are compared
 WEIGHTED = "a (red:1.3) circle, ((big)), [blue], \\(not\\) (((deep)) nested:0.7)"
 
 GRAPHS: dict[str, Callable[[Graph], list]] = {}
+GRAPHS_OF: dict[str, dict[str, Callable[[Graph], list]]] = {}  # of one family alone
 
 
 def graph(function):
@@ -41,7 +42,7 @@ class Graph:
 
     def __init__(self, checkpoint: str, *, size: int, steps: int):
         self.prompt: dict[str, dict] = {}
-        self.size, self.steps = size, steps
+        self.checkpoint, self.size, self.steps = checkpoint, size, steps
         self.model = self.add("CheckpointLoaderSimple", ckpt_name=checkpoint)
         self.clip, self.vae = [self.model[0], 1], [self.model[0], 2]
         self.positive = self.text(WEIGHTED)
@@ -91,10 +92,10 @@ def _switch(on: bool) -> str:
     return "enable" if on else "disable"
 
 
-def prompts(checkpoint: str, *, size: int, steps: int) -> dict[str, dict]:
+def prompts(checkpoint: str, *, size: int, steps: int, family: str) -> dict[str, dict]:
     """Name -> prompt, whose node `SAVE` saves the pictures to compare."""
     out = {}
-    for name, make in GRAPHS.items():
+    for name, make in (GRAPHS | GRAPHS_OF.get(family, {})).items():
         started = Graph(checkpoint, size=size, steps=steps)
         images = make(started)
         saving = {"class_type": "SaveImage", "inputs": {"images": images, "filename_prefix": "parity"}}
@@ -222,9 +223,7 @@ def conditioning_timestep_ranges(g: Graph) -> list:
 @graph
 def conditioning_concat(g: Graph) -> list:
     house = g.text("a house")
-    return _with_positive(
-        g, g.add("ConditioningConcat", conditioning_to=g.positive, conditioning_from=house)
-    )
+    return _with_positive(g, g.add("ConditioningConcat", conditioning_to=g.positive, conditioning_from=house))
 
 
 @graph
@@ -330,6 +329,65 @@ GRAPHS |= {
         "ModelSamplingFlux", "simple", max_shift=1.15, base_shift=0.5, width=768, height=1024
     ),
 }
+GRAPHS |= {
+    "self-attention guidance": _patched("SelfAttentionGuidance", scale=0.5, blur_sigma=2.0),
+    "HyperTile": _patched("HyperTile", tile_size=32, swap_size=2, max_depth=0, scale_depth=False),
+    "merged tokens": _patched("TomePatchModel", ratio=0.5),
+    "deep shrink": _patched(
+        "PatchModelAddDownscale", block_number=1, downscale_factor=2.0, start_percent=0.0, end_percent=0.6,
+        downscale_after_skip=True, downscale_method="bicubic", upscale_method="bislerp",
+    ),
+    "guidance, projected": _patched("APG", eta=0.3, norm_threshold=5.0, momentum=-0.4),
+    "guidance, zero star": _patched("CFGZeroStar"),
+    "guidance, norm": _patched("CFGNorm", strength=0.9),
+    "guidance, tangents damped": _patched("TCFG"),
+    "guidance, Mahiro": _patched("Mahiro"),
+    "guidance, renormalised": _patched("RenormCFG", cfg_trunc=100.0, renorm_cfg=0.8),
+    "guidance by frequency": _patched("FreSca", scale_low=0.8, scale_high=1.3, freq_cutoff=2),
+    "noise scaled": _patched("Epsilon Scaling", scaling_factor=1.02),
+    "score rescaled": _patched("TemporalScoreRescaling", tsr_k=0.9, tsr_sigma=1.0),
+    "self-attention multiplied": _patched("UNetSelfAttentionMultiply", q=1.2, k=0.9, v=1.1, out=0.8),
+    "cross-attention multiplied": _patched("UNetCrossAttentionMultiply", q=1.2, k=0.9, v=1.1, out=0.8),
+}  # fmt: skip
+
+
+@graph
+def text_encoder_multiplied(g: Graph) -> list:
+    factors = {"q": 1.2, "k": 0.9, "v": 1.1, "out": 0.8}
+    clip = g.add("CLIPAttentionMultiply", clip=g.clip, **factors)
+    return g.decoded(g.sample(positive=g.text(WEIGHTED, clip), negative=g.text("", clip)))
+
+
+def _sampler(kind: str, **inputs):
+    def make(g: Graph) -> list:
+        sigmas = g.add("BasicScheduler", model=g.model, scheduler="normal", steps=g.steps, denoise=1.0)
+        made = g.add(
+            "SamplerCustom", model=g.model, add_noise=True, noise_seed=7, cfg=5.0, positive=g.positive,
+            negative=g.negative, sampler=g.add(kind, **inputs), sigmas=sigmas, latent_image=g.empty(),
+        )  # fmt: skip
+        return g.decoded(made)
+
+    return make
+
+
+def _reusing(kind: str):
+    def make(g: Graph) -> list:
+        inputs = {"reuse_threshold": 0.5, "start_percent": 0.0, "end_percent": 1.0, "verbose": False}
+        g.model = g.add(kind, model=g.model, **inputs)
+        return g.decoded(g.sample(steps=8, scheduler="karras"))
+
+    return make
+
+
+GRAPHS |= {
+    "steps reused, EasyCache": _reusing("EasyCache"),
+    "steps reused, LazyCache": _reusing("LazyCache"),
+    "growing latents": _sampler(
+        "SamplerLCMUpscale", scale_ratio=1.5, scale_steps=-1, upscale_method="bilinear"
+    ),
+    "CFG++": _sampler("SamplerEulerCFGpp", version="regular"),
+    "CFG++, alternative": _sampler("SamplerEulerCFGpp", version="alternative"),
+}
 
 
 @graph
@@ -344,6 +402,29 @@ def perp_neg(g: Graph) -> list:
             latent_image=g.empty(),
         )
     )  # fmt: skip
+
+
+def _told_of_pictures(*pictures: tuple[str, float, float]):
+    """unCLIP with the same picture, each time (crop, strength, noise)."""
+
+    def make(g: Graph) -> list:
+        vision = [g.add("unCLIPCheckpointLoader", ckpt_name=g.checkpoint)[0], 3]
+        for crop, strength, noise in pictures:
+            seen = g.add("CLIPVisionEncode", clip_vision=vision, image=g.picture(), crop=crop)
+            g.positive = g.add(
+                "unCLIPConditioning", conditioning=g.positive, clip_vision_output=seen, strength=strength,
+                noise_augmentation=noise,
+            )  # fmt: skip
+        return g.decoded(g.sample())
+
+    return make
+
+
+GRAPHS_OF["sd21-unclip"] = {
+    "unCLIP, a picture": _told_of_pictures(("center", 1.0, 0.0)),
+    "unCLIP, a picture with noise": _told_of_pictures(("none", 0.7, 0.3)),
+    "unCLIP, two pictures": _told_of_pictures(("center", 1.0, 0.1), ("none", 0.5, 0.0)),
+}
 
 
 @graph

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import parity_graphs
+import parity_vision
 from PIL import Image
 
 HERE = Path(__file__).resolve().parent.parent
@@ -149,6 +150,7 @@ SD1_UNET = {
     "context_dim": 768, "use_linear_in_transformer": False, "adm_in_channels": None,
 }  # fmt: skip
 SD2_UNET = {**SD1_UNET, "context_dim": 1024, "use_linear_in_transformer": True}
+UNCLIP_UNET = {**SD2_UNET, "adm_in_channels": 2048}
 SDXL_UNET = {
     **SD2_UNET, "channel_mult": (1, 2, 4), "num_res_blocks": (2, 2, 2), "transformer_depth": (0, 2, 10),
     "transformer_depth_middle": 10, "context_dim": 2048, "adm_in_channels": 2816,
@@ -165,6 +167,7 @@ FAMILIES: dict[str, tuple[dict, dict, dict, tuple[str, ...]]] = {
     "sd1": (SD1_UNET, TWO_LEVELS, {"cond_stage_model.transformer.": "CLIP_L"}, ()),
     "sd2": (SD2_UNET, TWO_LEVELS, SD2_TEXT, ()),
     "sd2-v": (SD2_UNET, {}, SD2_TEXT, ()),
+    "sd21-unclip": (UNCLIP_UNET, TWO_LEVELS, {**SD2_TEXT, "embedder.model.visual.": "VISION_H"}, ()),
     "sdxl": (SDXL_UNET, SHALLOW, SDXL_TEXT, ()),
     "sdxl-v": (SDXL_UNET, SHALLOW, SDXL_TEXT, ("v_pred", "ztsnr")),
     "sdxl-edm": (SDXL_UNET, SHALLOW, SDXL_TEXT, ("edm_mean", "edm_std")),
@@ -191,7 +194,7 @@ def write_checkpoint(path: Path, *, tiny: bool, dtype_name: str, family: str = "
             weights[name] = (torch.randn(shape) * scale).to(getattr(torch, dtype_name))
         else:
             start = 1.0 if name.endswith("weight") else 0.0
-            spread = 0.02 if family == "sd2" and name.endswith(TELLING) else 0.1
+            spread = 0.02 if family in ("sd2", "sd21-unclip") and name.endswith(TELLING) else 0.1
             weights[name] = (start + spread * torch.randn(shape)).to(getattr(torch, dtype_name))
     safetensors.torch.save_file(weights, path)
 
@@ -227,7 +230,9 @@ def checkpoint_shapes(family: str, tiny: bool) -> dict[str, tuple[int, ...]]:
 
 
 def text_shapes(encoder: str) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of CLIP_L, or of CLIP_H or CLIP_G in OpenCLIP's layout."""
+    """Name -> shape of CLIP_L, or of CLIP_H, CLIP_G or a vision model in OpenCLIP's layout."""
+    if encoder == "VISION_H":
+        return parity_vision.open_clip_shapes(width=1280, layers=32, projection=1024)
     from comfy.families import clip_text, open_clip_text
     from comfy.families.base import build_empty
 
@@ -354,7 +359,8 @@ def run_workers(options, folder: Path, checkpoint: Path) -> bool:
 
 
 def run_servers(options, folder: Path, checkpoint: Path) -> bool:
-    prompts = parity_graphs.prompts(checkpoint.name, size=options.size, steps=options.steps)
+    sizes = {"size": options.size, "steps": options.steps}
+    prompts = parity_graphs.prompts(checkpoint.name, family=options.family, **sizes)
     if options.graphs:
         parts = options.graphs.split(",")
         prompts = {name: prompt for name, prompt in prompts.items() if any(part in name for part in parts)}

@@ -171,6 +171,8 @@ def _apply(weight, value, key, strength, strength_model, offset, function, dtype
     else:
         logging.warning("A patch of the unknown kind '%s' was not applied to %s.", kind, key)
         return weight
+    if difference is None:  # only the weight's own factor was asked for
+        return weight
     if difference.shape != weight.shape:
         if kind == "diff" and len(tensors) > 1 and tensors[1].get("pad_weight"):
             weight = _padded(weight, difference.shape)

@@ -13,10 +13,12 @@ from enum import Enum
 
 import torch
 
+import comfy.attention_bias
 import comfy.conds
 import comfy.model_management
 import comfy.model_sampling
 import comfy.patcher_extension
+import comfy.unclip
 import comfy.utils
 
 
@@ -314,6 +316,17 @@ class BaseModel(torch.nn.Module):
         return out
 
 
+def _pooled_or_pictures(model: BaseModel, numbers: int, **kwargs):
+    """The pooled prompt; pictures that unCLIPConditioning told of take its place (Revision)."""
+    pictures = kwargs.get("unclip_conditioning")
+    if pictures is None:
+        return kwargs.get("pooled_output")
+    width = model.adm_channels - SIZE_EMBEDDING * numbers
+    augment = comfy.unclip.NoiseAugmentation(width)
+    told = augment.vector_conditioning(pictures, kwargs.get("seed") or 0, 0.0, kwargs.get("device"))
+    return told[:, :width]
+
+
 class SDXL(BaseModel):
     """Knows the size of the original picture, where it was cropped, and the wanted size, in pixels."""
 
@@ -322,7 +335,8 @@ class SDXL(BaseModel):
         width, height = kwargs.get("width", 768), kwargs.get("height", 768)
         crop = [kwargs.get("crop_h", 0), kwargs.get("crop_w", 0)]
         target = [kwargs.get("target_height", height), kwargs.get("target_width", width)]
-        return _vector_conditioning(self, kwargs.get("pooled_output"), [height, width, *crop, *target])
+        pooled = _pooled_or_pictures(self, 6, **kwargs)
+        return _vector_conditioning(self, pooled, [height, width, *crop, *target])
 
 
 class SDXLRefiner(BaseModel):
@@ -333,7 +347,27 @@ class SDXLRefiner(BaseModel):
         score = kwargs.get("aesthetic_score", 2.5 if kwargs.get("prompt_type") == "negative" else 6.0)
         size = [kwargs.get("height", 768), kwargs.get("width", 768)]
         crop = [kwargs.get("crop_h", 0), kwargs.get("crop_w", 0)]
-        return _vector_conditioning(self, kwargs.get("pooled_output"), [*size, *crop, score])
+        pooled = _pooled_or_pictures(self, 5, **kwargs)
+        return _vector_conditioning(self, pooled, [*size, *crop, score])
+
+
+class SD21UNCLIP(BaseModel):
+    """SD2.1 that is told of pictures by their CLIP vectors, and how much noise these have."""
+
+    def __init__(
+        self, model_config, noise_aug_config, model_type=ModelType.V_PREDICTION, device=None, unet_model=None
+    ):
+        super().__init__(model_config, model_type, device=device, unet_model=unet_model)
+        self.noise_augmentor = comfy.unclip.NoiseAugmentation(noise_aug_config["timestep_dim"])
+
+    def encode_adm(self, **kwargs):
+        """`y` (1, 2 * width of the vectors); zeros without pictures."""
+        pictures = kwargs.get("unclip_conditioning")
+        if pictures is None:
+            return torch.zeros(1, self.adm_channels, device=kwargs.get("device"))
+        merge_amount = kwargs.get("unclip_noise_augment_merge", 0.05)
+        seed = kwargs.get("seed") or 0
+        return self.noise_augmentor.vector_conditioning(pictures, seed, merge_amount, kwargs.get("device"))
 
 
 class Flux(BaseModel):
@@ -355,6 +389,7 @@ class Flux(BaseModel):
         guidance = kwargs.get("guidance", 3.5)
         if guidance is not None:
             out["guidance"] = comfy.conds.CONDRegular(torch.tensor([float(guidance)]))
+        out.update(self._attention_bias(**kwargs))
         references = kwargs.get("reference_latents")
         if references is not None:
             out["ref_latents"] = comfy.conds.CONDList([self.process_latent_in(ref) for ref in references])
@@ -362,6 +397,15 @@ class Flux(BaseModel):
             if method is not None:
                 out["ref_latents_method"] = comfy.conds.CONDConstant(method)
         return out
+
+    def _attention_bias(self, noise=None, attention_mask=None, attention_mask_img_shape=None, **_unused):
+        """A mask of style models, for as many tokens as the latent has; others are of no use here."""
+        if attention_mask is None or attention_mask_img_shape is None:
+            return {}
+        size = self.diffusion_model.patch_size
+        tokens = tuple(-(-side // size) for side in noise.shape[-2:])
+        mask = comfy.attention_bias.resized(attention_mask, attention_mask_img_shape, tokens)
+        return {"attention_mask": comfy.conds.CONDRegular(mask)}
 
     def concat_cond(self, **kwargs):
         """What Fill and variants for control get besides the noise: a latent picture, Fill a mask as well."""

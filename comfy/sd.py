@@ -8,6 +8,7 @@ from enum import Enum
 
 import torch
 
+import comfy.clip_vision
 import comfy.families
 import comfy.model_management
 import comfy.model_patcher
@@ -193,7 +194,9 @@ def load_checkpoint_guess_config(
     ckpt_path, output_vae=True, output_clip=True, output_clipvision=False, embedding_directory=None,
     output_model=True, model_options={}, te_model_options={},
 ):  # fmt: skip
-    """(ModelPatcher, CLIP, VAE, None) of a checkpoint file; what was not asked for or is not in it is None.
+    """(ModelPatcher, CLIP, VAE, ClipVisionModel) of a checkpoint file.
+
+    What was not asked for, or is not in the file, is None.
 
     Raises:
         UnreadableModelFile: the file is damaged or no model file.
@@ -224,7 +227,12 @@ def load_state_dict_guess_config(
     model = _load_model(sd, prefix, model_config, model_options) if output_model else None
     vae = _load_vae(sd, model_config) if output_vae else None
     clip = _load_clip(sd, model_config, embedding_directory, te_model_options) if output_clip else None
-    return model, clip, vae, None
+    return model, clip, vae, _load_clip_vision(sd, model_config) if output_clipvision else None
+
+
+def _load_clip_vision(weights, model_config):
+    prefix = model_config.clip_vision_prefix
+    return None if prefix is None else comfy.clip_vision.load_clipvision_from_sd(weights, prefix, True)
 
 
 def _load_model(weights, prefix: str, model_config, options: dict):
@@ -316,6 +324,13 @@ def load_lora_for_models(model, clip, lora, strength_model, strength_clip):
     return comfy.lora_file.load_lora_for_models(model, clip, lora, strength_model, strength_clip)
 
 
+def load_style_model(ckpt_path):
+    """The STYLE_MODEL of a file; see `comfy.style_model`."""
+    import comfy.style_model
+
+    return comfy.style_model.load(ckpt_path)
+
+
 def load_diffusion_model_state_dict(sd, model_options={}, metadata=None):
     """The ModelPatcher of a diffusion model alone; None for an unknown family."""
     sd = ldm_unet.from_zoo_layout(sd)
@@ -340,7 +355,6 @@ def save_checkpoint(output_path, model, clip=None, vae=None, clip_vision=None, m
     """Write MODEL, CLIP and VAE, patches applied, as one file in the layout of checkpoints."""
     loaded = [model, clip.load_model()] if clip is not None else [model]
     comfy.model_management.load_models_gpu(loaded, force_patch_weights=True)
-    weights = model.model.state_dict_for_saving(
-        clip.get_sd() if clip is not None else None, vae.get_sd() if vae is not None else None, None
-    )
+    parts = (part.get_sd() if part is not None else None for part in (clip, vae, clip_vision))
+    weights = model.model.state_dict_for_saving(*parts)
     comfy.utils.save_torch_file({**weights, **extra_keys}, output_path, metadata=metadata)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from comfy import sampler_names
@@ -206,3 +207,68 @@ class ManualSigmas(_Sigmas):
         import torch
 
         return (torch.FloatTensor([float(number) for number in re.findall(r"[-+]?\d*\.?\d+", sigmas)]),)
+
+
+class ExtendIntermediateSigmas(_Sigmas):
+    DESCRIPTION = "More steps between two noise levels: each of them becomes so many."
+    CATEGORY = "sampling/custom_sampling/sigmas"
+    FUNCTION = "extend"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        start = float_input(
+            -1.0, -1.0, 20000.0, tooltip="From this level down; -1: from the first.", round=False
+        )
+        return {
+            "required": {
+                "sigmas": ("SIGMAS",),
+                "steps": int_input(2, 1, 100),
+                "start_at_sigma": start,
+                "end_at_sigma": float_input(12.0, 0.0, 20000.0, round=False),
+                "spacing": (["linear", "cosine", "sine"],),
+            }
+        }
+
+    def extend(self, sigmas, steps, start_at_sigma, end_at_sigma, spacing):
+        import torch
+
+        highest = math.inf if start_at_sigma < 0 else start_at_sigma
+        even = torch.linspace(0, 1, steps + 1, device=sigmas.device)
+        curves = {
+            "linear": even,
+            "cosine": (even * math.pi / 2).sin(),
+            "sine": 1 - (even * math.pi / 2).cos(),
+        }
+        shares = curves[spacing][1:-1]
+        parts = []
+        for sigma, after in zip(sigmas[:-1], sigmas[1:]):
+            parts.append(sigma.reshape(1))
+            if end_at_sigma <= sigma <= highest:
+                parts.append(sigma + shares * (after - sigma))
+        return (torch.cat([*parts, sigmas[-1:]]).float().cpu(),)
+
+
+class SamplingPercentToSigma:
+    DESCRIPTION = "The noise level of a model after this share of the steps."
+    RETURN_TYPES = ("FLOAT",)
+    RETURN_NAMES = ("sigma_value",)
+    FUNCTION = "get_sigma"
+    CATEGORY = "sampling/custom_sampling/sigmas"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        tooltip = "At 0 and 1 the first and the last level, rather than bounds that every level is within."
+        return {
+            "required": {
+                "model": ("MODEL",),
+                "sampling_percent": float_input(0.0, 0.0, 1.0, 0.0001),
+                "return_actual_sigma": ("BOOLEAN", {"default": False, "tooltip": tooltip}),
+            }
+        }
+
+    def get_sigma(self, model, sampling_percent, return_actual_sigma):
+        sampling = model.get_model_object("model_sampling")
+        ends = {0.0: sampling.sigma_max, 1.0: sampling.sigma_min}
+        if return_actual_sigma and sampling_percent in ends:
+            return (float(ends[sampling_percent]),)
+        return (float(sampling.percent_to_sigma(sampling_percent)),)

@@ -9,11 +9,13 @@ from comfy_extras.core_schedules import (
     BasicScheduler,
     BetaSamplingScheduler,
     ExponentialScheduler,
+    ExtendIntermediateSigmas,
     FlipSigmas,
     KarrasScheduler,
     LaplaceScheduler,
     ManualSigmas,
     PolyexponentialScheduler,
+    SamplingPercentToSigma,
     SDTurboScheduler,
     SetFirstSigma,
     SplitSigmas,
@@ -338,13 +340,40 @@ class SamplerCustomAdvanced(_CustomSampling):
         return sample_latent(guider.model_patcher, latent_image, sigmas, run)
 
 
+class AddNoise:
+    DESCRIPTION = "Adds the noise of the first level, less the last one's, to latents."
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "add_noise"
+    CATEGORY = "_for_testing/custom_sampling/noise"
+    EXPERIMENTAL = True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        parts = {"noise": ("NOISE",), "sigmas": ("SIGMAS",), "latent_image": ("LATENT",)}
+        return {"required": {"model": ("MODEL",), **parts}}
+
+    def add_noise(self, model, noise, sigmas, latent_image):
+        import torch
+
+        if len(sigmas) == 0:
+            return (latent_image,)
+        made, samples = noise.generate_noise(latent_image), latent_image["samples"]
+        scale = (sigmas[0] - sigmas[-1]).abs() if len(sigmas) > 1 else sigmas[0]
+        if torch.count_nonzero(samples) > 0:  # an empty latent stays zero where a model shifts latents
+            samples = model.get_model_object("process_latent_in")(samples)
+        noisy = model.get_model_object("model_sampling").noise_scaling(scale, made, samples)
+        noisy = model.get_model_object("process_latent_out")(noisy)
+        return ({**latent_image, "samples": torch.nan_to_num(noisy, nan=0.0, posinf=0.0, neginf=0.0)},)
+
+
 _NODES = [
     BasicScheduler, KarrasScheduler, ExponentialScheduler, PolyexponentialScheduler, LaplaceScheduler,
     VPScheduler, BetaSamplingScheduler, SDTurboScheduler, SplitSigmas, SplitSigmasDenoise, FlipSigmas,
-    SetFirstSigma, ManualSigmas, KSamplerSelect, SamplerEulerAncestral, SamplerEulerAncestralCFGPP,
+    SetFirstSigma, ExtendIntermediateSigmas, SamplingPercentToSigma, ManualSigmas, KSamplerSelect,
+    SamplerEulerAncestral, SamplerEulerAncestralCFGPP,
     SamplerDPMPP_2S_Ancestral, SamplerDPMPP_SDE, SamplerDPMPP_2M_SDE, SamplerDPMPP_3M_SDE, SamplerLMS,
     SamplerDPMAdaptative, DisableNoise, RandomNoise, BasicGuider, CFGGuider, DualCFGGuider, SamplerCustom,
-    SamplerCustomAdvanced,
+    SamplerCustomAdvanced, AddNoise,
 ]  # fmt: skip
 
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in _NODES}

@@ -61,6 +61,12 @@ def kind_of_file(weights: StateDict) -> file_kinds.FileKind | None:
     return file_kinds.kind_of(weights, is_diffusion_model=recognise(weights) is not None)
 
 
+def told_of_file(weights: StateDict) -> str:
+    """A sentence about a file of another kind than was asked for: what it looks like, or what it holds."""
+    names = ", ".join(f"'{name}'" for name in list(weights)[:3])
+    return str(kind_of_file(weights) or f"It holds {len(weights)} tensors{names and f', such as {names}'}.")
+
+
 def unknown_architecture(weights: StateDict, path: str) -> UnknownArchitecture:
     """The error for weights of no known family: what was found, and what comes nearest."""
     names = list(weights)

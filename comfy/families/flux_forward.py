@@ -132,6 +132,14 @@ def _tokens(model, x, ref_latents, method: str, options: dict):
     return torch.cat(tokens, dim=1), torch.cat(positions)
 
 
+def _for_all_heads(mask, txt, img):
+    """A mask (B, tokens, tokens) as attention adds it; reference pictures, which it knows not, are seen."""
+    if mask is None or mask.ndim != 3:
+        return mask
+    unknown = max(0, txt.shape[1] + img.shape[1] - mask.shape[-1])
+    return torch.nn.functional.pad(mask, (0, unknown, 0, unknown)).unsqueeze(1).to(img.dtype)
+
+
 def predict(
     model, x, timestep, context, y=None, guidance=None, *, ref_latents=None, control=None, options=None,
     attention_mask=None, ref_latents_method="offset", **_unused,
@@ -147,7 +155,7 @@ def predict(
         img, txt = out["img"], out["txt"]
         ids, text_ids = out["img_ids"][0], out["txt_ids"][0]
     rope = model.pos_embed(torch.cat((text_ids, ids)))
-    walk = _Walk(vec, rope, attention_mask, control, options)
+    walk = _Walk(vec, rope, _for_all_heads(attention_mask, txt, img), control, options)
     for index, block in enumerate(model.transformer_blocks):
         told = walk.told("double", index, len(model.transformer_blocks), img=img, txt=txt)
         out = walk.run("double", index, told, _double(block))

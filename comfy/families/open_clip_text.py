@@ -50,16 +50,16 @@ def to_transformers(weights: StateDict) -> dict[str, torch.Tensor]:
         if key == "text_projection":  # (width, width of the result)
             out[PROJECTION] = tensor.T
         elif key.startswith(_BLOCKS):
-            out.update(_layer_weights(key[len(_BLOCKS) :], tensor))
+            out.update(layer_weights(key[len(_BLOCKS) :], tensor))
         else:
             out[_ENDS.get(key, key)] = tensor
     return out
 
 
-def _layer_weights(key: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
+def layer_weights(key: str, tensor: torch.Tensor, layers: str = _LAYERS) -> dict[str, torch.Tensor]:
     """One tensor of a layer, `key` from the layer's number on; the fused one gives three."""
     number, _, name = key.partition(".")
-    prefix = f"{_LAYERS}{number}."
+    prefix = f"{layers}{number}."
     block, _, kind = name.rpartition(".")
     if block == "attn" and kind in ("in_proj_weight", "in_proj_bias"):
         kind = kind.removeprefix("in_proj_")

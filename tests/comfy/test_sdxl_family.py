@@ -246,8 +246,9 @@ def test_an_inpainting_model_takes_nine_channels_and_another_number_is_refused()
 
 
 def test_a_vector_on_a_unet_with_attention_in_its_first_level_is_not_sdxl():
-    config = {**tiny_sdxl.SD2, "adm_in_channels": 2048}  # SD2's unCLIP models
-    assert comfy.families.recognise(tiny_sdxl.unet_weights(config)) is None
+    config = {**tiny_sdxl.SD2, "adm_in_channels": 2048}
+    family, _ = comfy.families.recognise(tiny_sdxl.unet_weights(config))
+    assert family.name == "Stable Diffusion 2.1 unCLIP"
 
 
 SAYS = {

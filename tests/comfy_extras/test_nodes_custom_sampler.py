@@ -1,5 +1,6 @@
 """Sampling taken apart: each part, and that together they are the whole."""
 
+import math
 import subprocess
 import sys
 
@@ -195,3 +196,39 @@ def test_a_sampler_with_knobs_runs_with_their_defaults(name):
 def test_an_unknown_name_of_the_module_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
         _ = custom.Nothing
+
+
+@pytest.mark.parametrize(
+    ("spacing", "middle"),
+    [("linear", 0.5), ("cosine", math.sin(math.pi / 4)), ("sine", 1 - math.cos(math.pi / 4))],
+)
+def test_levels_between_two_bounds_become_more(spacing, middle):
+    sigmas = torch.tensor([8.0, 4.0, 2.0, 0.0])
+    (found,) = node("ExtendIntermediateSigmas")(sigmas, 2, 4.0, 2.0, spacing)
+    expected = [8.0, 4.0, 4.0 - 2.0 * middle, 2.0, 2.0 - 2.0 * middle, 0.0]
+    assert found.tolist() == pytest.approx(expected)
+    (whole,) = node("ExtendIntermediateSigmas")(sigmas, 4, -1.0, 0.0, "linear")
+    assert whole.tolist() == pytest.approx([8, 7, 6, 5, 4, 3.5, 3, 2.5, 2, 1.5, 1, 0.5, 0])
+
+
+def test_a_share_of_the_steps_is_a_level_of_the_model():
+    model, tell = toy_model(), node("SamplingPercentToSigma")
+    sampling = model.get_model_object("model_sampling")
+    assert tell(model, 0.0, True) == (float(sampling.sigma_max),)
+    assert tell(model, 1.0, True) == (float(sampling.sigma_min),)
+    assert tell(model, 0.0, False)[0] > 1e6 and tell(model, 1.0, False) == (0.0,)
+    assert tell(model, 0.5, True) == tell(model, 0.5, False)
+    assert tell(model, 0.5, True)[0] == pytest.approx(float(sampling.sigma(torch.tensor(499.5))), rel=1e-3)
+
+
+def test_noise_is_added_between_the_first_level_and_the_last():
+    model, noise = toy_model(), custom.Noise_RandomNoise(3)
+    scale = model.model.latent_format.scale_factor
+    drawn = noise.generate_noise(EMPTY)
+    picture = {"samples": latents(1, 2, 8, 8), "noise_mask": "kept"}
+    (found,) = node("AddNoise")(model, noise, torch.tensor([3.0, 1.0]), picture)
+    torch.testing.assert_close(found["samples"], picture["samples"] + 2.0 * drawn / scale)
+    assert found["noise_mask"] == "kept"
+    (alone,) = node("AddNoise")(model, noise, torch.tensor([0.5]), EMPTY)
+    torch.testing.assert_close(alone["samples"], 0.5 * drawn / scale)
+    assert node("AddNoise")(model, noise, torch.tensor([]), picture) == (picture,)
