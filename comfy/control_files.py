@@ -6,6 +6,7 @@ Every network has `forward(x, hint, timesteps, context, ...)` (of T2I-Adapter: `
 
 from __future__ import annotations
 
+import comfy.families
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
@@ -23,24 +24,14 @@ from comfy.mapped_memory import cast_weights
 from comfy_depot import hooks as depot
 
 DIFFERENCE = "difference"
-LORA_MARKS = ("lora_unet_", "lora_te", "lora_A", "lora_B", ".lora_up.", ".lora_down.", "lora_transformer")
-# Keys of files that are something else: what they are, and what to do with them.
-_OTHERS = (
-    ("model.diffusion_model.", "a checkpoint", "Load it with Load Checkpoint"),
-    ("double_blocks.0.", "a diffusion model", "Load it with Load Diffusion Model"),
-    ("input_blocks.0.", "a diffusion model", "Load it with Load Diffusion Model"),
-    ("pos_embed_input.proj.", "a ControlNet of SD3", "It is not supported yet"),
-    ("after_proj_list.", "a ControlNet of HunyuanDiT", "It is not supported yet"),
-    ("transformer_blocks.0.img_mlp.", "a ControlNet of Qwen-Image", "It is not supported yet"),
-    ("lllite_", "a ControlNet-LLLite", "It needs nodes of its own, from a node pack"),
-    ("backbone.", "a ControlNet of Stable Cascade", "It is not supported yet"),
-    ("encoder.", "a VAE", "Load it with Load VAE"),
-    ("first_stage_model.", "a VAE", "Load it with Load VAE"),
-    ("image_proj", "an IP-Adapter", "It is no control model"),
-    ("ip_adapter", "an IP-Adapter", "It is no control model"),
-    ("style_embedding", "a style adapter", "It is no control model"),
-    ("text_model.", "a text encoder", "Load it with Load CLIP"),
-)
+# Control models that cannot be used here, by the beginning of a name.
+_UNSUPPORTED = {
+    "pos_embed_input.proj.": "a ControlNet of SD3, which is not supported yet",
+    "after_proj_list.": "a ControlNet of HunyuanDiT, which is not supported yet",
+    "transformer_blocks.0.img_mlp.": "a ControlNet of Qwen-Image, which is not supported yet",
+    "backbone.": "a ControlNet of Stable Cascade, which is not supported yet",
+    "lllite_": "a ControlNet-LLLite, which needs the nodes of a node pack",
+}
 
 
 @depot.keeps_resident("ckpt_path")
@@ -138,18 +129,11 @@ def with_base(weights, model, source):
 def _unknown(weights, source) -> UnknownArchitecture:
     names = [str(name) for name in weights]
     sample = ", ".join(f"'{name}'" for name in names[:3]) + (", ..." if len(names) > 3 else "")
-    what, advice = _guess(names)
+    known = (what for begin, what in _UNSUPPORTED.items() if any(name.startswith(begin) for name in names))
+    unsupported = next(known, None)
+    told = comfy.families.kind_of_file(weights) or "Choose another file."
     return UnknownArchitecture(
         f"'{source}' is no control model that is known here (ControlNet of Stable Diffusion or Flux.1, "
-        f"T2I-Adapter, Control-LoRA). {what}It holds {len(names)} tensors: {sample or 'none'}. {advice}"
+        f"T2I-Adapter, Control-LoRA). It holds {len(names)} tensors: {sample or 'none'}. "
+        f"{f'It looks like {unsupported}.' if unsupported else told}"
     )
-
-
-def _guess(names: list[str]) -> tuple[str, str]:
-    """(what the file seems to be, what to do)."""
-    if any(mark in name for name in names for mark in LORA_MARKS):
-        return "It looks like a LoRA. ", "Load it with Load LoRA."
-    for begin, what, advice in _OTHERS:
-        if any(name.startswith(begin) for name in names):
-            return f"It looks like {what}. ", f"{advice}."
-    return "", "Choose another file."

@@ -11,30 +11,30 @@ from comfy.errors import ModelFileError, UnknownArchitecture, UnreadableModelFil
 from tests.comfy import tiny_control, tiny_flux, tiny_sd1
 
 FOREIGN = {
-    "a LoRA": ("lora_unet_x.lora_up.weight", "Load LoRA"),
-    "a checkpoint": ("model.diffusion_model.input_blocks.0.0.weight", "Load Checkpoint"),
-    "a diffusion model": ("double_blocks.0.img_attn.qkv.weight", "Load Diffusion Model"),
-    "a ControlNet of SD3": ("pos_embed_input.proj.weight", "not supported yet"),
-    "a ControlNet of HunyuanDiT": ("after_proj_list.18.bias", "not supported yet"),
-    "a ControlNet of Qwen-Image": ("transformer_blocks.0.img_mlp.net.0.proj.weight", "not supported yet"),
-    "a ControlNet of Stable Cascade": ("backbone.0.0.weight", "not supported yet"),
-    "a ControlNet-LLLite": ("lllite_unet_input_blocks_4_1.down.0.weight", "a node pack"),
-    "a VAE": ("first_stage_model.encoder.conv_in.weight", "Load VAE"),
-    "an IP-Adapter": ("image_proj.proj.weight", "no control model"),
-    "a style adapter": ("style_embedding", "no control model"),
-    "a text encoder": ("text_model.final_layer_norm.weight", "Load CLIP"),
+    "pos_embed_input.proj.weight": "a ControlNet of SD3, which is not supported yet",
+    "after_proj_list.18.bias": "a ControlNet of HunyuanDiT, which is not supported yet",
+    "transformer_blocks.0.img_mlp.0.weight": "a ControlNet of Qwen-Image, which is not supported yet",
+    "backbone.0.0.weight": "a ControlNet of Stable Cascade, which is not supported yet",
+    "lllite_unet_input_blocks_4_1.down.0.weight": "a ControlNet-LLLite, which needs the nodes of a node pack",
+    "lora_unet_x.lora_up.weight": "a LoRA: put it into models/loras",
+    "image_proj.proj.weight": "an IP-Adapter: put it into models/ipadapter",
+    "style_embedding": "a style model: put it into models/style_models",
 }
 
 
-@pytest.mark.parametrize("kind", FOREIGN)
-def test_a_file_of_another_kind_is_refused_with_what_it_seems_to_be(kind, tmp_path):
-    key, advice = FOREIGN[kind]
+@pytest.mark.parametrize("key", FOREIGN)
+def test_a_file_of_another_kind_is_refused_with_what_it_seems_to_be(key, tmp_path):
     save_file({key: torch.zeros(2)}, tmp_path / "foreign.safetensors")
     with pytest.raises(UnknownArchitecture) as caught:
         comfy.controlnet.load_controlnet(str(tmp_path / "foreign.safetensors"))
     said = str(caught.value)
     assert "foreign.safetensors' is no control model that is known here" in said
-    assert f"It looks like {kind}. It holds 1 tensors: '{key}'." in said and advice in said
+    assert f"It holds 1 tensors: '{key}'. It looks like {FOREIGN[key]}" in said
+
+
+def test_the_demo_model_is_refused_as_a_checkpoint():
+    with pytest.raises(UnknownArchitecture, match="looks like a whole checkpoint: put it into models/checkp"):
+        comfy.controlnet.load_controlnet("tests/data/demo_shapes.safetensors")
 
 
 def test_an_unknown_file_is_refused_with_a_sample_of_its_tensors(tmp_path):
