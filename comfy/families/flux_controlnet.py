@@ -74,7 +74,7 @@ def zoo_weights(weights: StateDict) -> dict[str, torch.Tensor]:
     if "x_embedder.weight" in weights:
         return dict(weights)
     depths = [count_indices(weights, f"{kind}_blocks.{{}}.") for kind in ("double", "single")]
-    names = flux_model.layer_names(depths[0], depths[1], "guidance_in.in_layer.weight" in weights)
+    names = flux_model.layers(depths[0], depths[1], "guidance_in.in_layer.weight" in weights)
     out = {}
     for key, tensor in flux_model.zoo_weights(weights, names, weights["img_in.weight"].shape[0]).items():
         layer, _, leaf = key.rpartition(".")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+import torch
 from diffusers import FluxTransformer2DModel
 
 import comfy.patcher_extension
@@ -97,6 +98,17 @@ def layers(depth: int, depth_single_blocks: int, guidance_embed: bool) -> ZooLay
     double = repeated(depth, "double_blocks", "transformer_blocks", _DOUBLE)
     single = repeated(depth_single_blocks, "single_blocks", "single_transformer_blocks", _SINGLE)
     return ZooLayers({**ends, **double, **single}, frozenset({"norm_out.linear"}), {"scale": "weight"})
+
+
+def zoo_weights(weights: StateDict, names: ZooLayers, hidden_size: int) -> dict[str, torch.Tensor]:
+    """The weights under the zoo's names without a module at hand: q, k and v are `hidden_size` rows each."""
+    rows = {}
+    for layer, targets in names.names.items():
+        if len(targets) > 1 and f"{layer}.weight" in weights:
+            before = hidden_size * (len(targets) - 1)
+            sizes = [hidden_size] * (len(targets) - 1) + [weights[f"{layer}.weight"].shape[0] - before]
+            rows.update(zip((f"{target}.weight" for target in targets), sizes))
+    return names.to_zoo(weights, rows)
 
 
 class FluxModel(ZooTransformer, FluxTransformer2DModel):

@@ -69,7 +69,7 @@ def test_a_union_is_told_the_type_as_diffusers_tells_it(guidance):
 
 
 def xlabs_by_diffusers(weights, given):
-    names = flux_model.layer_names(2, 0, True)
+    names = flux_model.layers(2, 0, True)
     renamed = flux_model.zoo_weights(
         {key: tensor for key, tensor in weights.items() if "hint_block" not in key}, names, tiny_flux.WIDTH
     )
@@ -111,7 +111,7 @@ def test_mistolines_layout_has_its_own_encoder_and_a_silu_behind_each_result():
         features = torch.nn.functional.conv2d(features, kernel, bias, stride, kernel.shape[-1] // 2)
     zoo = tiny_control.flux_controlnet(num_single_layers=0)
     own = {key: tensor for key, tensor in weights.items() if "cond_block" not in key}
-    names = flux_model.layer_names(2, 0, True)
+    names = flux_model.layers(2, 0, True)
     renamed = flux_model.zoo_weights(own, names, tiny_flux.WIDTH)
     zoo.load_state_dict({
         key.replace(".linear.", ".").replace("pos_embed_input", "controlnet_x_embedder")

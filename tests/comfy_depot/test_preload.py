@@ -96,7 +96,7 @@ def test_what_only_a_removed_prompt_needed_is_let_go_and_its_bytes_stay(
                    and len(coming(depot)) == 2)
         depot_world.prompts.remove(both)
         hooks.queue_changed()
-        wait_until(lambda: coming(depot) == ["b.safetensors"], seconds=2)
+        wait_until(lambda: coming(depot) == ["b.safetensors"])
         assert depot.preload.stats()["let_go"] == 1
         assert any((depot_world.base / "models/loras/.depot").glob("*.part"))
         assert not depot.active_transfers()[0].is_stopping
