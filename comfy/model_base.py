@@ -370,6 +370,22 @@ class SD21UNCLIP(BaseModel):
         return self.noise_augmentor.vector_conditioning(pictures, seed, merge_amount, kwargs.get("device"))
 
 
+def _whole_prompt(model: BaseModel, tokens):
+    """The tokens (B, tokens, width) of a prompt; those of unlike lengths are not repeated, but run apart.
+
+    Raises:
+        ValueError: they are of another width than the network takes: of another family's text encoder.
+    """
+    config = model.model_config
+    width = config.unet_config[config.context_width]
+    if tokens.shape[-1] != width:
+        raise ValueError(
+            f"{type(config).__name__} needs prompts of {width} numbers per token, and this conditioning has "
+            f"{tokens.shape[-1]}. Encode the prompt with {config.text_encoder}."
+        )
+    return comfy.conds.CONDRegular(tokens)
+
+
 class Flux(BaseModel):
     """Flux.1: guidance is an input of the network; variants take more channels or reference pictures."""
 
@@ -384,8 +400,8 @@ class Flux(BaseModel):
     def extra_conds(self, **kwargs) -> dict:
         """Besides the tokens: guidance (3.5 where none was set, none where it was disabled), pictures."""
         out = super().extra_conds(**kwargs)
-        if kwargs.get("cross_attn") is not None:  # prompts of unlike lengths are not repeated, but run apart
-            out["c_crossattn"] = comfy.conds.CONDRegular(kwargs["cross_attn"])
+        if kwargs.get("cross_attn") is not None:
+            out["c_crossattn"] = _whole_prompt(self, kwargs["cross_attn"])
         guidance = kwargs.get("guidance", 3.5)
         if guidance is not None:
             out["guidance"] = comfy.conds.CONDRegular(torch.tensor([float(guidance)]))
@@ -449,15 +465,8 @@ class PromptModel(BaseModel):
             ValueError: the prompt was made by the text encoder of another family.
         """
         out = super().extra_conds(**kwargs)
-        config, tokens = self.model_config, kwargs.get("cross_attn")
-        if tokens is not None:
-            width = config.unet_config[config.context_width]
-            if tokens.shape[-1] != width:
-                raise ValueError(
-                    f"{type(config).__name__} needs prompts of {width} numbers per token, and this "
-                    f"conditioning has {tokens.shape[-1]}. Encode the prompt with {config.text_encoder}."
-                )
-            out["c_crossattn"] = comfy.conds.CONDRegular(tokens)
+        if kwargs.get("cross_attn") is not None:
+            out["c_crossattn"] = _whole_prompt(self, kwargs["cross_attn"])
         mask = kwargs.get("attention_mask")
         if mask is not None and not mask.bool().all():
             out["attention_mask"] = comfy.conds.CONDRegular(mask)

@@ -32,6 +32,8 @@ class Flux(BASE):
     unet_config = {"image_model": "flux", "guidance_embed": True}
     unet_extra_config: dict = {}
     latent_format = comfy.latent_formats.Flux
+    context_width = "context_in_dim"
+    text_encoder = "CLIP-L and T5-XXL (DualCLIPLoader, type flux)"
     memory_usage_factor = 3.1
     supported_inference_dtypes = [torch.bfloat16, torch.float16, torch.float32]
     vae_key_prefix = ["vae."]

@@ -237,6 +237,12 @@ def test_guidance_is_3_5_unless_set_and_can_be_left_out(model):
     assert torch.equal(run(model, x, context, None), run(model, x, context, torch.zeros_like(y)))
 
 
+def test_a_prompt_of_another_text_encoder_is_refused_with_the_one_that_is_needed(model):
+    said = "Flux needs prompts of 96 numbers .* has 768. Encode the prompt with CLIP-L and T5-XXL"
+    with pytest.raises(ValueError, match=said):
+        model.extra_conds(cross_attn=torch.zeros(1, 3, 768), noise=torch.zeros(1, 16, 2, 2), device="cpu")
+
+
 def test_a_sampled_latent_is_that_of_the_zoos_transformer_walked_by_euler(weights):
     patcher = comfy.sd.load_diffusion_model_state_dict(dict(weights))
     zoo, (_, context, y) = reference(weights), inputs(batch=1)
