@@ -41,6 +41,11 @@ SAMPLER_NAMES: list[str] = [
     "res_multistep_ancestral_cfg_pp",
     "gradient_estimation",
     "gradient_estimation_cfg_pp",
+    "er_sde",
+    "seeds_2",
+    "seeds_3",
+    "sa_solver",
+    "sa_solver_pece",
     "ddim",
 ]
 

@@ -139,6 +139,64 @@ class SamplerDPMAdaptative(_SamplerNode):
     }  # fmt: skip
 
 
+class SamplerER_SDE(_SamplerNode):  # noqa: N801
+    DESCRIPTION = (
+        "Extended reverse-time SDE: up to max_stage orders; eta counts for the reverse-time SDE only."
+    )
+    sampler = "er_sde"
+    knobs = {
+        "solver_type": (["ER-SDE", "Reverse-time SDE", "ODE"],),
+        "max_stage": int_input(3, 1, 3),
+        "eta": float_input(
+            1.0, 0.0, 100.0, round=False, tooltip="Noise of the reverse-time SDE, 0 for none."
+        ),
+        "s_noise": float_input(1.0, 0.0, 100.0, round=False),
+    }
+
+    def get_sampler(self, solver_type, max_stage, eta, s_noise):
+        from comfy.k_diffusion.sde_solvers import reverse_time_noise_scaler
+
+        if solver_type == "ODE" or (solver_type == "Reverse-time SDE" and eta == 0):
+            eta = s_noise = 0.0
+        scaler = None if solver_type == "ER-SDE" else reverse_time_noise_scaler(eta)
+        return super().get_sampler(s_noise=s_noise, noise_scaler=scaler, max_stage=max_stage)
+
+
+class SamplerSASolver(_SamplerNode):
+    DESCRIPTION = "Stochastic Adams solver, with noise of strength eta between two shares of the schedule."
+    sampler = "sa_solver"
+    knobs = {
+        "model": ("MODEL",),
+        "eta": float_input(1.0, 0.0, 10.0, round=False),
+        "sde_start_percent": float_input(0.2, 0.0, 1.0, 0.001),
+        "sde_end_percent": float_input(0.8, 0.0, 1.0, 0.001),
+        "s_noise": float_input(1.0, 0.0, 100.0, round=False),
+        "predictor_order": int_input(3, 1, 6),
+        "corrector_order": int_input(4, 0, 6),
+        "use_pece": ("BOOLEAN", {}),
+        "simple_order_2": ("BOOLEAN", {}),
+    }
+
+    def get_sampler(self, model, eta, sde_start_percent, sde_end_percent, **options):
+        from comfy.k_diffusion.sa_solver import get_tau_interval_func
+
+        to_sigma = model.get_model_object("model_sampling").percent_to_sigma
+        tau_func = get_tau_interval_func(to_sigma(sde_start_percent), to_sigma(sde_end_percent), eta=eta)
+        return super().get_sampler(tau_func=tau_func, **options)
+
+
+class SamplerSEEDS2(_SamplerNode):
+    DESCRIPTION = (
+        "SEEDS-2, a stochastic solver with a middle evaluation at the share r of each step. With phi_2 and "
+        "r 1 it is exp_heun_2_x0 (eta 0) or exp_heun_2_x0_sde (eta 1)."
+    )
+    sampler = "seeds_2"
+    knobs = {
+        "solver_type": (["phi_1", "phi_2"],),
+        **_noise_knobs(r=float_input(0.5, 0.01, 1.0, round=False)),
+    }
+
+
 class Noise_EmptyNoise:  # noqa: N801
     """A NOISE that is none."""
 
@@ -372,8 +430,8 @@ _NODES = [
     SetFirstSigma, ExtendIntermediateSigmas, SamplingPercentToSigma, ManualSigmas, KSamplerSelect,
     SamplerEulerAncestral, SamplerEulerAncestralCFGPP,
     SamplerDPMPP_2S_Ancestral, SamplerDPMPP_SDE, SamplerDPMPP_2M_SDE, SamplerDPMPP_3M_SDE, SamplerLMS,
-    SamplerDPMAdaptative, DisableNoise, RandomNoise, BasicGuider, CFGGuider, DualCFGGuider, SamplerCustom,
-    SamplerCustomAdvanced, AddNoise,
+    SamplerDPMAdaptative, SamplerER_SDE, SamplerSASolver, SamplerSEEDS2, DisableNoise, RandomNoise,
+    BasicGuider, CFGGuider, DualCFGGuider, SamplerCustom, SamplerCustomAdvanced, AddNoise,
 ]  # fmt: skip
 
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in _NODES}

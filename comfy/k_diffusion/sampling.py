@@ -33,6 +33,7 @@ from comfy.k_diffusion.multistep import (
     sample_res_multistep_ancestral_cfg_pp,
     sample_res_multistep_cfg_pp,
 )
+from comfy.k_diffusion.sa_solver import sample_sa_solver, sample_sa_solver_pece
 from comfy.k_diffusion.schedules import (
     append_zero,
     get_sigmas_exponential,
@@ -41,6 +42,7 @@ from comfy.k_diffusion.schedules import (
     get_sigmas_polyexponential,
     get_sigmas_vp,
 )
+from comfy.k_diffusion.sde_solvers import sample_er_sde, sample_seeds_2, sample_seeds_3
 from comfy.k_diffusion.walk import (
     Churn,
     Run,
@@ -74,6 +76,11 @@ REEXPORTED = (
     sample_res_multistep_ancestral,
     sample_res_multistep_ancestral_cfg_pp,
     sample_res_multistep_cfg_pp,
+    sample_er_sde,
+    sample_seeds_2,
+    sample_seeds_3,
+    sample_sa_solver,
+    sample_sa_solver_pece,
     PIDStepSizeController,
 )
 

@@ -182,15 +182,48 @@ def test_levels_are_cut_turned_and_set():
 )
 def test_a_sampler_with_knobs_runs_with_their_defaults(name):
     declared = custom.NODE_CLASS_MAPPINGS[name].INPUT_TYPES()["required"]
-    defaults = {key: d[0][0] if isinstance(d[0], list) else d[1]["default"] for key, d in declared.items()}
-    (sampler,) = node(name)(**defaults)
+    model = toy_model()
+
+    def default(kind, options=None):
+        if kind == "MODEL":
+            return model
+        return kind[0] if isinstance(kind, list) else options.get("default", False)
+
+    (sampler,) = node(name)(**{key: default(*declaration) for key, declaration in declared.items()})
     (noise,) = node("RandomNoise")(3)
-    (guider,) = node("CFGGuider")(toy_model(), prompt(1), prompt(2), 2.0)
+    (guider,) = node("CFGGuider")(model, prompt(1), prompt(2), 2.0)
     sigmas = torch.tensor([5.0, 2.0, 0.5, 0.0])
     out, _ = node("SamplerCustomAdvanced")(
         noise, guider, sampler, sigmas, {"samples": torch.zeros(1, 4, 4, 4)}
     )
     assert torch.isfinite(out["samples"]).all()
+
+
+def test_the_kinds_of_er_sde_differ_in_their_noise():
+    """eta counts for the reverse-time SDE alone, and without it there is no noise."""
+    make = node("SamplerER_SDE")
+    made = [
+        make(kind, 2, eta, 0.5)[0].extra_options
+        for kind, eta in (("ER-SDE", 2.0), ("Reverse-time SDE", 2.0), ("Reverse-time SDE", 0.0), ("ODE", 2.0))
+    ]
+    assert [options["s_noise"] for options in made] == [0.5, 0.5, 0.0, 0.0]
+    assert made[0]["noise_scaler"] is None
+    assert [options["noise_scaler"](3.0) for options in made[1:]] == [27.0, 3.0, 3.0]
+    assert {options["max_stage"] for options in made} == {2}
+
+
+def test_the_stochastic_adams_solver_has_noise_between_two_shares_of_the_schedule():
+    model = toy_model()
+    (sampler,) = node("SamplerSASolver")(
+        model=model, eta=0.7, sde_start_percent=0.2, sde_end_percent=0.8, s_noise=0.9, predictor_order=2,
+        corrector_order=1, use_pece=True, simple_order_2=False,
+    )  # fmt: skip
+    options = dict(sampler.extra_options)
+    tau, to_sigma = options.pop("tau_func"), model.get_model_object("model_sampling").percent_to_sigma
+    assert [tau(to_sigma(percent)) for percent in (0.1, 0.2, 0.5, 0.8, 0.9)] == [0.0, 0.7, 0.7, 0.7, 0.0]
+    assert options == {
+        "s_noise": 0.9, "predictor_order": 2, "corrector_order": 1, "use_pece": True, "simple_order_2": False,
+    }  # fmt: skip
 
 
 def test_an_unknown_name_of_the_module_is_an_attribute_error():
