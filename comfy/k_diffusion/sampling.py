@@ -20,7 +20,9 @@ import torch
 import torchsde
 from tqdm.auto import tqdm
 
+from comfy.k_diffusion.deis import sample_deis
 from comfy.k_diffusion.dpm_solver import DPMSolver, PIDStepSizeController, log_times
+from comfy.k_diffusion.exponential import sample_exp_heun_2_x0, sample_exp_heun_2_x0_sde
 from comfy.k_diffusion.multistep import (
     linear_multistep_coeff,
     sample_gradient_estimation,
@@ -58,6 +60,9 @@ from comfy.k_diffusion.walk import (
 
 # What node packs import from here although it lives in a neighbour.
 REEXPORTED = (
+    sample_deis,
+    sample_exp_heun_2_x0,
+    sample_exp_heun_2_x0_sde,
     append_zero,
     get_sigmas_exponential,
     get_sigmas_karras,
