@@ -37,7 +37,9 @@ PROMPTS = {
 }
 SAMPLERS = [
     ("euler", "normal"), ("euler_ancestral", "karras"), ("dpmpp_2m", "karras"), ("ddim", "simple"),
-    ("heun", "normal"), ("dpmpp_2m_sde", "karras"),
+    ("heun", "normal"), ("dpmpp_2m_sde", "karras"), ("deis", "normal"), ("exp_heun_2_x0", "normal"),
+    ("exp_heun_2_x0_sde", "karras"), ("dpmpp_2s_ancestral_cfg_pp", "karras"), ("uni_pc", "normal"),
+    ("uni_pc_bh2", "karras"),
 ]  # fmt: skip
 PICTURE_LIMIT = 2 / 255
 

@@ -15,12 +15,15 @@ SAMPLER_NAMES: list[str] = [
     "euler_ancestral_cfg_pp",
     "heun",
     "heunpp2",
+    "exp_heun_2_x0",
+    "exp_heun_2_x0_sde",
     "dpm_2",
     "dpm_2_ancestral",
     "lms",
     "dpm_fast",
     "dpm_adaptive",
     "dpmpp_2s_ancestral",
+    "dpmpp_2s_ancestral_cfg_pp",
     "dpmpp_sde",
     "dpmpp_sde_gpu",
     "dpmpp_2m",
@@ -35,6 +38,7 @@ SAMPLER_NAMES: list[str] = [
     "lcm",
     "ipndm",
     "ipndm_v",
+    "deis",
     "res_multistep",
     "res_multistep_cfg_pp",
     "res_multistep_ancestral",
@@ -47,6 +51,8 @@ SAMPLER_NAMES: list[str] = [
     "sa_solver",
     "sa_solver_pece",
     "ddim",
+    "uni_pc",
+    "uni_pc_bh2",
 ]
 
 SCHEDULER_NAMES: list[str] = [

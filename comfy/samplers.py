@@ -39,6 +39,7 @@ from comfy.cond_regions import (
     resolve_areas_and_cond_masks,
     resolve_areas_and_cond_masks_multidim,
 )
+from comfy.extra_samplers import uni_pc
 from comfy.k_diffusion import own_levels
 from comfy.k_diffusion import sampling as k_diffusion_sampling
 from comfy.schedulers import (
@@ -573,13 +574,19 @@ def _drawn_once(like, seed):
     return lambda sigma, sigma_next: noise
 
 
-# These choose their own noise levels between the first and the last of the schedule.
-_OWN_LEVELS = {"dpm_fast": own_levels.dpm_fast, "dpm_adaptive": own_levels.dpm_adaptive}
+# The first two choose their own noise levels between the first and the last of the schedule; packs know the
+# others by another module.
+_ELSEWHERE = {
+    "dpm_fast": own_levels.dpm_fast,
+    "dpm_adaptive": own_levels.dpm_adaptive,
+    "uni_pc": uni_pc.sample_unipc,
+    "uni_pc_bh2": uni_pc.sample_unipc_bh2,
+}
 
 
 def ksampler(sampler_name, extra_options=NO_OPTIONS, inpaint_options=NO_OPTIONS):
     """The sampler of `comfy.k_diffusion.sampling` with this name; node packs add functions there."""
-    function = _OWN_LEVELS.get(sampler_name) or getattr(k_diffusion_sampling, f"sample_{sampler_name}", None)
+    function = _ELSEWHERE.get(sampler_name) or getattr(k_diffusion_sampling, f"sample_{sampler_name}", None)
     if function is None:
         raise ValueError(
             f"There is no sampler '{sampler_name}'. Known are: {', '.join(sampler_names.samplers())}."

@@ -49,7 +49,8 @@ _ADAMS_BASHFORTH = {
 }
 
 
-def _sample_adams_bashforth(model, x, sigmas, extra_args, callback, disable, max_order, weights_of):
+def adams_bashforth(model, x, sigmas, extra_args, callback, disable, max_order, weights_of):
+    """Steps along a weighted mean of up to `max_order` slopes: `weights_of(i, count)`, newest first."""
     run = Run(model, x, sigmas, extra_args, callback, disable)
     slopes = []  # newest first
     for i, sigma, sigma_next in run.steps():
@@ -66,7 +67,7 @@ def _sample_adams_bashforth(model, x, sigmas, extra_args, callback, disable, max
 @torch.no_grad()
 def sample_ipndm(model, x, sigmas, extra_args=None, callback=None, disable=None, max_order=4):
     """Improved PNDM (Zhang & Chen 2023): Adams-Bashforth with the weights of even steps."""
-    return _sample_adams_bashforth(
+    return adams_bashforth(
         model, x, sigmas, extra_args, callback, disable, max_order, lambda i, order: _ADAMS_BASHFORTH[order]
     )
 
@@ -75,7 +76,7 @@ def sample_ipndm(model, x, sigmas, extra_args=None, callback=None, disable=None,
 def sample_ipndm_v(model, x, sigmas, extra_args=None, callback=None, disable=None, max_order=4):
     """Improved PNDM with weights that follow the step sizes."""
     steps = sigmas[1:] - sigmas[:-1]
-    return _sample_adams_bashforth(
+    return adams_bashforth(
         model,
         x,
         sigmas,

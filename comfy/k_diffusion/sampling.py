@@ -20,6 +20,7 @@ import torch
 import torchsde
 from tqdm.auto import tqdm
 
+from comfy.k_diffusion.deis import sample_deis
 from comfy.k_diffusion.dpm_solver import DPMSolver, PIDStepSizeController, log_times
 from comfy.k_diffusion.multistep import (
     linear_multistep_coeff,
@@ -42,7 +43,13 @@ from comfy.k_diffusion.schedules import (
     get_sigmas_polyexponential,
     get_sigmas_vp,
 )
-from comfy.k_diffusion.sde_solvers import sample_er_sde, sample_seeds_2, sample_seeds_3
+from comfy.k_diffusion.sde_solvers import (
+    sample_er_sde,
+    sample_exp_heun_2_x0,
+    sample_exp_heun_2_x0_sde,
+    sample_seeds_2,
+    sample_seeds_3,
+)
 from comfy.k_diffusion.walk import (
     Churn,
     Run,
@@ -60,6 +67,9 @@ from comfy.k_diffusion.walk import (
 
 # What node packs import from here although it lives in a neighbour.
 REEXPORTED = (
+    sample_deis,
+    sample_exp_heun_2_x0,
+    sample_exp_heun_2_x0_sde,
     append_zero,
     get_sigmas_exponential,
     get_sigmas_karras,

@@ -227,3 +227,35 @@ def sample_seeds_3(
         return step.arrive(denoised, (r_2, denoised_2 - denoised))
 
     return _sample_seeds(model, x, sigmas, extra_args, callback, disable, eta, s_noise, noise_sampler, stages)
+
+
+# --- exponential Heun: SEEDS-2 with its second evaluation at the end of the step ------------------------
+
+
+@torch.no_grad()
+def sample_exp_heun_2_x0(model, x, sigmas, extra_args=None, callback=None, disable=None, solver_type="phi_2"):
+    """Heun's method in exponential form: a step, and again with the predictions of both ends; no noise."""
+    return sample_seeds_2(
+        model, x, sigmas, extra_args, callback, disable, eta=0.0, r=1.0, solver_type=solver_type
+    )
+
+
+@torch.no_grad()
+def sample_exp_heun_2_x0_sde(
+    model,
+    x,
+    sigmas,
+    extra_args=None,
+    callback=None,
+    disable=None,
+    eta=1.0,
+    s_noise=1.0,
+    noise_sampler=None,
+    solver_type="phi_2",
+):
+    """`sample_exp_heun_2_x0` for the SDE. The second draw of a step has no room, yet is made: so a seed's
+    noise is the same for every place of the second evaluation.
+    """
+    return sample_seeds_2(
+        model, x, sigmas, extra_args, callback, disable, eta, s_noise, noise_sampler, 1.0, solver_type
+    )

@@ -1,0 +1,1 @@
+"""Samplers that node packs look for outside `comfy.k_diffusion`."""
