@@ -72,7 +72,7 @@ def unknown_architecture(weights: StateDict, path: str) -> UnknownArchitecture:
     names = list(weights)
     sample = ", ".join(f"'{name}'" for name in names[:3]) + (", ..." if len(names) > 3 else "")
     near = max(families(), key=lambda family: family.share_found(weights))
-    known = ", ".join(sorted(family.name for family in families()))
+    known = ", ".join(sorted({family.name for family in families()}))
     if near.share_found(weights) > 0.3:
         guess = f"It comes nearest to {near.name}, but is of another variant or incomplete."
     else:

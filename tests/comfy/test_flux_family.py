@@ -124,6 +124,33 @@ def test_the_model_predicts_what_the_zoos_transformer_predicts(guided, prefix):
     torch.testing.assert_close(got, expected, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("guided", [True, False])
+def test_diffusers_layout_is_the_same_model(guided):
+    weights = tiny_flux.transformer("", guidance=guided)
+    own = comfy.sd.load_diffusion_model_state_dict(dict(weights)).model
+    zoo = comfy.sd.load_diffusion_model_state_dict(converted(weights)).model
+    assert type(zoo.model_config) is type(own.model_config)
+    assert zoo.model_config.unet_config == own.model_config.unet_config
+    x, context, y = inputs()
+    guidance = {"guidance": torch.tensor([3.5, 3.5])} if guided else {}
+    assert torch.equal(run(zoo, x, context, y, **guidance), run(own, x, context, y, **guidance))
+    saved = zoo.state_dict_for_saving()
+    assert saved.keys() == own.state_dict_for_saving().keys()
+    assert all(torch.equal(saved[f"model.diffusion_model.{key}"], tensor) for key, tensor in weights.items())
+
+
+def test_a_damaged_file_in_diffusers_layout_is_refused_by_its_own_names():
+    weights = converted(tiny_flux.transformer(""))
+    del weights["transformer_blocks.1.attn.to_k.bias"]
+    with pytest.raises(ModelFileError, match=r"lacks weights \(1\): transformer_blocks.1.attn.to_k.bias"):
+        comfy.sd.load_diffusion_model_state_dict(weights)
+
+
+def test_a_control_model_in_diffusers_layout_is_no_flux():
+    weights = {**converted(tiny_flux.transformer("")), "controlnet_x_embedder.weight": torch.zeros(1, 1)}
+    assert comfy.families.recognise(weights) is None
+
+
 def test_dev_has_guidance_and_a_shift_and_schnell_neither(weights, model):
     schnell = comfy.sd.load_diffusion_model_state_dict(tiny_flux.transformer(guidance=False)).model
     assert type(model.model_config) is comfy.supported_models.Flux
