@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -70,9 +71,9 @@ def test_headers_are_read_once(
     for _ in range(2):
         with depot_world.depot() as depot:
             depot.index.indexer.update()
-    assert sorted(read[:7]) == ["0.safetensors", "1.safetensors", "2.safetensors", "3.safetensors",
-                                "4.safetensors", "arriving.safetensors", "broken.safetensors"]
-    assert read[7:] == ["arriving.safetensors"], "a young file that cannot be read may still be written"
+    times = Counter(read)  # by the pass of this test and those in the background
+    assert times.pop("arriving.safetensors") >= 2, "a young file that cannot be read may still be written"
+    assert times == dict.fromkeys([f"{name}.safetensors" for name in ("broken", *range(5))], 1)
 
 
 def test_a_folder_that_is_away_for_a_while_keeps_what_is_known(depot_world: World, loras: Path) -> None:
