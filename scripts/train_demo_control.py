@@ -11,7 +11,6 @@ the UNet's encoder; the UNet stays as it is. The file has the layout of diffuser
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import logging
 from pathlib import Path
@@ -19,11 +18,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from scripts import demo_autoencoder, demo_drawing, demo_shapes
+from scripts import demo_autoencoder, demo_drawing, demo_shapes, demo_training
 from scripts.train_demo_lora import EMPTY_SHARE
 from scripts.train_demo_model import MODEL_FILE, noise_levels
 
@@ -119,9 +117,7 @@ def train(checkpoint: Path, target: Path) -> None:
         rates.step()
         bar.set_postfix(error=f"{loss.item():.4f}")
     tensors = {key: tensor.detach().half().contiguous() for key, tensor in net.state_dict().items()}
-    save_file(tensors, target, metadata=METADATA)
-    target.chmod(0o644)  # safetensors writes files that only their owner can read
-    log.info("Wrote %s, %.0f KB.", target, target.stat().st_size / 1e3)
+    demo_training.write(tensors, target, METADATA)
 
 
 def loss_of_batch(unet, net, latents: Tensor, hints: Tensor, context: Tensor) -> Tensor:
@@ -166,41 +162,22 @@ def overlap(picture: np.ndarray, hint: np.ndarray) -> float:
 def check(checkpoint: Path, control: Path, count: int, strength: float) -> float:
     """The share of `count` seeded pictures with the prompt's colour and the silhouette's shape and place."""
     artist = ControlledArtist(checkpoint, control)
-    right, pictures = 0, []
+    right = 0
     for seed, colour, shape in tqdm(demo_drawing.tasks(count), desc="pictures"):
         hint = silhouette(shape, *place(np.random.default_rng(seed)))
         picture = artist.draw_at(f"a {colour} shape", hint, seed=seed, strength=strength)
-        pictures += [hint, picture]
         seen, share = demo_shapes.look(picture), overlap(picture, hint)
         if seen.colour == colour and share >= REQUIRED_OVERLAP:
             right += 1
         else:
             log.info("Seed %d, %s %s: saw %s, overlap %.2f.", seed, colour, shape, seen, share)
-    sheet = Path("temp/demo_control.png")
-    sheet.parent.mkdir(exist_ok=True)
-    demo_drawing.save_sheet(pictures, sheet)
     return right / count
 
 
-def main() -> int:
-    """Train and check, or check only; the exit status says whether enough pictures were right."""
-    keep_lines = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=keep_lines)
-    parser.add_argument("--check", type=Path, metavar="FILE", help="do not train; check this ControlNet")
-    parser.add_argument("--model", type=Path, default=MODEL_FILE, help="the demo model")
-    parser.add_argument("--output", type=Path, default=CONTROL_FILE, help="the file to write")
-    parser.add_argument("--count", type=int, default=15, help="pictures to check")
-    parser.add_argument("--strength", type=float, default=1.0, help="of the control in the check")
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    torch.set_num_threads(1)
-    if args.check is None:
-        train(args.model, args.output)
-    share = check(args.model, args.check or args.output, args.count, args.strength)
-    log.info("%.1f %% of %d pictures have the prompt's colour and the silhouette's shape and place.",
-             100 * share, args.count)  # fmt: skip
-    return 0 if share >= REQUIRED else 1
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(
+        demo_training.main(
+            __doc__, train, check, output=CONTROL_FILE, required=REQUIRED,
+            good="have the prompt's colour and the silhouette's shape and place",
+        )  # fmt: skip
+    )

@@ -10,18 +10,16 @@ transformers are changed. The file has the layout of kohya's scripts.
 
 from __future__ import annotations
 
-import argparse
 import logging
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from scripts import demo_autoencoder, demo_drawing, demo_shapes
+from scripts import demo_autoencoder, demo_drawing, demo_shapes, demo_training
 from scripts.train_demo_model import MODEL_FILE, noise_levels
 
 LORA_FILE = MODEL_FILE.with_name("demo_green.safetensors")
@@ -107,9 +105,7 @@ def train(checkpoint: Path, target: Path) -> None:
         optimizer.step()
         rates.step()
         bar.set_postfix(error=f"{loss.item():.4f}")
-    save_file(state_of(pairs), target, metadata=METADATA)
-    target.chmod(0o644)  # safetensors writes files that only their owner can read
-    log.info("Wrote %s, %.0f KB.", target, target.stat().st_size / 1e3)
+    demo_training.write(state_of(pairs), target, METADATA)
 
 
 def state_of(pairs: dict[str, Pair]) -> dict[str, Tensor]:
@@ -139,24 +135,10 @@ def check(checkpoint: Path, lora: Path, count: int, strength: float) -> float:
     return right / count
 
 
-def main() -> int:
-    """Train and check, or check only; the exit status says whether enough pictures were right."""
-    keep_lines = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=keep_lines)
-    parser.add_argument("--check", type=Path, metavar="FILE", help="do not train; check this LoRA")
-    parser.add_argument("--model", type=Path, default=MODEL_FILE, help="the demo model")
-    parser.add_argument("--output", type=Path, default=LORA_FILE, help="the file to write")
-    parser.add_argument("--count", type=int, default=15, help="pictures to check")
-    parser.add_argument("--strength", type=float, default=1.0, help="of the LoRA in the check")
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    torch.set_num_threads(1)
-    if args.check is None:
-        train(args.model, args.output)
-    share = check(args.model, args.check or args.output, args.count, args.strength)
-    log.info("%.1f %% of %d pictures are green and have the prompt's shape.", 100 * share, args.count)
-    return 0 if share >= REQUIRED else 1
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(
+        demo_training.main(
+            __doc__, train, check, output=LORA_FILE, required=REQUIRED,
+            good="are green and have the prompt's shape",
+        )  # fmt: skip
+    )

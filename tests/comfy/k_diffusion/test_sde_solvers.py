@@ -167,7 +167,8 @@ def test_requests_that_share_a_batch_get_what_they_would_get_alone(name):
 def test_noise_of_strength_zero_is_not_drawn(name):
     sigmas = sampling.get_sigmas_karras(4, 0.1, 10.0)
     x = draw(denoiser, 10.0).float()
-    SOLVERS[name](denoiser, x, sigmas, s_noise=0.0, noise_sampler=no_noise, disable=True)
+    out = SOLVERS[name](denoiser, x, sigmas, s_noise=0.0, noise_sampler=no_noise, disable=True)
+    assert torch.isfinite(out).all() and not torch.equal(out, x), "and it has not raised by drawing"
 
 
 @pytest.mark.parametrize(("name", "draws"), [("er_sde", 1), ("seeds_2", 2), ("seeds_3", 3)])
