@@ -132,8 +132,7 @@ def look(picture: np.ndarray) -> Seen:
     of the thing; the shape is the ideal outline, fitted to the box of the thing, that overlaps it best
     (intersection over union).
     """
-    background = np.median(border_of(picture), axis=0)
-    in_front = np.linalg.norm(picture - background, axis=-1) > FOREGROUND_DISTANCE
+    in_front = front_of(picture)
     mask = largest_component(in_front)
     area = int(mask.sum())
     if area < SMALLEST_AREA or border_of(in_front).mean() > BORDER_SHARE:
@@ -150,6 +149,12 @@ def look(picture: np.ndarray) -> Seen:
         overlaps[shape],
         area,
     )
+
+
+def front_of(picture: np.ndarray) -> np.ndarray:
+    """Which pixels are in front of the background, the median of the border."""
+    background = np.median(border_of(picture), axis=0)
+    return np.linalg.norm(picture - background, axis=-1) > FOREGROUND_DISTANCE
 
 
 def border_of(picture: np.ndarray) -> np.ndarray:

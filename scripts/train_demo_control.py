@@ -153,9 +153,7 @@ class ControlledArtist(demo_drawing.Artist):
 
 def overlap(picture: np.ndarray, hint: np.ndarray) -> float:
     """Intersection over union of what a picture shows and a silhouette."""
-    background = np.median(demo_shapes.border_of(picture), axis=0)
-    in_front = np.linalg.norm(picture - background, axis=-1) > demo_shapes.FOREGROUND_DISTANCE
-    seen, wanted = demo_shapes.largest_component(in_front), hint[..., 0] > 0.5
+    seen, wanted = demo_shapes.largest_component(demo_shapes.front_of(picture)), hint[..., 0] > 0.5
     return float((seen & wanted).sum() / (seen | wanted).sum())
 
 
@@ -177,7 +175,11 @@ def check(checkpoint: Path, control: Path, count: int, strength: float) -> float
 if __name__ == "__main__":
     raise SystemExit(
         demo_training.main(
-            __doc__, train, check, output=CONTROL_FILE, required=REQUIRED,
+            __doc__,
+            train,
+            check,
+            output=CONTROL_FILE,
+            required=REQUIRED,
             good="have the prompt's colour and the silhouette's shape and place",
         )  # fmt: skip
     )

@@ -138,7 +138,11 @@ def check(checkpoint: Path, lora: Path, count: int, strength: float) -> float:
 if __name__ == "__main__":
     raise SystemExit(
         demo_training.main(
-            __doc__, train, check, output=LORA_FILE, required=REQUIRED,
+            __doc__,
+            train,
+            check,
+            output=LORA_FILE,
+            required=REQUIRED,
             good="are green and have the prompt's shape",
         )  # fmt: skip
     )

@@ -72,8 +72,7 @@ def redrawn(artist, prompt, *, denoise, mask=None, seed=8):
 
 def middle_of(picture):
     """(row, column) of the middle of what is in front of the background."""
-    background = np.median(demo_shapes.border_of(picture), axis=0)
-    mask = demo_shapes.largest_component(np.linalg.norm(picture - background, axis=-1) > 0.22)
+    mask = demo_shapes.largest_component(demo_shapes.front_of(picture))
     return np.argwhere(mask).mean(axis=0)
 
 
