@@ -14,7 +14,9 @@ import weakref
 import torch
 
 import comfy.ram
+from comfy import placement
 from comfy.cli_args import args
+from comfy.errors import NotEnoughMemory
 from comfy.interruption import (
     InterruptProcessingException,
     interrupt_current_processing,
@@ -52,12 +54,15 @@ class CPUState(enum.Enum):
 
 
 MB = 1024 * 1024
+CPU = torch.device("cpu")
 OOM_EXCEPTION = torch.OutOfMemoryError
 FLOAT8_TYPES = [
     getattr(torch, name)
     for name in ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu")
     if hasattr(torch, name)
 ]
+# How much of a model stays on the device at most; the rest is streamed.
+STREAMED_SHARES = {VRAMState.LOW_VRAM: 0.5, VRAMState.NO_VRAM: 0.0}
 # Flags that packs read or set.
 XFORMERS_IS_AVAILABLE = False
 NUM_STREAMS = 0
@@ -78,6 +83,8 @@ def _choose_cpu_state() -> CPUState:
         return CPUState.GPU
     if torch.backends.mps.is_available():
         return CPUState.MPS
+    if torch.accelerator.is_available():
+        return CPUState.GPU
     logging.info("No GPU was found; models run on the CPU.")
     return CPUState.CPU
 
@@ -125,7 +132,8 @@ def get_torch_device() -> torch.device:
         return torch.device("mps")
     if state is CPUState.CPU:
         return torch.device("cpu")
-    return torch.device("cuda", torch.cuda.current_device())
+    kind = "cuda" if torch.cuda.is_available() else torch.accelerator.current_accelerator().type
+    return torch.device(kind, torch.get_device_module(kind).current_device())
 
 
 def get_torch_device_name(device) -> str:
@@ -407,12 +415,23 @@ def cast_to_device(tensor, device, dtype, copy=False):
 # --- memory -----------------------------------------------------------------------------------
 
 
+def has_own_memory(device) -> bool:
+    """Has the device memory that is not the host's?"""
+    return device.type not in ("cpu", "mps", "meta")
+
+
+def memory_statistics(device) -> dict[str, int]:
+    """torch's statistics of a device, such as "allocated_bytes.all.peak"; empty where there are none."""
+    module = torch.get_device_module(device)
+    return module.memory_stats(device) if has_own_memory(device) and hasattr(module, "memory_stats") else {}
+
+
 def get_total_memory(dev=None, torch_total_too=False):
     """Bytes of memory that `dev` has."""
     dev = get_torch_device() if dev is None else dev
-    if is_device_cuda(dev):
-        total = torch.cuda.mem_get_info(dev)[1]
-        reserved = torch.cuda.memory_stats(dev).get("reserved_bytes.all.current", 0)
+    if has_own_memory(dev):
+        total = torch.get_device_module(dev).mem_get_info(dev)[1]
+        reserved = memory_statistics(dev).get("reserved_bytes.all.current", 0)
     else:
         total = reserved = comfy.ram.read_ram().total
     return (total, reserved) if torch_total_too else total
@@ -421,10 +440,10 @@ def get_total_memory(dev=None, torch_total_too=False):
 def get_free_memory(dev=None, torch_free_too=False):
     """Bytes that can be allocated on `dev`, those that torch keeps for itself included."""
     dev = get_torch_device() if dev is None else dev
-    if is_device_cuda(dev):
-        statistics = torch.cuda.memory_stats(dev)
+    if has_own_memory(dev):
+        statistics = memory_statistics(dev)
         kept = statistics.get("reserved_bytes.all.current", 0) - statistics.get("active_bytes.all.current", 0)
-        free = torch.cuda.mem_get_info(dev)[0] + kept
+        free = torch.get_device_module(dev).mem_get_info(dev)[0] + kept
     else:
         free = kept = comfy.ram.read_ram().available
     return (free, kept) if torch_free_too else free
@@ -436,7 +455,7 @@ def extra_reserved_memory() -> int:
 
 def minimum_inference_memory() -> float:
     """What a run needs on the device besides the weights, as a lower bound."""
-    return 0.8 * 1024 * MB + extra_reserved_memory()
+    return min(0.8 * 1024 * MB, get_total_memory() / 8) + extra_reserved_memory()
 
 
 def maximum_vram_for_weights(device=None) -> float:
@@ -463,9 +482,9 @@ def soft_empty_cache(force=False) -> None:
     if mps_mode():
         torch.mps.empty_cache()
     elif _flag("cpu_state") is CPUState.GPU:
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
-        torch.cuda.ipc_collect()
+        module = torch.get_device_module(get_torch_device())
+        module.synchronize()
+        module.empty_cache()
 
 
 def is_oom(error: BaseException) -> bool:
@@ -528,12 +547,25 @@ class LoadedModel:
     def model_use_more_vram(self, extra_memory, force_patch_weights=False):
         return self.model.partially_load(self.device, extra_memory, force_patch_weights=force_patch_weights)
 
+    def model_place(self, bytes_there: int, force_patch_weights=False) -> None:
+        """Have so many bytes of the model on the device, with its patches applied; the rest is streamed."""
+        model = self.model
+        if 0 < bytes_there < model.loaded_size() and model.current_loaded_device() == self.device:
+            model.partially_unload(CPU, model.loaded_size() - bytes_there)
+        missing = bytes_there - (model.loaded_size() if model.current_loaded_device() == self.device else 0)
+        self.model_load(max(1, missing) if bytes_there < model.model_size() else 0, force_patch_weights)
+
     def should_reload_model(self, force_patch_weights=False) -> bool:
         return force_patch_weights and self.model.lowvram_patch_counter() > 0
 
     def model_unload(self, memory_to_free=None, unpatch_weights=True) -> bool:
-        """Take the model off the device; False where it stays."""
+        """Take the model off the device; False where it stays.
+
+        With `--gpu-only` a model rests on the device, but when that is full it must go to host memory.
+        """
         self.model.detach(unpatch_weights)
+        if self.model.offload_device == self.device and has_own_memory(self.device):
+            self.model.unpatch_model(CPU)
         self.real_model = None
         return True
 
@@ -545,6 +577,15 @@ class LoadedModel:
         return isinstance(other, LoadedModel) and self.model is other.model
 
     __hash__ = None
+
+
+def _standing(model, device, last_used: float = 0.0) -> placement.Standing:
+    """What counts of a model (a patcher) when the device is full."""
+    there = model.loaded_size() if model.current_loaded_device() == device else 0
+    shared = model.model
+    return placement.Standing(
+        id(model), model.model_size(), there, shared.seconds_to_place, last_used, bool(shared.is_pinned)
+    )
 
 
 def cleanup_models() -> None:
@@ -578,20 +619,37 @@ def loaded_models(only_currently_used=False) -> list:
 def free_memory(memory_required, device, keep_loaded=(), **_newer) -> list:
     """Unload models, least recently used first, until `memory_required` bytes are free on `device`."""
     cleanup_models_gc()
-    unloaded = []
-    for loaded in reversed(list(current_loaded_models)):
-        if loaded.device != device or loaded in keep_loaded:
-            continue
-        if not _flag("DISABLE_SMART_MEMORY") and get_free_memory(device) > memory_required:
-            break
+    unloaded: list[LoadedModel] = []
+    while (loaded := _next_to_leave(memory_required, device, [*keep_loaded, *unloaded])) is not None:
         loaded.currently_used = False
+        unloaded.append(loaded)
         if loaded.model_unload():
             current_loaded_models[:] = [other for other in current_loaded_models if other is not loaded]
-            unloaded.append(loaded)
+        else:
+            keep_loaded = [*keep_loaded, unloaded.pop()]
     if unloaded:
         logging.info("Freed %s for %.0f MB: unloaded %d models.", device, memory_required / MB, len(unloaded))
         soft_empty_cache()
     return unloaded
+
+
+def _next_to_leave(memory_required, device, staying) -> LoadedModel | None:
+    """The model that goes next, as long as less is free than required. Asked anew after each: what a model
+    gives back is not always what it takes.
+    """
+    others = [
+        loaded for loaded in reversed(current_loaded_models)
+        if loaded.device == device and loaded.model is not None and loaded not in staying
+    ]  # fmt: skip
+    if not others:
+        return None
+    free = get_free_memory(device)
+    if free > memory_required and not _flag("DISABLE_SMART_MEMORY"):
+        return None
+    standings = [_standing(loaded.model, device, place) for place, loaded in enumerate(others)]
+    to_run = max(memory_required, free + 1)
+    leaving = placement.plan_placement([], standings, placement.Room(free, to_run)).leaving
+    return next((loaded for loaded in others if leaving and id(loaded.model) == leaving[0]), None)
 
 
 def _wanted_models(models) -> list:
@@ -618,21 +676,48 @@ def load_models_gpu(
     """Bring models to their devices, unloading others when there is not enough memory for them."""
     cleanup_models_gc()
     wanted = _wanted_models(models)
-    needed: dict[torch.device, float] = {}
-    for model in wanted:
-        here = model.current_loaded_device() == model.load_device
-        missing = model.model_size() - (model.loaded_size() if here else 0)
-        needed[model.load_device] = needed.get(model.load_device, 0) + max(0, missing)
-    keep = [loaded for loaded in current_loaded_models if any(m.is_clone(loaded.model) for m in wanted)]
-    extra = max(minimum_inference_memory(), memory_required + extra_reserved_memory())
-    for device, size in needed.items():
-        if not is_device_cpu(device):
-            free_memory(size * 1.1 + extra, device, keep_loaded=keep)
+    stay: dict[int, int] = {}
+    for device in dict.fromkeys(model.load_device for model in wanted):
+        here = [model for model in wanted if model.load_device == device]
+        if has_own_memory(device):
+            stay.update(_make_room(here, device, memory_required, minimum_memory_required, force_full_load))
     for model in wanted:
         _take_out(model)
         loaded = LoadedModel(model)
-        loaded.model_load(force_patch_weights=force_patch_weights)
+        loaded.model_place(stay.get(id(model), model.model_size()), force_patch_weights)
         current_loaded_models.insert(0, loaded)
+
+
+def _make_room(models, device, to_run, least_to_run, is_whole) -> dict[int, int]:
+    """Unload what must leave `device` for these models; {id of a patcher: bytes of it that stay there}.
+
+    Raises:
+        NotEnoughMemory: models that may not be streamed do not fit beside those that may not leave.
+    """
+    standings = [_standing(model, device) for model in models]
+    extra = extra_reserved_memory()
+    to_run = max(minimum_inference_memory(), to_run + extra)
+    least = min(to_run, (to_run if least_to_run is None else least_to_run) + extra)
+    missing = sum(one.size - one.on_device for one in standings)
+    keep = [loaded for loaded in current_loaded_models if any(m.is_clone(loaded.model) for m in models)]
+    if missing + to_run > get_free_memory(device) or _flag("DISABLE_SMART_MEMORY"):
+        free_memory(missing * 1.05 + to_run, device, keep_loaded=keep)
+    state = _flag("vram_state")
+    plan = placement.plan_placement(
+        standings, [], placement.Room(get_free_memory(device), to_run, least),
+        share=STREAMED_SHARES.get(state, 1.0), is_whole=is_whole or state is VRAMState.HIGH_VRAM,
+    )  # fmt: skip
+    if plan.bytes_missing:
+        raise NotEnoughMemory(_too_large(models, device, plan.bytes_missing))
+    return plan.resident
+
+
+def _too_large(models, device, bytes_missing: int) -> str:
+    names = ", ".join(f"{type(m.model).__name__} ({m.model_size() / 1e9:.2f} GB)" for m in models)
+    return (
+        f"{names} must be on {device} as a whole, and {bytes_missing / 1e9:.2f} GB are missing there. Start "
+        "without --gpu-only and --highvram, which stream what does not fit, or use smaller models."
+    )
 
 
 def load_model_gpu(model) -> None:

@@ -10,13 +10,16 @@ from __future__ import annotations
 import collections
 import copy
 import logging
+import time
 import uuid
+from dataclasses import dataclass
 
 import torch
 
 import comfy.lora
 import comfy.model_management
 import comfy.utils
+from comfy import host_memory, placement
 from comfy.patcher_extension import CallbacksMP, PatcherInjection, WrappersMP
 from comfy.patcher_registries import (
     AutoPatcherEjector,
@@ -27,6 +30,7 @@ from comfy.patcher_registries import (
     set_model_options_post_cfg_function,
     set_model_options_pre_cfg_function,
 )
+from comfy.streaming import Streamer
 from comfy.utils import string_to_seed
 
 __all__ = [
@@ -44,6 +48,8 @@ _SHARED_STATE = {
     "model_lowvram": False,
     "current_weight_patches_uuid": None,
     "model_offload_buffer_memory": 0,
+    "seconds_to_place": 0.0,
+    "is_pinned": False,
 }
 
 
@@ -232,8 +238,7 @@ class ModelPatcher(OptionSetters, Registries):
         weight, set_weight, convert = get_key_weight(self.model, key)
         inplace_update = self.weight_inplace_update or inplace_update
         if key not in self.backup:
-            original = weight.to(device=self.offload_device, copy=inplace_update)
-            self.backup[key] = Backup(original, inplace_update)
+            self.backup[key] = Backup(self._original(key, weight, inplace_update), inplace_update)
         dtype = comfy.model_management.lora_compute_dtype(device_to)
         working = comfy.model_management.cast_to(weight, dtype, device_to or weight.device, copy=True)
         if convert is not None:
@@ -245,6 +250,13 @@ class ModelPatcher(OptionSetters, Registries):
             comfy.utils.copy_to_param(self.model, key, patched.to(weight.dtype))
         else:
             comfy.utils.set_attr_param(self.model, key, patched.to(weight.dtype))
+
+    def _original(self, key: str, weight: torch.Tensor, is_overwritten: bool) -> torch.Tensor:
+        """What to put back when the patches are undone; nothing is copied where host memory has it."""
+        kept = self.model.__dict__.get("weights_in_host_memory", {}).get(key)
+        if kept is not None and self.offload_device.type == "cpu" and kept.dtype == weight.dtype:
+            return kept
+        return weight.to(device=self.offload_device, copy=is_overwritten)
 
     # --- loading ---
 
@@ -266,32 +278,88 @@ class ModelPatcher(OptionSetters, Registries):
     def load(
         self, device_to=None, lowvram_model_memory=0, force_patch_weights=False, full_load=False
     ) -> None:
-        """Move all weights to `device_to` and patch those that have patches."""
+        """Bring weights to `device_to`, so many bytes (all for 0), and patch those that have patches.
+
+        What does not come is streamed from host memory while the model runs.
+        """
+        started = time.perf_counter()
         if device_to is not None:
-            self._move_weights(device_to)
+            is_partial = lowvram_model_memory > 0 and not full_load
+            self._place(torch.device(device_to), int(lowvram_model_memory) if is_partial else None)
+        streamed = self.model.__dict__.get("streamed_weights", ())
         for key in self.patches:
             self.patch_weight_to_device(key, device_to)
+            if key in streamed:
+                self._bring_home([key])
+        self.model.lowvram_patch_counter = sum(key in streamed for key in self.patches)
         self.model.current_weight_patches_uuid = self.patches_uuid
-        self.model.model_loaded_weight_memory = self.model_size()
+        self.model.seconds_to_place = time.perf_counter() - started
         for callback in self.get_all_callbacks(CallbacksMP.ON_LOAD):
             callback(self, device_to, lowvram_model_memory, force_patch_weights, full_load)
 
-    def _move_weights(self, device) -> None:
-        """Move the weights; those in host memory stay there as well, so that moving back copies nothing.
+    def _place(self, device: torch.device, budget: int | None) -> None:
+        """Have so many bytes of the weights on `device` (None: all) and the others streamed to it."""
+        self._stop_streaming()
+        size = self.model_size()
+        layers = [] if budget is None or budget >= size else _layers_to_stream(self.model)
+        budget = size if budget is None else budget - (size - sum(layer.size for layer in layers))
+        resident = placement.choose_resident([(layer.name, layer.size) for layer in layers], budget)
+        streamed = [layer for layer in layers if layer.name not in resident]
+        names = {name for layer in streamed for name in layer.weights}
+        if names:
+            self._bring_home([name for name, tensor in _own_tensors(self.model)
+                              if name in names and tensor.device.type != "cpu"])
+            self._lock_pages(names, device)
+            self.model.streamer = Streamer([layer.module for layer in streamed], device)
+        self._move_weights(device, stay=names)
+        self.model.streamed_weights = names
+        self.model.model_lowvram = bool(names)
+        self.model.model_loaded_weight_memory = size - sum(layer.size for layer in streamed)
 
-        Weights of a safetensors file are mapped, not read: keeping them costs address space, not memory.
+    def _stop_streaming(self) -> None:
+        streamer = self.model.__dict__.pop("streamer", None)
+        if streamer is not None:
+            streamer.close()
+        self.model.streamed_weights = set()
+
+    def _bring_home(self, names) -> None:
+        """Move these weights, patched or not, to host memory."""
+        kept = self.model.__dict__.setdefault("weights_in_host_memory", {})
+        tensors = {name: comfy.utils.get_attr(self.model, name) for name in names}
+        tensors = {name: tensor for name, tensor in tensors.items() if tensor.device.type != "cpu"}
+        here = {name: kept[name] for name in tensors if name in kept and name not in self.backup}
+        moved = host_memory.to_host({name: tensor for name, tensor in tensors.items() if name not in here})
+        for name, tensor in {**here, **moved}.items():
+            _replace_tensor(self.model, name, tensor)
+
+    def _lock_pages(self, names, device: torch.device) -> None:
+        """Let the device take these weights at the bus's speed."""
+        tensors = {name: comfy.utils.get_attr(self.model, name) for name in names}
+        for name, tensor in host_memory.lock_pages(tensors, device).items():
+            if tensor is not tensors[name]:
+                _replace_tensor(self.model, name, tensor)
+
+    def _move_weights(self, device: torch.device, stay=frozenset()) -> None:
+        """Move the weights but those that `stay`.
+
+        Those in host memory stay there as well, so that moving back copies nothing: weights of a safetensors
+        file are mapped, not read, and keeping them costs address space, not memory.
         """
         kept = self.model.__dict__.setdefault("weights_in_host_memory", {})
-        for name, tensor in _own_tensors(self.model):
-            if tensor.device == device:
-                continue
-            if tensor.device.type == "cpu":
-                kept[name] = tensor
-            original = kept.get(name)
-            back = device.type == "cpu" and original is not None and original.dtype == tensor.dtype
-            _replace_tensor(self.model, name, original if back else tensor.to(device))
+        moving = {name: tensor for name, tensor in _own_tensors(self.model)
+                  if tensor.device != device and name not in stay}
         if device.type == "cpu":
+            back = {name: kept[name] for name, tensor in moving.items() if _is_kept(kept.get(name), tensor)}
+            copied = host_memory.to_host({n: tensor for n, tensor in moving.items() if n not in back})
             kept.clear()
+            moved = {**back, **copied}
+        else:
+            if self.offload_device.type == "cpu":
+                kept.update({name: tensor for name, tensor in moving.items()
+                             if tensor.device.type == "cpu" and name not in self.backup})
+            moved = host_memory.to_device(moving, device)
+        for name, tensor in moved.items():
+            _replace_tensor(self.model, name, tensor)
         self.model.device = device
 
     def unpatch_model(self, device_to=None, unpatch_weights=True) -> None:
@@ -306,35 +374,52 @@ class ModelPatcher(OptionSetters, Registries):
             self.backup.clear()
             self.model.current_weight_patches_uuid = None
             if device_to is not None:
+                self._stop_streaming()
                 self._move_weights(torch.device(device_to))
-            self.model.model_loaded_weight_memory = 0
+                self.model.model_lowvram = False
+                self.model.model_loaded_weight_memory = 0
         for name, value in self.object_patches_backup.items():
             comfy.utils.set_attr(self.model, name, value)
         self.object_patches_backup.clear()
 
     def partially_load(self, device_to, extra_memory=0, force_patch_weights=False) -> int:
-        """Make this patcher the loaded one and return the bytes that came to the device by that.
+        """Make this patcher the loaded one and let up to `extra_memory` more bytes of it come to the device.
 
-        Models are loaded whole: `extra_memory` is what upstream's callers pass, and it is not used.
+        Returns the bytes that came. What is left in host memory is streamed while the model runs.
         """
         with self.use_ejected(skip_and_inject_on_exit_only=True):
             loaded_as = self.model.current_weight_patches_uuid
             other_weights = loaded_as is not None and (loaded_as != self.patches_uuid or force_patch_weights)
             self.unpatch_model(unpatch_weights=other_weights)
             self.patch_model(load_weights=False)
-            if self.model.model_loaded_weight_memory > 0 and self.model.device == device_to:
+            is_here = self.model.device == device_to
+            before = self.model.model_loaded_weight_memory if is_here else 0
+            is_placed = is_here and (before > 0 or self.model.model_lowvram)
+            grows = before < self.model_size() and extra_memory > 0
+            if is_placed and not grows and self.model.current_weight_patches_uuid == self.patches_uuid:
                 return 0
-            try:
-                self.load(device_to, force_patch_weights=force_patch_weights, full_load=True)
-            except BaseException:
-                logging.warning("%s could not be loaded on %s.", type(self.model).__name__, device_to)
-                self.detach()
-                raise
-            return self.model.model_loaded_weight_memory
+            self._load_or_detach(device_to, before + extra_memory, force_patch_weights)
+            return max(0, self.model.model_loaded_weight_memory - before)
+
+    def _load_or_detach(self, device_to, bytes_there: float, force_patch_weights: bool) -> None:
+        try:
+            self.load(
+                device_to, min(max(1, bytes_there), self.model_size()), force_patch_weights,
+                full_load=bytes_there >= self.model_size(),
+            )  # fmt: skip
+        except BaseException:
+            logging.warning("%s could not be loaded on %s.", type(self.model).__name__, device_to)
+            self.detach()
+            raise
 
     def partially_unload(self, device_to, memory_to_free=0, force_patch_weights=False) -> int:
-        """Models are unloaded whole, by `detach`; a part of one is never freed."""
-        return 0
+        """Move about `memory_to_free` bytes to host memory, from where they are streamed; returns how many.
+        """
+        before = self.model.model_loaded_weight_memory
+        if memory_to_free <= 0 or before == 0 or torch.device(device_to) == self.model.device:
+            return 0
+        self._place(torch.device(self.model.device), max(1, int(before - memory_to_free)))
+        return before - self.model.model_loaded_weight_memory
 
     def detach(self, unpatch_all=True):
         """Take the model off its device."""
@@ -371,6 +456,37 @@ CoreModelPatcher = ModelPatcher
 
 def _unchanged(weight, **_options):
     return weight
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer whose weights nobody but itself uses, while it computes."""
+
+    name: str
+    module: torch.nn.Module
+    weights: tuple[str, ...]
+    """Their names in the model."""
+    size: int
+
+
+def _layers_to_stream(model: torch.nn.Module) -> list[_Layer]:
+    """The layers without layers inside; buffers, and the weights of others, stay on the device."""
+    attentions = [module for module in model.modules() if isinstance(module, torch.nn.MultiheadAttention)]
+    read_from_outside = {part for attention in attentions for part in attention.modules()}
+    layers = []
+    for name, module in model.named_modules():
+        weights = {key: tensor for key, tensor in module._parameters.items() if tensor is not None}
+        if weights and not module._modules and module not in read_from_outside:
+            names = tuple(f"{name}.{key}" if name else key for key in weights)
+            layers.append(_Layer(name, module, names, sum(t.nbytes for t in weights.values())))
+    return layers
+
+
+def _is_kept(kept: torch.Tensor | None, tensor: torch.Tensor) -> bool:
+    """Is this host copy all that must be kept? Where page-locked memory helps, a mapped file is not."""
+    if kept is None or kept.dtype != tensor.dtype:
+        return False
+    return kept.is_pinned() or not host_memory.locks_pages(tensor.device)
 
 
 def _own_tensors(module: torch.nn.Module):

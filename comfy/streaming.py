@@ -1,0 +1,98 @@
+"""Layers whose weights rest in host memory and come to the device when they compute.
+
+    layer k computes          the weights of layer k + 1 are on their way, on a stream of their own
+
+A layer's forward finds its weights where its input is, and knows nothing of it: they are put into the layer
+just before and taken out just after, also when it fails. The order of layers is learned from the last run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+
+MOST_BYTES_AHEAD = 256 * 1024 * 1024
+Weights = dict[str, torch.Tensor]
+
+
+class Streamer:
+    """Streams the weights of `layers` to `device` while they compute, until it is closed."""
+
+    def __init__(self, layers: list[torch.nn.Module], device: torch.device, *, is_ahead: bool = True) -> None:
+        self.device = device
+        self.bytes_copied = 0
+        self._is_ahead = is_ahead
+        self._lane = _Lane(device)
+        self._next: dict[torch.nn.Module, torch.nn.Module] = {}
+        self._last: torch.nn.Module | None = None
+        self._coming: dict[torch.nn.Module, tuple[Weights, object]] = {}
+        self._at_home: dict[torch.nn.Module, Weights] = {}
+        self._hooks = [hook for layer in layers for hook in (
+            layer.register_forward_pre_hook(self._before),
+            layer.register_forward_hook(self._after, always_call=True),
+        )]  # fmt: skip
+
+    def close(self) -> None:
+        """Leave the layers alone; their weights are in host memory."""
+        for hook in self._hooks:
+            hook.remove()
+        self._coming.clear()
+
+    def _before(self, layer: torch.nn.Module, _inputs) -> None:
+        weights, ticket = self._coming.pop(layer, None) or self._fetch(layer)
+        self._lane.wait(ticket, weights.values())
+        self._at_home.setdefault(layer, dict(layer._parameters))
+        for name, tensor in weights.items():
+            layer._parameters[name] = torch.nn.Parameter(tensor, requires_grad=False)
+        if self._last is not None:
+            self._next[self._last] = layer
+        self._last = layer
+        if self._is_ahead:
+            self._fetch_ahead(layer)
+
+    def _after(self, layer: torch.nn.Module, _inputs, _output) -> None:
+        layer._parameters.update(self._at_home.pop(layer, {}))
+
+    def _fetch_ahead(self, layer: torch.nn.Module) -> None:
+        """Start the copy of the next layer, if that is a small part of the device."""
+        following = self._next.get(layer)
+        if following is None or following in self._coming or following in self._at_home:
+            return
+        self._coming.clear()  # the order was another one this time
+        if sum(tensor.nbytes for tensor in _weights_of(following).values()) <= MOST_BYTES_AHEAD:
+            self._coming[following] = self._fetch(following)
+
+    def _fetch(self, layer: torch.nn.Module) -> tuple[Weights, object]:
+        home = _weights_of(layer)
+        self.bytes_copied += sum(tensor.nbytes for tensor in home.values())
+        return self._lane.copy(home)
+
+
+def _weights_of(layer: torch.nn.Module) -> Weights:
+    return {name: tensor for name, tensor in layer._parameters.items() if tensor is not None}
+
+
+class _Lane:
+    """Copies to a device, on a stream of their own where the device has streams."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._module = torch.get_device_module(device)
+        has_streams = device.type != "cpu" and hasattr(self._module, "Stream")
+        self._stream = self._module.Stream(device) if has_streams else None
+
+    def copy(self, weights: Weights) -> tuple[Weights, object]:
+        """(the weights on the device, what to wait for before they are used)."""
+        with contextlib.nullcontext() if self._stream is None else self._module.stream(self._stream):
+            copies = {name: tensor.to(self._device, non_blocking=True) for name, tensor in weights.items()}
+            return copies, None if self._stream is None else self._stream.record_event()
+
+    def wait(self, ticket, copies) -> None:
+        """Let the device use `copies` not before they have arrived, and keep their memory until it has."""
+        if ticket is None:
+            return
+        computing = self._module.current_stream(self._device)
+        computing.wait_event(ticket)
+        for copy in copies:
+            copy.record_stream(computing)
