@@ -127,15 +127,13 @@ class _Readers:
         return self._pool.submit(self._bring, tensor, target)
 
     def _bring(self, tensor: torch.Tensor, target: torch.Tensor) -> None:
-        stream = self._module.Stream(self._device)
-        source, goal = _bytes_of(tensor), _bytes_of(target)
-        buffer = self._buffer()
+        stream, buffer = self._module.Stream(self._device), self._buffer()
         try:
             with torch.inference_mode(), self._module.stream(stream):
+                source, goal = _bytes_of(tensor), _bytes_of(target)
                 for start in range(0, source.numel(), BUFFER_BYTES):
                     part = source[start:start + BUFFER_BYTES]
-                    filled = buffer[:part.numel()]
-                    filled.copy_(part)
+                    filled = buffer[:part.numel()].copy_(part)
                     goal[start:start + BUFFER_BYTES].copy_(filled, non_blocking=True)
                     stream.synchronize()
         finally:

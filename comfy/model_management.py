@@ -212,6 +212,8 @@ def unet_inital_load_device(parameters, dtype) -> torch.device:
 
 
 def text_encoder_device() -> torch.device:
+    if args.gpu_only:
+        return get_torch_device()
     if _flag("vram_state") in (VRAMState.HIGH_VRAM, VRAMState.NORMAL_VRAM) and should_use_fp16():
         return get_torch_device()
     return torch.device("cpu")

@@ -8,8 +8,6 @@ just before and taken out just after, also when it fails. The order of layers is
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
 
 MOST_BYTES_AHEAD = 256 * 1024 * 1024
@@ -41,7 +39,7 @@ class Streamer:
 
     def _before(self, layer: torch.nn.Module, _inputs) -> None:
         weights, ticket = self._coming.pop(layer, None) or self._fetch(layer)
-        self._lane.wait(ticket, weights.values())
+        self._lane.wait(ticket)
         self._at_home.setdefault(layer, dict(layer._parameters))
         for name, tensor in weights.items():
             layer._parameters[name] = torch.nn.Parameter(tensor, requires_grad=False)
@@ -83,16 +81,19 @@ class _Lane:
         self._stream = self._module.Stream(device) if has_streams else None
 
     def copy(self, weights: Weights) -> tuple[Weights, object]:
-        """(the weights on the device, what to wait for before they are used)."""
-        with contextlib.nullcontext() if self._stream is None else self._module.stream(self._stream):
-            copies = {name: tensor.to(self._device, non_blocking=True) for name, tensor in weights.items()}
-            return copies, None if self._stream is None else self._stream.record_event()
+        """(the weights on the device, what to wait for before they are used).
 
-    def wait(self, ticket, copies) -> None:
-        """Let the device use `copies` not before they have arrived, and keep their memory until it has."""
-        if ticket is None:
-            return
-        computing = self._module.current_stream(self._device)
-        computing.wait_event(ticket)
-        for copy in copies:
-            copy.record_stream(computing)
+        The copy waits for what the device was to compute before. So it may take the memory of weights that
+        were let go, while what is asked of the device from now on runs beside it.
+        """
+        if self._stream is None:
+            return {name: tensor.to(self._device) for name, tensor in weights.items()}, None
+        self._stream.wait_stream(self._module.current_stream(self._device))
+        with self._module.stream(self._stream):
+            copies = {name: tensor.to(self._device, non_blocking=True) for name, tensor in weights.items()}
+            return copies, self._stream.record_event()
+
+    def wait(self, ticket) -> None:
+        """Let the device use a copy not before it has arrived."""
+        if ticket is not None:
+            self._module.current_stream(self._device).wait_event(ticket)
