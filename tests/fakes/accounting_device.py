@@ -72,8 +72,8 @@ class AcctTensor(torch.Tensor):
 
     def numpy(self, **_options):
         raise TypeError(
-            f"can't convert {DEVICE} device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host "
-            "memory first."
+            f"can't convert {DEVICE} device type tensor to numpy. Use Tensor.cpu() to copy the tensor "
+            "to host memory first."
         )
 
     __array__ = numpy
