@@ -92,7 +92,8 @@ def _may_lock(size: int) -> bool:
 
 def _locked_like(tensor: torch.Tensor) -> torch.Tensor:
     global _locked_bytes
-    made = torch.empty_like(tensor, device="cpu", pin_memory=torch.cuda.is_available())
+    memory = torch.empty_like(tensor, device="cpu", pin_memory=torch.cuda.is_available())
+    made = torch.nn.Parameter(memory, requires_grad=False)  # the object that will stand in the model
     size = made.nbytes
     with _lock:
         _locked_bytes += size

@@ -696,6 +696,9 @@ def _make_room(models, device, to_run, least_to_run, is_whole) -> dict[int, int]
     Raises:
         NotEnoughMemory: models that may not be streamed do not fit beside those that may not leave.
     """
+    for loaded in current_loaded_models:
+        if loaded.model is not None:
+            loaded.model.rest()
     standings = [_standing(model, device) for model in models]
     extra = extra_reserved_memory()
     to_run = max(minimum_inference_memory(), to_run + extra)

@@ -287,7 +287,8 @@ class ModelPatcher(OptionSetters, Registries):
             is_partial = lowvram_model_memory > 0 and not full_load
             self._place(torch.device(device_to), int(lowvram_model_memory) if is_partial else None)
         streamed = self.model.__dict__.get("streamed_weights", ())
-        for key in self.patches:
+        is_patched = self.model.current_weight_patches_uuid == self.patches_uuid
+        for key in () if is_patched else self.patches:
             self.patch_weight_to_device(key, device_to)
             if key in streamed:
                 self._bring_home([key])
@@ -315,6 +316,11 @@ class ModelPatcher(OptionSetters, Registries):
         self.model.streamed_weights = names
         self.model.model_lowvram = bool(names)
         self.model.model_loaded_weight_memory = size - sum(layer.size for layer in streamed)
+
+    def rest(self) -> None:
+        """Give back what streaming holds on the device between two runs."""
+        if self.model.model_lowvram:
+            self.model.streamer.rest()
 
     def _stop_streaming(self) -> None:
         streamer = self.model.__dict__.pop("streamer", None)
@@ -501,6 +507,7 @@ def _replace_tensor(model: torch.nn.Module, key: str, tensor: torch.Tensor) -> N
     owner_name, _, name = key.rpartition(".")
     owner = model.get_submodule(owner_name)
     if name in owner._parameters:
-        owner._parameters[name] = torch.nn.Parameter(tensor, requires_grad=False)
+        is_parameter = isinstance(tensor, torch.nn.Parameter)
+        owner._parameters[name] = tensor if is_parameter else torch.nn.Parameter(tensor, requires_grad=False)
     else:
         owner._buffers[name] = tensor

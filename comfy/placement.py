@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 
 NO_DIFFERENCE_IN_COST = 2.0
 """Costs that are less than about this factor apart count as equal."""
+SECONDS_OF_NOISE = 0.05
+"""Less than this is not worth a difference, and not well measured."""
 BYTES_NOT_WORTH_STREAMING = 64 * 1024
 """A transfer of fewer bytes takes as long as its start."""
 
@@ -94,7 +96,7 @@ def plan_placement(
 
 
 def _order(one: Standing) -> tuple[float, float]:
-    cost = one.seconds_to_return / max(1, one.on_device)
+    cost = max(0.0, one.seconds_to_return - SECONDS_OF_NOISE) / max(1, one.on_device)
     return round(math.log(max(cost, 1e-15), NO_DIFFERENCE_IN_COST)), one.last_used
 
 

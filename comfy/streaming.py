@@ -31,11 +31,15 @@ class Streamer:
             layer.register_forward_hook(self._after, always_call=True),
         )]  # fmt: skip
 
+    def rest(self) -> None:
+        """Give back the memory of what is on its way; it comes again when it is needed."""
+        self._coming.clear()
+
     def close(self) -> None:
         """Leave the layers alone; their weights are in host memory."""
         for hook in self._hooks:
             hook.remove()
-        self._coming.clear()
+        self.rest()
 
     def _before(self, layer: torch.nn.Module, _inputs) -> None:
         weights, ticket = self._coming.pop(layer, None) or self._fetch(layer)

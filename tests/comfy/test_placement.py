@@ -32,6 +32,8 @@ def test_what_is_on_the_device_already_needs_no_room():
         # half again as slow is no difference: then the one that was not used for longer
         ([on("a", 10, seconds_to_return=1.0, last_used=2),
           on("b", 10, seconds_to_return=1.3, last_used=1)], ("b",)),
+        # what takes no time to speak of is all the same
+        ([on("a", 10, seconds_to_return=0.04, last_used=2), on("b", 10, last_used=1)], ("b",)),
         ([on("old", 5, last_used=1), on("new", 5, last_used=2), on("newest", 5, last_used=3)],
          ("old", "new")),
         ([on("pinned", 10, last_used=1, is_pinned=True), on("new", 10, last_used=2)], ("new",)),
