@@ -14,7 +14,7 @@ import weakref
 import torch
 
 import comfy.ram
-from comfy import placement
+from comfy import patched_weights, placement
 from comfy.cli_args import args
 from comfy.errors import NotEnoughMemory
 from comfy.interruption import (
@@ -621,6 +621,8 @@ def loaded_models(only_currently_used=False) -> list:
 def free_memory(memory_required, device, keep_loaded=(), **_newer) -> list:
     """Unload models, least recently used first, until `memory_required` bytes are free on `device`."""
     cleanup_models_gc()
+    if patched_weights.bytes_kept():
+        patched_weights.release_bytes(memory_required - get_free_memory(device), device)
     unloaded: list[LoadedModel] = []
     while (loaded := _next_to_leave(memory_required, device, [*keep_loaded, *unloaded])) is not None:
         loaded.currently_used = False

@@ -19,7 +19,7 @@ import torch
 import comfy.lora
 import comfy.model_management
 import comfy.utils
-from comfy import host_memory, placement
+from comfy import host_memory, patched_weights, placement
 from comfy.patcher_extension import CallbacksMP, PatcherInjection, WrappersMP
 from comfy.patcher_registries import (
     AutoPatcherEjector,
@@ -287,16 +287,35 @@ class ModelPatcher(OptionSetters, Registries):
             is_partial = lowvram_model_memory > 0 and not full_load
             self._place(torch.device(device_to), int(lowvram_model_memory) if is_partial else None)
         streamed = self.model.__dict__.get("streamed_weights", ())
-        is_patched = self.model.current_weight_patches_uuid == self.patches_uuid
-        for key in () if is_patched else self.patches:
-            self.patch_weight_to_device(key, device_to)
-            if key in streamed:
-                self._bring_home([key])
+        if self.model.current_weight_patches_uuid != self.patches_uuid:
+            self._patch_weights(device_to, streamed)
         self.model.lowvram_patch_counter = sum(key in streamed for key in self.patches)
         self.model.current_weight_patches_uuid = self.patches_uuid
         self.model.seconds_to_place = time.perf_counter() - started
         for callback in self.get_all_callbacks(CallbacksMP.ON_LOAD):
             callback(self, device_to, lowvram_model_memory, force_patch_weights, full_load)
+
+    def _patch_weights(self, device_to, streamed) -> None:
+        """Patch the weights that have patches, or put back what was patched before."""
+        identity = patched_weights.identity_of(self.patches)
+        before = patched_weights.take(self.model, identity)
+        for key in self.patches:
+            weight = comfy.utils.get_attr(self.model, key)
+            if key in before and before[key].device == weight.device and key not in self.backup:
+                self.backup[key] = Backup(self._original(key, weight, False), False)
+                _replace_tensor(self.model, key, before[key])
+                continue
+            self.patch_weight_to_device(key, device_to)
+            if key in streamed:
+                self._bring_home([key])
+        self.model.patched_with = identity
+
+    def _keep_patched_weights(self) -> None:
+        """Before another's patches take the place of these."""
+        identity = self.model.__dict__.pop("patched_with", None)
+        if identity is not None and not any(saved.inplace_update for saved in self.backup.values()):
+            weights = {key: comfy.utils.get_attr(self.model, key) for key in self.backup}
+            patched_weights.keep(self.model, identity, weights)
 
     def _place(self, device: torch.device, budget: int | None) -> None:
         """Have so many bytes of the weights on `device` (None: all) and the others streamed to it."""
@@ -372,6 +391,10 @@ class ModelPatcher(OptionSetters, Registries):
         """Undo what `patch_model` did; with `device_to` the weights go there."""
         self.eject_model()
         if unpatch_weights:
+            if device_to is None:
+                self._keep_patched_weights()
+            else:
+                patched_weights.release(self.model)
             for key, saved in self.backup.items():
                 if saved.inplace_update:
                     comfy.utils.copy_to_param(self.model, key, saved.weight)
@@ -394,6 +417,7 @@ class ModelPatcher(OptionSetters, Registries):
         Returns the bytes that came. What is left in host memory is streamed while the model runs.
         """
         with self.use_ejected(skip_and_inject_on_exit_only=True):
+            self._recognise_weights()
             loaded_as = self.model.current_weight_patches_uuid
             other_weights = loaded_as is not None and (loaded_as != self.patches_uuid or force_patch_weights)
             self.unpatch_model(unpatch_weights=other_weights)
@@ -406,6 +430,14 @@ class ModelPatcher(OptionSetters, Registries):
                 return 0
             self._load_or_detach(device_to, before + extra_memory, force_patch_weights)
             return max(0, self.model.model_loaded_weight_memory - before)
+
+    def _recognise_weights(self) -> None:
+        """If another patcher applied the same patches, as of a LoRA that is loaded twice, they are ours."""
+        shared = self.model
+        if shared.current_weight_patches_uuid in (None, self.patches_uuid):
+            return
+        if shared.__dict__.get("patched_with") == patched_weights.identity_of(self.patches):
+            shared.current_weight_patches_uuid = self.patches_uuid
 
     def _load_or_detach(self, device_to, bytes_there: float, force_patch_weights: bool) -> None:
         try:

@@ -1,0 +1,129 @@
+"""Weights that were patched once are kept, so that going from one LoRA to another and back computes nothing.
+
+    a clone is loaded, another takes its place, the first is loaded again: its patched weights are put back
+
+What is kept is known by what was patched with what: the patches' own tensors, by identity, and their numbers.
+They are held as long as the result is, so an identity is never another tensor's. The kept weights take memory
+that nobody else wants: they go first, the least recently used ones, when a device or the machine gets full.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from comfy import ram
+
+LEAST_FREE_SHARE = 0.25
+"""Of the machine's memory; nothing is kept beyond that."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What weights were patched with; equal ones give equal weights."""
+
+    content: tuple
+    holds: tuple
+    """The objects that are known by identity."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Identity) and self.content == other.content
+
+    def __hash__(self) -> int:
+        return hash(self.content)
+
+
+def identity_of(patches: dict[str, list]) -> Identity:
+    """Of a patcher's patches."""
+    holds: list = []
+    content = tuple((key, _content(patches[key], holds)) for key in sorted(patches))
+    return Identity(content, tuple(holds))
+
+
+def _content(value: Any, holds: list) -> Any:
+    if value is None or isinstance(value, (int, float, str, bytes)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return tuple(_content(part, holds) for part in value)
+    if type(value).__module__.startswith("comfy.weight_adapter."):  # packs' own may hold anything
+        facts = {name: part for name, part in vars(value).items() if name != "loaded_keys"}
+        return type(value), *((name, _content(facts[name], holds)) for name in sorted(facts))
+    holds.append(value)
+    return "at", id(value)
+
+
+@dataclass
+class _Kept:
+    weights: dict[str, torch.Tensor]
+    size: int
+    """Bytes, with those of the patches that are held for it."""
+
+
+_lock = threading.RLock()
+_kept: OrderedDict[tuple[int, Identity], _Kept] = OrderedDict()
+_known: dict[int, weakref.ref] = {}
+"""The models of which something is kept, by id."""
+
+
+def keep(model: torch.nn.Module, identity: Identity, weights: dict[str, torch.Tensor]) -> None:
+    """Remember the patched weights of a model, if there is room."""
+    size = sum(one.nbytes for one in (*weights.values(), *identity.holds) if isinstance(one, torch.Tensor))
+    in_ram = sum(tensor.nbytes for tensor in weights.values() if tensor.device.type == "cpu")
+    with _lock:
+        if not weights or not _make_room_in_ram(in_ram):
+            return
+        _known.setdefault(id(model), weakref.ref(model, lambda _, key=id(model): _forget(key)))
+        _kept[id(model), identity] = _Kept(weights, size)
+
+
+def take(model: torch.nn.Module, identity: Identity) -> dict[str, torch.Tensor]:
+    """The patched weights that are kept of a model, and are its own now; empty where there are none."""
+    with _lock:
+        found = _kept.pop((id(model), identity), None)
+        return {} if found is None else found.weights
+
+
+def release(model: torch.nn.Module) -> None:
+    """Let go of all that is kept of a model."""
+    _forget(id(model))
+
+
+def release_bytes(count: float, device: torch.device) -> None:
+    """Let go of what was not used for longest on a device, until so many bytes of it are free."""
+    with _lock:
+        for key in list(_kept):
+            if count <= 0:
+                return
+            there = [one.nbytes for one in _kept[key].weights.values() if one.device == device]
+            if there:
+                count -= sum(there)
+                del _kept[key]
+
+
+def bytes_kept() -> int:
+    """Bytes of all that is kept."""
+    with _lock:
+        return sum(one.size for one in _kept.values())
+
+
+def _make_room_in_ram(size: int) -> bool:
+    if not size:
+        return True
+    memory = ram.read_ram()
+    left = memory.available - size - LEAST_FREE_SHARE * memory.total
+    if left < 0:
+        release_bytes(-left, torch.device("cpu"))
+        memory = ram.read_ram()
+    return memory.available - size >= LEAST_FREE_SHARE * memory.total
+
+
+def _forget(model_id: int) -> None:
+    with _lock:
+        _known.pop(model_id, None)
+        for key in [key for key in _kept if key[0] == model_id]:
+            del _kept[key]
