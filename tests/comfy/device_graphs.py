@@ -1,0 +1,505 @@
+"""Workflows for every part of the library, small enough for a CPU: {name: function that fills a Graph}."""
+
+from tests.fakes.graphs import Graph
+
+GRAPHS = {}
+
+
+def graph(function):
+    GRAPHS[function.__name__] = function
+    return function
+
+
+def prompts(g: Graph, clip, texts=("a red cat", "rain")):
+    return [g.CLIPTextEncode(text=text, clip=clip) for text in texts]
+
+
+def sampled(g: Graph, model, positive, negative, latent=None, **options):
+    if latent is None:
+        latent = g.EmptyLatentImage(width=48, height=32, batch_size=2)
+    given = {"seed": 3, "steps": 2, "cfg": 4.0, "sampler_name": "euler", "scheduler": "normal", **options}
+    return g.KSampler(model=model, positive=positive, negative=negative, latent_image=latent, **given)
+
+
+def sd1(g: Graph, name="sd1"):
+    """(MODEL, CLIP, VAE, positive, negative) of a checkpoint."""
+    model, clip, vae = g.CheckpointLoaderSimple(ckpt_name=f"{name}.safetensors")
+    return model, clip, vae, *prompts(g, clip)
+
+
+def picture(g: Graph, name="sd1"):
+    """(LATENT, IMAGE) of the checkpoint's plain workflow."""
+    model, _, vae, positive, negative = sd1(g, name)
+    latent = sampled(g, model, positive, negative)
+    return latent, g.VAEDecode(samples=latent, vae=vae)
+
+
+def loaded_picture(g: Graph):
+    return g.LoadImage(image="picture.png")
+
+
+# --- families -----------------------------------------------------------------------------------------
+
+
+def _whole(g: Graph, name: str) -> None:
+    model, _, vae, positive, negative = sd1(g, name)
+    latent = sampled(g, model, positive, negative)
+    image = g.VAEDecode(samples=latent, vae=vae)
+    g.keep(positive, latent, image, g.VAEEncode(pixels=image, vae=vae))
+
+
+@graph
+def family_sd1(g):
+    _whole(g, "sd1")
+
+
+@graph
+def family_sd2(g):
+    _whole(g, "sd2")
+
+
+@graph
+def family_v_prediction(g):
+    _whole(g, "v")
+
+
+@graph
+def family_sdxl(g):
+    model, clip, vae = g.CheckpointLoaderSimple(ckpt_name="sdxl.safetensors")
+    positive = g.CLIPTextEncodeSDXL(clip=clip, width=320, height=200, text_g="a cat", text_l="red")
+    negative = g.CLIPTextEncode(text="rain", clip=clip)
+    latent = sampled(g, model, positive, negative)
+    g.keep(positive, negative, latent, g.VAEDecode(samples=latent, vae=vae))
+
+
+@graph
+def family_inpaint(g):
+    model, _, vae, positive, negative = sd1(g, "inpaint")
+    image, mask = loaded_picture(g)
+    positive, negative, latent = g.InpaintModelConditioning(
+        positive=positive, negative=negative, vae=vae, pixels=image, mask=mask
+    )
+    g.keep(positive, latent, sampled(g, model, positive, negative, latent))
+
+
+@graph
+def family_unclip(g):
+    model, clip, vae, vision = g.unCLIPCheckpointLoader(ckpt_name="unclip.safetensors")
+    positive, negative = prompts(g, clip)
+    for strength, noise in ((1.0, 0.0), (0.5, 0.3)):
+        seen = g.CLIPVisionEncode(clip_vision=vision, image=loaded_picture(g)[0])
+        positive = g.unCLIPConditioning(
+            conditioning=positive, clip_vision_output=seen, strength=strength, noise_augmentation=noise
+        )
+    g.keep(seen, sampled(g, model, positive, negative))
+
+
+def flux(g: Graph):
+    """(MODEL, VAE, CONDITIONING) of Flux."""
+    clip = g.DualCLIPLoader(clip_name1="clip_l.safetensors", clip_name2="t5.safetensors", type="flux")
+    model = g.UNETLoader(unet_name="flux.safetensors")
+    vae = g.VAELoader(vae_name="flux.safetensors")
+    text = g.CLIPTextEncodeFlux(clip=clip, clip_l="a red cat", t5xxl="a red cat in the rain", guidance=2.0)
+    return model, vae, text
+
+
+def flux_latent(g: Graph, model, positive, **options):
+    latent = g.EmptySD3LatentImage(width=48, height=32, batch_size=1)
+    return sampled(g, model, positive, positive, latent, **{"cfg": 1.0, "scheduler": "simple", **options})
+
+
+@graph
+def family_flux(g):
+    model, vae, text = flux(g)
+    latent = flux_latent(g, g.ModelSamplingFlux(model=model, width=48, height=32), text)
+    g.keep(text, latent, g.VAEDecode(samples=latent, vae=vae))
+
+
+@graph
+def flux_references(g):
+    model, vae, text = flux(g)
+    image = g.FluxKontextImageScale(image=g.EmptyImage(width=64, height=48, color=0x336699))
+    small = g.ImageScale(image=image, width=64, height=48)
+    text = g.ReferenceLatent(conditioning=text, latent=g.VAEEncode(pixels=small, vae=vae))
+    text = g.FluxKontextMultiReferenceLatentMethod(conditioning=text, reference_latents_method="index")
+    g.keep(flux_latent(g, model, text))
+
+
+@graph
+def flux_style(g):
+    model, _, text = flux(g)
+    seen = g.CLIPVisionEncode(
+        clip_vision=g.CLIPVisionLoader(clip_name="siglip.safetensors"), image=loaded_picture(g)[0]
+    )
+    redux = g.StyleModelLoader(style_model_name="redux.safetensors")
+    for kind in ("multiply", "attn_bias"):
+        text = g.StyleModelApply(
+            conditioning=text, style_model=redux, clip_vision_output=seen, strength=0.6, strength_type=kind
+        )
+    g.keep(seen, text, flux_latent(g, model, text))
+
+
+@graph
+def flux_control(g):
+    model, vae, text = flux(g)
+    net = g.ControlNetLoader(control_net_name="flux.safetensors")
+    text, other = g.ControlNetApplyAdvanced(
+        positive=text, negative=text, control_net=net, image=loaded_picture(g)[0], strength=0.7, vae=vae
+    )
+    g.keep(flux_latent(g, model, text))
+
+
+@graph
+def flux_layers(g):
+    model, _, text = flux(g)
+    model = g.ScaleROPE(model=model, scale_x=1.2, shift_y=1.0)
+    model = g.SkipLayerGuidanceDiT(model=model, double_layers="0", single_layers="1", start_percent=0.0,
+                                   end_percent=1.0, rescaling_scale=0.3)  # fmt: skip
+    g.keep(flux_latent(g, model, text, cfg=2.0))
+
+
+@graph
+def family_z_image(g):
+    clip = g.CLIPLoader(clip_name="qwen.safetensors", type="lumina2")
+    positive, _ = prompts(g, clip)
+    negative = g.ConditioningZeroOut(conditioning=positive)
+    model = g.ModelSamplingAuraFlow(model=g.UNETLoader(unet_name="z.safetensors"), shift=3.0)
+    latent = flux_latent(g, g.RenormCFG(model=model), positive, cfg=3.0)
+    g.keep(positive, negative, latent, sampled(g, model, positive, negative, latent, denoise=0.5))
+
+
+# --- pictures and latents -----------------------------------------------------------------------------
+
+
+@graph
+def tiles(g):
+    latent, image = picture(g)
+    vae = sd1(g)[2]
+    g.keep(g.VAEDecodeTiled(samples=latent, vae=vae, tile_size=64, overlap=16))
+    large = g.ImageScale(image=image, width=160, height=144)
+    g.keep(g.VAEEncodeTiled(pixels=large, vae=vae, tile_size=128, overlap=64))
+
+
+@graph
+def picture_to_picture(g):
+    model, _, vae, positive, negative = sd1(g)
+    image, mask = loaded_picture(g)
+    latent = g.VAEEncode(pixels=image, vae=vae)
+    g.keep(latent, sampled(g, model, positive, negative, latent, denoise=0.6))
+    masked = g.SetLatentNoiseMask(samples=latent, mask=mask)
+    soft = g.DifferentialDiffusion(model=model, strength=0.8)
+    g.keep(sampled(g, model, positive, negative, masked, denoise=0.7))
+    g.keep(sampled(g, soft, positive, negative, masked, denoise=0.7, sampler_name="dpmpp_2m"))
+    filled = g.VAEEncodeForInpaint(pixels=image, vae=vae, mask=mask)
+    g.keep(filled, sampled(g, model, positive, negative, filled))
+
+
+@graph
+def outpainting(g):
+    _, image = picture(g)
+    padded, mask = g.ImagePadForOutpaint(image=image, left=16, top=8, feathering=8)
+    model, _, vae, positive, negative = sd1(g)
+    filled = g.VAEEncodeForInpaint(pixels=padded, vae=vae, mask=mask)
+    g.keep(padded, mask, sampled(g, model, positive, negative, filled))
+
+
+@graph
+def files(g):
+    latent, image = picture(g)
+    g.SaveImage(images=image, filename_prefix="made")
+    g.PreviewImage(images=image)
+    g.SaveLatent(samples=latent, filename_prefix="made")
+    g.keep(g.LoadImageMask(image="picture.png", channel="red"))
+
+
+@graph
+def pictures(g):
+    _, image = picture(g)
+    loaded, mask = loaded_picture(g)
+    g.keep(*(g.ImageScale(image=image, width=40, height=24, upscale_method=method, crop="center")
+             for method in ("nearest-exact", "bilinear", "area", "bicubic", "lanczos")))  # fmt: skip
+    g.keep(g.ImageScaleBy(image=image, scale_by=1.5), g.ImageInvert(image=image))
+    g.keep(g.ImageBatch(image1=image, image2=loaded), g.ImageBatch(image1=loaded, image2=image))
+    g.keep(g.RebatchImages(images=g.ImageBatch(image1=image, image2=image), batch_size=1))
+
+
+@graph
+def latents(g):
+    latent, _ = picture(g)
+    other = g.VAEEncode(pixels=loaded_picture(g)[0], vae=sd1(g)[2])
+    empty = g.EmptyLatentImage(width=48, height=32, batch_size=2)
+    two = {"samples1": latent, "samples2": other}
+    g.keep(*(g.LatentUpscale(samples=latent, width=80, height=64, upscale_method=method)
+             for method in ("nearest-exact", "bilinear", "area", "bicubic", "bislerp")))  # fmt: skip
+    g.keep(g.LatentUpscaleBy(samples=latent), g.LatentFromBatch(samples=latent, batch_index=1))
+    g.keep(g.RepeatLatentBatch(samples=latent, amount=3), g.LatentRotate(samples=latent, rotation="90 degrees"))
+    g.keep(g.LatentFlip(samples=latent), g.LatentCrop(samples=latent, width=24, height=16, x=8, y=8))
+    g.keep(g.LatentComposite(samples_to=latent, samples_from=other, x=8, y=8, feather=16))
+    g.keep(g.LatentComposite(samples_to=empty, samples_from=latent, x=8))
+    g.keep(g.LatentBlend(**two), g.LatentAdd(**two), g.LatentSubtract(**two), g.LatentBatch(**two))
+    g.keep(g.LatentInterpolate(**two, ratio=0.3), g.LatentMultiply(samples=latent, multiplier=0.5))
+    g.keep(g.LatentConcat(samples1=latent, samples2=empty, dim="x"), g.LatentCut(samples=latent, dim="y"))
+    g.keep(g.LatentCutToBatch(samples=latent, dim="x", slice_size=2))
+    fixed = g.LatentBatchSeedBehavior(samples=latent)
+    model, _, _, positive, negative = sd1(g)
+    g.keep(sampled(g, model, positive, negative, fixed, denoise=0.5))
+    for operation in (g.LatentOperationTonemapReinhard(), g.LatentOperationSharpen(sharpen_radius=2)):
+        g.keep(g.LatentApplyOperation(samples=latent, operation=operation))
+        changed = g.LatentApplyOperationCFG(model=model, operation=operation)
+        g.keep(sampled(g, changed, positive, negative))
+
+
+@graph
+def upscaled(g):
+    model = g.UpscaleModelLoader(model_name="esrgan.safetensors")
+    g.keep(g.ImageUpscaleWithModel(upscale_model=model, image=picture(g)[1]))
+    g.keep(g.ImageUpscaleWithModel(upscale_model=model, image=loaded_picture(g)[0]))
+
+
+@graph
+def tiny_autoencoder(g):
+    latent, image = picture(g)
+    vae = g.VAELoader(vae_name="taesd")
+    g.keep(g.VAEDecode(samples=latent, vae=vae), g.VAEEncode(pixels=image, vae=vae))
+
+
+# --- conditioning -------------------------------------------------------------------------------------
+
+
+@graph
+def conditionings(g):
+    model, clip, _, positive, negative = sd1(g)
+    other = g.CLIPTextEncode(text="a (blue:1.3) [dog] in the snow, " * 12, clip=clip)
+    skipped = g.CLIPTextEncode(text="sun", clip=g.CLIPSetLastLayer(clip=clip, stop_at_clip_layer=-2))
+    sides = [
+        other, skipped, g.ConditioningZeroOut(conditioning=positive),
+        g.ConditioningCombine(conditioning_1=positive, conditioning_2=other),
+        g.ConditioningConcat(conditioning_to=positive, conditioning_from=other),
+        g.ConditioningAverage(conditioning_to=positive, conditioning_from=other, conditioning_to_strength=0.6),
+        g.ConditioningAverage(conditioning_to=other, conditioning_from=positive, conditioning_to_strength=0.6),
+        g.ConditioningSetTimestepRange(conditioning=positive, start=0.2, end=0.9),
+    ]  # fmt: skip
+    g.keep(*sides)
+    for side in sides:
+        g.keep(sampled(g, model, side, negative))
+
+
+@graph
+def regions(g):
+    model, _, _, positive, negative = sd1(g)
+    mask = loaded_picture(g)[1]
+    for region in (
+        g.ConditioningSetArea(conditioning=positive, width=24, height=24, x=8, y=8, strength=0.7),
+        g.ConditioningSetAreaPercentage(conditioning=positive, width=0.5, height=0.7, x=0.3, strength=0.8),
+        g.ConditioningSetMask(conditioning=positive, mask=mask, strength=0.9),
+        g.ConditioningSetMask(conditioning=positive, mask=mask, set_cond_area="mask bounds"),
+    ):
+        both = g.ConditioningCombine(conditioning_1=negative, conditioning_2=region)
+        g.keep(sampled(g, model, both, negative))
+
+
+@graph
+def vision(g):
+    image = picture(g)[1]
+    for name in ("clip", "siglip"):
+        model = g.CLIPVisionLoader(clip_name=f"{name}.safetensors")
+        g.keep(g.CLIPVisionEncode(clip_vision=model, image=image, crop="none"))
+        g.keep(g.CLIPVisionEncode(clip_vision=model, image=loaded_picture(g)[0]))
+
+
+# --- control ------------------------------------------------------------------------------------------
+
+
+def _controlled(g: Graph, net, image, name="sd1", **latent):
+    model, _, vae, positive, negative = sd1(g, name)
+    positive, negative = g.ControlNetApplyAdvanced(
+        positive=positive, negative=negative, control_net=net, image=image, strength=0.8, vae=vae
+    )
+    g.keep(sampled(g, model, positive, negative, **latent))
+
+
+@graph
+def control_net(g):
+    net = g.ControlNetLoader(control_net_name="net.safetensors")
+    _controlled(g, net, picture(g)[1])
+    _controlled(g, net, loaded_picture(g)[0])
+    model, _, _, positive, negative = sd1(g)
+    plain = g.ControlNetApply(conditioning=positive, control_net=net, image=loaded_picture(g)[0], strength=0.4)
+    twice = g.ControlNetApply(conditioning=plain, control_net=net, image=picture(g)[1], strength=0.3)
+    g.keep(sampled(g, model, twice, negative))
+    _controlled(g, g.DiffControlNetLoader(model=model, control_net_name="net.safetensors"), picture(g)[1])
+
+
+@graph
+def control_union(g):
+    net = g.ControlNetLoader(control_net_name="union.safetensors")
+    _controlled(g, g.SetUnionControlNetType(control_net=net, type="depth"), picture(g)[1])
+    _controlled(g, net, loaded_picture(g)[0])
+
+
+@graph
+def control_inpainting(g):
+    image, mask = loaded_picture(g)
+    model, _, vae, positive, negative = sd1(g)
+    net = g.ControlNetLoader(control_net_name="net.safetensors")
+    positive, negative = g.ControlNetInpaintingAliMamaApply(
+        positive=positive, negative=negative, control_net=net, vae=vae, image=image, mask=mask
+    )
+    g.keep(sampled(g, model, positive, negative))
+
+
+@graph
+def control_lora(g):
+    _controlled(g, g.ControlNetLoader(control_net_name="lora.safetensors"), loaded_picture(g)[0])
+
+
+@graph
+def control_adapter(g):
+    net = g.ControlNetLoader(control_net_name="t2i.safetensors")
+    large = {"latent": g.EmptyLatentImage(width=64, height=64)}
+    _controlled(g, net, loaded_picture(g)[0], "levels", **large)
+
+
+# --- changed models -----------------------------------------------------------------------------------
+
+
+@graph
+def lora(g):
+    model, clip, _, _, negative = sd1(g)
+    model, clip = g.LoraLoader(
+        model=model, clip=clip, lora_name="style.safetensors", strength_model=0.7, strength_clip=0.5
+    )
+    positive = prompts(g, clip)[0]
+    g.keep(positive, sampled(g, model, positive, negative))
+    stronger = g.LoraLoaderModelOnly(model=model, lora_name="style.safetensors", strength_model=0.4)
+    g.keep(sampled(g, stronger, positive, negative))
+    _whole(g, "sd1")  # the plain model is itself again
+
+
+@graph
+def merged(g):
+    one, clip1, _, positive, negative = sd1(g)
+    two, clip2, _, _, _ = sd1(g, "other")
+    for model in (
+        g.ModelMergeSimple(model1=one, model2=two, ratio=0.3),
+        g.ModelMergeBlocks(model1=one, model2=two, input=0.2, middle=0.5, out=0.9),
+        g.ModelMergeAdd(model1=one, model2=g.ModelMergeSubtract(model1=two, model2=one, multiplier=0.5)),
+    ):
+        g.keep(sampled(g, model, positive, negative))
+    added = g.CLIPMergeAdd(clip1=clip1, clip2=g.CLIPMergeSubtract(clip1=clip2, clip2=clip1, multiplier=0.5))
+    for clip in (g.CLIPMergeSimple(clip1=clip1, clip2=clip2, ratio=0.4), added):
+        g.keep(prompts(g, clip)[0])
+
+
+@graph
+def saved_models(g):
+    model, clip, vae, _, _ = sd1(g)
+    style = g.LoraLoader(model=model, clip=clip, lora_name="style.safetensors")
+    g.CheckpointSave(model=style[0], clip=style[1], vae=vae, filename_prefix="whole")
+    g.ModelSave(model=model, filename_prefix="model")
+    g.CLIPSave(clip=style[1], filename_prefix="text")
+    g.VAESave(vae=vae, filename_prefix="vae")
+
+
+# --- guidance and patches of the network --------------------------------------------------------------
+
+PATCHES = {
+    "PerturbedAttentionGuidance": {}, "SelfAttentionGuidance": {"blur_sigma": 1.0}, "FreeU": {},
+    "FreeU_V2": {}, "HyperTile": {"tile_size": 32}, "TomePatchModel": {}, "RescaleCFG": {},
+    "EasyCache": {"start_percent": 0.0, "reuse_threshold": 3.0},
+    "LazyCache": {"start_percent": 0.0, "reuse_threshold": 3.0}, "FreSca": {"freq_cutoff": 2}, "TCFG": {},
+    "Mahiro": {}, "APG": {"momentum": 0.5}, "CFGZeroStar": {}, "CFGNorm": {}, "Epsilon Scaling": {},
+    "TemporalScoreRescaling": {}, "PatchModelAddDownscale": {"block_number": 1, "end_percent": 1.0},
+    "UNetSelfAttentionMultiply": {"q": 1.2}, "UNetCrossAttentionMultiply": {"v": 0.8},
+    "ModelSamplingDiscrete": {"sampling": "v_prediction", "zsnr": True}, "ModelComputeDtype": {},
+    "ModelSamplingContinuousEDM": {"sampling": "eps"}, "ModelSamplingContinuousV": {},
+    "ModelSamplingSD3": {}, "ModelSamplingStableCascade": {},
+}  # fmt: skip
+
+
+def _patch(class_type, options):
+    def fill(g):
+        model, _, _, positive, negative = sd1(g)
+        patched = g.add(class_type, model=model, **options)
+        g.keep(sampled(g, patched, positive, negative, steps=3))
+
+    return fill
+
+
+GRAPHS.update({f"patch_{name}": _patch(name, options) for name, options in PATCHES.items()})
+
+
+@graph
+def perpendicular_negative(g):
+    model, clip, _, positive, negative = sd1(g)
+    nothing = g.CLIPTextEncode(text="", clip=clip)
+    g.keep(sampled(g, g.PerpNeg(model=model, empty_conditioning=nothing), positive, negative))
+    guider = g.PerpNegGuider(model=model, positive=positive, negative=negative, empty_conditioning=nothing)
+    _custom(g, guider)
+
+
+# --- custom sampling ----------------------------------------------------------------------------------
+
+
+def _custom(g: Graph, guider, sampler=None, sigmas=None, latent=None, noise=None):
+    out, denoised = g.SamplerCustomAdvanced(
+        noise=noise or g.RandomNoise(noise_seed=5), guider=guider,
+        sampler=sampler or g.KSamplerSelect(sampler_name="euler"),
+        sigmas=sigmas or g.KarrasScheduler(steps=2),
+        latent_image=latent or g.EmptyLatentImage(width=48, height=32),
+    )  # fmt: skip
+    g.keep(out, denoised)
+    return out
+
+
+@graph
+def guiders(g):
+    model, clip, _, positive, negative = sd1(g)
+    other = g.CLIPTextEncode(text="sun", clip=clip)
+    two = {"model": model, "cond1": positive, "cond2": other, "negative": negative}
+    _custom(g, g.BasicGuider(model=model, conditioning=positive))
+    _custom(g, g.CFGGuider(model=model, positive=positive, negative=negative))
+    for style in ("regular", "nested"):
+        _custom(g, g.DualCFGGuider(**two, style=style))
+
+
+@graph
+def custom_sampling(g):
+    model, _, _, positive, negative = sd1(g)
+    guider = g.CFGGuider(model=model, positive=positive, negative=negative)
+    latent = g.VAEEncode(pixels=loaded_picture(g)[0], vae=sd1(g)[2])
+    high, low = g.SplitSigmas(sigmas=g.KarrasScheduler(steps=4), step=2)
+    first = _custom(g, guider, sigmas=high, latent=latent)
+    _custom(g, guider, sigmas=low, latent=first, noise=g.DisableNoise())
+    noisy = g.AddNoise(model=model, noise=g.RandomNoise(noise_seed=2), sigmas=low, latent_image=latent)
+    g.keep(noisy)
+    _custom(g, guider, sigmas=g.FlipSigmas(sigmas=low), latent=latent, noise=g.DisableNoise())
+    masked = g.SetLatentNoiseMask(samples=latent, mask=loaded_picture(g)[1])
+    _custom(g, guider, latent=masked)
+    g.keep(*g.SamplerCustom(
+        model=model, positive=positive, negative=negative, latent_image=latent,
+        sampler=g.SamplerEulerCFGpp(), sigmas=g.BasicScheduler(model=model, steps=2, denoise=0.7),
+    ))  # fmt: skip
+    upscaling = g.SamplerLCMUpscale(scale_ratio=1.5)
+    _custom(g, guider, upscaling, g.ManualSigmas(sigmas="8, 2, 1, 0"))
+    late = {"start_at_step": 1, "return_with_leftover_noise": "enable", "end_at_step": 3, "steps": 4}
+    g.keep(g.KSamplerAdvanced(
+        model=model, positive=positive, negative=negative, latent_image=latent, scheduler="normal",
+        sampler_name="dpmpp_2m", **late,
+    ))  # fmt: skip
+
+
+@graph
+def schedules(g):
+    model = sd1(g)[0]
+    g.keep(*(g.BasicScheduler(model=model, scheduler=name, steps=4) for name in _schedulers()))
+    g.keep(g.BetaSamplingScheduler(model=model, steps=4), g.SDTurboScheduler(model=model, steps=2))
+    g.keep(g.AlignYourStepsScheduler(steps=4), g.SamplingPercentToSigma(model=model, sampling_percent=0.4))
+    sigmas = g.BasicScheduler(model=model, steps=4)
+    g.keep(g.ExtendIntermediateSigmas(sigmas=sigmas), g.SetFirstSigma(sigmas=sigmas))
+
+
+def _schedulers():
+    from comfy import sampler_names
+
+    return sampler_names.schedulers()
