@@ -8,33 +8,29 @@ loader's other arguments, and the devices and precisions of the moment. Node ids
 users are no part of it. Content is the file's sha256 where the depot has computed it (`digests.py`), else the
 file's stamp: device, inode, size and time of change.
 
-Nobody gets the stored object. Each caller gets a clone that shares the weights; patches belong to the clone.
-A model is *idle* when no clone is left. The store keeps models within its budget; beyond that it only
-remembers them, so that a model is found as long as anybody uses it.
-
-What goes first is decided by `plan_drops`, which is pure. Nothing here imports torch: weights are only held.
+Each caller gets a clone that shares the weights (`resident.py`). A model is *idle* when no clone is left. The
+store keeps models within its budget; beyond that it only remembers them, so that a model is found as long as
+anybody uses it. What goes first is decided by `drops.py`, which is pure.
 """
 
 from __future__ import annotations
 
-import copy
 import functools
 import gc
 import logging
-import math
 import os
 import threading
 import time
-import weakref
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import folder_paths
-from comfy_depot import places
 from comfy_depot.calls import NoKey, options_of
+from comfy_depot.drops import Key, order, plan_drops
 from comfy_depot.eviction import Stamp
+from comfy_depot.resident import Part, Resident
 
 if TYPE_CHECKING:
     from comfy_depot.digests import Digests
@@ -44,192 +40,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DROPS_REMEMBERED = 50
-Key = tuple[tuple[Hashable, ...], Hashable, Hashable]
-"""(content: of each file a sha256 or a `Stamp`; the loader and its other arguments; devices)"""
-
-
-# --- what goes first: pure ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Standing:
-    """What counts when a model may have to go."""
-
-    key: Key
-    size: int
-    """Bytes of its weights."""
-    seconds_to_load: float
-    """What it took to load it, so what it will take to bring it back."""
-    last_used: float
-    is_idle: bool
-
-
-def plan_drops(models: Iterable[Standing], budget: int) -> list[Standing]:
-    """Which models to let go, in this order, so that the others take at most `budget` bytes.
-
-    Idle ones first: letting go of one that is in use frees nothing yet. Among them the one that is cheapest
-    to bring back for the memory it takes (seconds per byte, where less than about a factor of two is no
-    difference), then the least recently used.
-    """
-    waiting = sorted(models, key=_order)
-    over = sum(model.size for model in waiting) - budget
-    going = []
-    for model in waiting:
-        if over <= 0:
-            break
-        going.append(model)
-        over -= model.size
-    return going
-
-
-def _order(model: Standing) -> tuple[bool, int, float]:
-    cost = model.seconds_to_load / max(1, model.size)
-    return not model.is_idle, round(math.log2(max(cost, 1e-15))), model.last_used
-
-
-# --- one model in memory ------------------------------------------------------------------------------
-
-
-class Part:
-    """One object of what a loader gave (a MODEL, CLIP or VAE), held so that it can be given out as clones.
-
-    `base` is the part's ModelPatcher. Every clone refers to it, through `parent`, so it lives as long as a
-    clone does, and a device that loses the last clone still knows whose weights it has.
-    """
-
-    def __init__(self, whole: Any) -> None:
-        is_wrapper = hasattr(whole, "patcher")
-        base = whole.patcher if is_wrapper else whole
-        if base is not None and not (hasattr(base, "model") and hasattr(base, "clone")):
-            raise NoKey
-        self.size = 0 if base is None else int(base.model_size())
-        self._base = None if base is None else weakref.ref(base)
-        self._users: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._shell: Any = None
-        self._names: list[str] = []
-        if is_wrapper:
-            self._shell = copy.copy(whole)
-            module = getattr(base, "model", None)
-            self._names = [name for name, value in vars(whole).items()
-                           if module is not None and value is module]
-            for name in ("patcher", *self._names):
-                setattr(self._shell, name, None)
-
-    def base(self) -> Any:
-        """The patcher that all clones come from; None when it is gone, or where there are no weights."""
-        return None if self._base is None else self._base()
-
-    @property
-    def is_there(self) -> bool:
-        """Whether it can be given out."""
-        return self._base is None or self._base() is not None
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nobody has a clone."""
-        return not self._users
-
-    def clone(self) -> Any:
-        """A fresh object that shares the weights."""
-        base = self.base()
-        if self._shell is None:
-            given = patcher = base if base is None else base.clone()
-        else:
-            given = _copy_of(self._shell)
-            for name in self._names:
-                setattr(given, name, base.model)
-            given.patcher = patcher = None if base is None else base.clone()
-        if patcher is not None:
-            self._users.add(patcher)
-        return given
-
-
-def _copy_of(shell: Any) -> Any:
-    """A wrapper whose own dictionaries and lists nobody else has."""
-    made = copy.copy(shell)
-    for name, value in vars(made).items():
-        if type(value) in (dict, list, set):
-            setattr(made, name, copy.copy(value))
-    return made
-
-
-@dataclass
-class Resident:
-    """One model in memory."""
-
-    key: Key
-    loader: str
-    is_tuple: bool
-    parts: list[Part | None]
-    seconds_to_load: float
-    stamps: set[Stamp] = field(default_factory=set)
-    """The files that it is the content of."""
-    paths: set[str] = field(default_factory=set)
-    loads: int = 1
-    hits: int = 0
-    last_used: float = 0.0
-    held: list[Any] = field(default_factory=list)
-    """The bases, which keep the weights in memory; empty when the model only lives as long as its users."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of its weights."""
-        return sum(part.size for part in self._parts())
-
-    @property
-    def is_there(self) -> bool:
-        """Whether all of it can be given out."""
-        return all(part.is_there for part in self._parts())
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nobody uses any of it."""
-        return all(part.is_idle for part in self._parts())
-
-    def bases(self) -> list[Any]:
-        """The patchers that there are."""
-        return [base for base in (part.base() for part in self._parts()) if base is not None]
-
-    def hold(self) -> None:
-        """Keep it in memory."""
-        self.held = self.bases()
-
-    def give(self) -> Any:
-        """What the loader would return, as clones."""
-        given = tuple(None if part is None else part.clone() for part in self.parts)
-        return given if self.is_tuple else given[0]
-
-    def keep_what_is_used(self, before: Resident) -> None:
-        """Take parts that are in use already instead of those that were loaded again for the others' sake."""
-        self.loads, self.hits = before.loads + 1, before.hits
-        self.stamps |= before.stamps
-        self.paths |= before.paths
-        if len(before.parts) == len(self.parts):
-            self.parts = [old if old is not None and old.is_there else new
-                          for old, new in zip(before.parts, self.parts, strict=True)]
-
-    def standing(self) -> Standing:
-        """What counts when it may have to go."""
-        return Standing(self.key, self.size, self.seconds_to_load, self.last_used, self.is_idle)
-
-    @property
-    def names(self) -> list[str]:
-        """Its files, as "folder type/name"."""
-        return sorted(map(places.name_of, self.paths))
-
-    def as_json(self) -> dict[str, Any]:
-        """It, as the routes give it."""
-        return {
-            "names": self.names, "loader": self.loader, "bytes": self.size, "loads": self.loads,
-            "hits": self.hits, "seconds_to_load": round(self.seconds_to_load, 3),
-            "last_used": self.last_used, "in_use": not self.is_idle, "kept": bool(self.held),
-        }
-
-    def _parts(self) -> list[Part]:
-        return [part for part in self.parts if part is not None]
-
-
-# --- the store ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -318,7 +128,7 @@ class Residents:
         gc.collect()  # a clone in a reference cycle is no user any more
         with self._lock:
             idle = [model.standing() for model in self._models.values() if model.held and model.is_idle]
-            for standing in sorted(idle, key=_order)[:most]:
+            for standing in sorted(idle, key=order)[:most]:
                 self._drop(self._models[standing.key], why)
         gc.collect()  # their modules refer to each other, and their files are mapped until they are gone
         with self._lock:

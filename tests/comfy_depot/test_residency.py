@@ -18,11 +18,13 @@ from comfy_depot import hooks
 from comfy_depot.calls import NoKey, options_of
 from comfy_depot.depot import Depot
 from comfy_depot.digests import Digests
+from comfy_depot.drops import Standing, plan_drops
 from comfy_depot.errors import DiskFull
 from comfy_depot.eviction import Limits, Stamp
 from comfy_depot.host import Host
 from comfy_depot.options import Budget
-from comfy_depot.residency import Part, Residents, Standing, plan_drops
+from comfy_depot.residency import Residents
+from comfy_depot.resident import Part
 from tests.comfy_depot.world import World
 from tests.fakes.origin import Origin, safetensors
 
