@@ -36,6 +36,7 @@ from comfy_depot.index import Index
 from comfy_depot.listing import FileList
 from comfy_depot.lists import Lists
 from comfy_depot.manifest import Entry, Problem
+from comfy_depot.memory_pins import MemoryPins
 from comfy_depot.neighbours import Neighbours
 from comfy_depot.options import Options, from_args
 from comfy_depot.pins import Pins
@@ -79,8 +80,11 @@ class Depot:
         self.pins = Pins(options.depot_dir)
         self.neighbours = Neighbours(options.depot_dir, why_busy=budget.why_busy(self))
         self.idle_eviction = budget.IdleEviction(self)
+        self.memory_pins = MemoryPins(
+            options.depot_dir, patterns=options.pin, groups=dict(options.pin_group))
         self.residents = Residents(
-            options.resident_budget, host=host, digests=self.digests, local_path=self.local_path
+            options.resident_budget, host=host, digests=self.digests, local_path=self.local_path,
+            pins=self.memory_pins, pin_budget=options.pin_budget,
         )
         self.preload = Preload(self)
         self.streams = Streams(is_on=options.depot_stream == "on" and not args.disable_mmap)

@@ -24,16 +24,18 @@ class Standing:
     """What it took to load it, so what it will take to bring it back."""
     last_used: float
     is_idle: bool
+    is_pinned: bool = False
 
 
 def plan_drops(models: Iterable[Standing], budget: int) -> list[Standing]:
     """Which models to let go, in this order, so that the others take at most `budget` bytes.
 
-    Idle ones first: letting go of one that is in use frees nothing yet. Among them the one that is cheapest
-    to bring back for the memory it takes (seconds per byte, where less than about a factor of two is no
-    difference), then the least recently used.
+    Pinned ones never go, and what they take does not count: they have a budget of their own. Idle ones go
+    first: letting go of one that is in use frees nothing yet. Among them the one that is cheapest to bring
+    back for the memory it takes (seconds per byte, where less than about a factor of two is no difference),
+    then the least recently used.
     """
-    waiting = sorted(models, key=order)
+    waiting = sorted((model for model in models if not model.is_pinned), key=order)
     over = sum(model.size for model in waiting) - budget
     going = []
     for model in waiting:

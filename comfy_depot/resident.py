@@ -6,8 +6,13 @@ Nothing here imports torch: weights are only held.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import os
+import time
 import weakref
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +20,30 @@ from comfy_depot import places
 from comfy_depot.calls import NoKey
 from comfy_depot.drops import Key, Standing
 from comfy_depot.eviction import Stamp
+from comfy_depot.memory_pins import Pin
+
+MOVES_REMEMBERED = 10
+Position = tuple[str, int]
+"""The device that a model was brought to, and the bytes of it that are there; ("", 0) where it rests."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """Weights that went from one device to another."""
+
+    time: float
+    from_: str
+    to: str
+    bytes: int
+    seconds: float
+    why: str
+    is_to_rest: bool
+    """Whether they were taken off the device that they work on."""
+
+    def as_json(self) -> dict[str, Any]:
+        """It, as the routes give it."""
+        return {"time": self.time, "from": self.from_, "to": self.to, "bytes": self.bytes,
+                "seconds": round(self.seconds, 3), "why": self.why}
 
 
 class Part:
@@ -31,7 +60,8 @@ class Part:
             raise NoKey
         self.size = 0 if base is None else int(base.model_size())
         self._base = None if base is None else weakref.ref(base)
-        self._users: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._users: weakref.WeakKeyDictionary[Any, str | None] = weakref.WeakKeyDictionary()
+        """{clone: for whom it was made}"""
         self._shell: Any = None
         self._names: list[str] = []
         if is_wrapper:
@@ -41,6 +71,7 @@ class Part:
                            if module is not None and value is module]
             for name in ("patcher", *self._names):
                 setattr(self._shell, name, None)
+        self.position = self.position_now()
 
     def base(self) -> Any:
         """The patcher that all clones come from; None when it is gone, or where there are no weights."""
@@ -56,7 +87,40 @@ class Part:
         """Whether nobody has a clone."""
         return not self._users
 
-    def clone(self) -> Any:
+    @property
+    def users(self) -> list[str | None]:
+        """For whom each living clone was made, where that is known."""
+        return list(self._users.values())
+
+    def is_of(self, patcher: Any) -> bool:
+        """Whether a patcher works with these weights."""
+        base = self.base()
+        return base is not None and base.model is getattr(patcher, "model", None)
+
+    def mark(self, is_pinned: bool) -> None:
+        """Tell whoever plans memory whether these weights must stay where they are."""
+        base = self.base()
+        if base is not None:
+            with contextlib.suppress(AttributeError):  # tensors without a module have no place for it
+                base.model.is_pinned = is_pinned
+
+    def position_now(self) -> Position:
+        """Where it has been brought."""
+        base = self.base()
+        if not hasattr(base, "current_loaded_device") or not hasattr(base, "loaded_size"):
+            return "", 0
+        device, loaded = base.current_loaded_device(), int(base.loaded_size())
+        return ("", 0) if device == base.offload_device or not loaded else (str(device), loaded)
+
+    def tensors(self) -> Iterator[Any]:
+        """Its weights."""
+        model = getattr(self.base(), "model", None)
+        if isinstance(model, dict):
+            yield from model.values()
+        for kind in ("parameters", "buffers"):
+            yield from getattr(model, kind, tuple)()
+
+    def clone(self, user: str | None = None) -> Any:
         """A fresh object that shares the weights."""
         base = self.base()
         if self._shell is None:
@@ -67,7 +131,7 @@ class Part:
                 setattr(given, name, base.model)
             given.patcher = patcher = None if base is None else base.clone()
         if patcher is not None:
-            self._users.add(patcher)
+            self._users[patcher] = user
         return given
 
 
@@ -97,6 +161,13 @@ class Resident:
     last_used: float = 0.0
     held: list[Any] = field(default_factory=list)
     """The bases, which keep the weights in memory; empty when the model only lives as long as its users."""
+    pins: tuple[Pin, ...] = ()
+    """Those who wish that it stays."""
+    is_pinned: bool = False
+    """Whether it does: the first of the pinned ones that fit into their budget do."""
+    is_outdated: bool = False
+    """Whether nobody can ask for it any more: its file was replaced, or another one has its content."""
+    moves: deque[Move] = field(default_factory=lambda: deque(maxlen=MOVES_REMEMBERED))
 
     @property
     def size(self) -> int:
@@ -121,9 +192,19 @@ class Resident:
         """Keep it in memory."""
         self.held = self.bases()
 
-    def give(self) -> Any:
-        """What the loader would return, as clones."""
-        given = tuple(None if part is None else part.clone() for part in self.parts)
+    def mark(self, is_pinned: bool) -> None:
+        """From now on it is pinned, or not."""
+        self.is_pinned = is_pinned
+        for part in self._parts():
+            part.mark(is_pinned)
+
+    def part_of(self, patcher: Any) -> Part | None:
+        """The part that a patcher works with."""
+        return next((part for part in self._parts() if part.is_of(patcher)), None)
+
+    def give(self, user: str | None = None) -> Any:
+        """What the loader would return, as clones for a user."""
+        given = tuple(None if part is None else part.clone(user) for part in self.parts)
         return given if self.is_tuple else given[0]
 
     def keep_what_is_used(self, before: Resident) -> None:
@@ -131,25 +212,71 @@ class Resident:
         self.loads, self.hits = before.loads + 1, before.hits
         self.stamps |= before.stamps
         self.paths |= before.paths
+        self.moves = before.moves
         if len(before.parts) == len(self.parts):
             self.parts = [old if old is not None and old.is_there else new
                           for old, new in zip(before.parts, self.parts, strict=True)]
 
     def standing(self) -> Standing:
         """What counts when it may have to go."""
-        return Standing(self.key, self.size, self.seconds_to_load, self.last_used, self.is_idle)
+        return Standing(self.key, self.size, self.seconds_to_load, self.last_used, self.is_idle,
+                        self.is_pinned)
 
     @property
     def names(self) -> list[str]:
         """Its files, as "folder type/name"."""
         return sorted(map(places.name_of, self.paths))
 
+    @property
+    def bytes_on(self) -> dict[str, int]:
+        """{device: bytes of its weights that are there}"""
+        tensors = {id(tensor): tensor for part in self._parts() for tensor in part.tensors()}
+        found: dict[str, int] = {}
+        for tensor in tensors.values():
+            found[str(tensor.device)] = found.get(str(tensor.device), 0) + int(tensor.nbytes)
+        return found
+
+    @property
+    def why(self) -> str:
+        """Why it is in memory and where, as a sentence."""
+        ago = f"{max(0.0, time.time() - self.last_used):.0f} s"
+        words = [f"pinned by {', '.join(self.pinned_by)}"] if self.is_pinned else []
+        words.append(f"idle since {ago}" if self.is_idle and not self.is_pinned else f"used {ago} ago")
+        if self.pins and not self.is_pinned and not self.is_outdated:
+            words.append(f"wished by {', '.join(self.pinned_by)}, and does not fit into --pin-budget")
+        if not self.is_pinned:
+            words.append("kept within the resident budget" if self.held else "goes with its last user")
+        if self.is_outdated:
+            words.append("nobody can ask for it any more")
+        elif not any(map(os.path.exists, self.paths)):
+            words.append("its file is gone")
+        if self.moves and self.moves[0].is_to_rest:
+            place = "host memory" if self.moves[0].to == "cpu" else self.moves[0].to
+            words.append(f"moved to {place}: {self.moves[0].why}")
+        return "; ".join(words)
+
+    @property
+    def pinned_by(self) -> list[str]:
+        """Who wishes that it stays, each once."""
+        return list(dict.fromkeys(pin.by for pin in self.pins))
+
+    @property
+    def title(self) -> str:
+        """Its names, or its loader where it has none."""
+        return ", ".join(self.names) or self.loader
+
     def as_json(self) -> dict[str, Any]:
         """It, as the routes give it."""
+        users = [user for part in self._parts() for user in part.users]
         return {
             "names": self.names, "loader": self.loader, "bytes": self.size, "loads": self.loads,
             "hits": self.hits, "seconds_to_load": round(self.seconds_to_load, 3),
             "last_used": self.last_used, "in_use": not self.is_idle, "kept": bool(self.held),
+            "pinned": {"by": self.pinned_by, "since": min(pin.since for pin in self.pins)}
+            if self.is_pinned else None,
+            "on": self.bytes_on, "why": self.why, "moves": [move.as_json() for move in self.moves],
+            "users": max((len(part.users) for part in self._parts()), default=0),
+            "shared_by": sorted({user for user in users if user is not None}),
         }
 
     def _parts(self) -> list[Part]:

@@ -147,6 +147,6 @@ def test_the_first_ones_that_fit_into_the_budget_are_pinned(
 def test_the_list_for_people_names_size_and_who_and_is_not_endless() -> None:
     assert listed([]) == "No model is pinned in memory."
     large = Pinned("checkpoints/a", 6_500_000_000, ("alice", "bob"))
-    assert listed([Pinned("vae/b", 300_000, ("group x",)), large]) == ("Pinned in memory are 6.5 GB: checkpoints/a (6.5 GB, by alice, bob); "
-                    "vae/b (0.3 MB, by group x).")
+    assert listed([Pinned("vae/b", 300_000, ("group x",)), large]) == (
+        "Pinned in memory are 6.5 GB: checkpoints/a (6.5 GB, by alice, bob); vae/b (0.3 MB, by group x).")
     assert listed([Pinned(f"loras/{n}", 1, ("me",)) for n in range(25)]).endswith("; 5 more.")
