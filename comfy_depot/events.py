@@ -1,4 +1,4 @@
-"""The websocket event `depot`: what a page is told about transfers and about models on their way to memory."""
+"""The websocket event `depot`: what a page is told about transfers and models on their way to memory."""
 
 from __future__ import annotations
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import itertools
 import os
+import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -65,7 +67,7 @@ class Target:
 class Plan:
     """What would be pinned after a change."""
 
-    state: State
+    change: Callable[[State], State]
     pins: tuple[Pin, ...]
     targets: tuple[Target, ...]
     concerned: tuple[Target, ...]
@@ -93,6 +95,13 @@ class Pinning:
     def __init__(self, depot: Depot) -> None:
         self._depot = depot
         self._pins = depot.memory_pins
+        self._one_at_a_time = threading.Lock()
+
+    @property
+    def budget(self) -> int | None:
+        """Bytes that pinned models may take together; None without a limit but the memory."""
+        limit = self._depot.residents.pin_limit
+        return None if limit == float("inf") else int(limit)
 
     # Plans.
 
@@ -121,7 +130,7 @@ class Pinning:
         """Make a group the active one instead of another, or let it go."""
         groups = self._pins.setup.groups
         if group not in groups:
-            known = f"There are: {', '.join(groups)}." if groups else "Name one with --pin-group NAME=GLOB,..."
+            known = f"There are: {', '.join(groups)}." if groups else "Name one: --pin-group NAME=GLOB,..."
             raise NotPinned(f"There is no group '{group[:60]}' of pinned models. {known}")
         concerned = self.targets([Pin(pattern, f"group {group}", 0.0) for pattern in groups[group]])
         if not is_on:
@@ -135,19 +144,19 @@ class Pinning:
 
     def carry_out(self, change: Callable[[], Plan], *, is_dry_run: bool) -> Plan:
         """Plan a change, and make it unless it is a dry run."""
-        self._pins.refresh()
-        plan = change()
-        if not is_dry_run:
-            self._pins.change(lambda state: replace(
-                plan.state, released=plan.state.released))
-            self._depot.residents.apply_pins()
-            self._depot.warm_memory.wake()
+        with self._one_at_a_time:
+            self._pins.refresh()
+            plan = change()
+            if is_dry_run:
+                return plan
+            self._pins.change(plan.change)
+        self._depot.residents.apply_pins()
+        self._depot.warm_memory.wake()
         return plan
 
     def _plan(self, function: Callable[[State], State], concerned: Sequence[Target]) -> Plan:
-        state = function(self._pins.state)
-        pins = state.in_force(self._pins.setup)
-        return Plan(state, pins, tuple(self.targets(pins)), tuple(concerned))
+        pins = function(self._pins.state).in_force(self._pins.setup)
+        return Plan(function, pins, tuple(self.targets(pins)), tuple(concerned))
 
     def _checked(self, plan: Plan, what: str) -> Plan:
         limit = self._depot.residents.pin_limit
@@ -159,8 +168,8 @@ class Pinning:
         pinned = [Pinned(one.title, one.size or 0, one.by) for one in self.targets(self._pins.all())]
         room = f"--pin-budget is {in_words(limit)}" if is_given else f"the device has {in_words(limit)}"
         raise OverBudget(
-            f"{what} cannot be pinned: all pinned models would take {in_words(plan.bytes)}, and {room}. Nothing "
-            f"has changed. {listed(pinned)} Unpin one, or start with a larger --pin-budget.", pinned)
+            f"{what} cannot be pinned: all pinned models would take {in_words(plan.bytes)}, and {room}. "
+            f"Nothing has changed. {listed(pinned)} Unpin one, or start with a larger --pin-budget.", pinned)
 
     def _is_of_group(self, pin: Pin) -> bool:
         return pin.by == f"group {self._pins.state.active_group(self._pins.setup)}"
@@ -168,30 +177,27 @@ class Pinning:
     def _why_not_unpinned(self, pattern: str, pins: Sequence[Pin]) -> str:
         holding = [pin for pin in pins if pin.holds(pattern)]
         if not holding:
-            return (f"'{pattern}' is not pinned in memory. What is: GET /depot/models, or python -m comfy_depot "
-                    "pin --memory")
+            return (f"'{pattern}' is not pinned in memory. What is: GET /depot/models, or python -m "
+                    "comfy_depot pin --memory")
         first = holding[0]
-        advice = (f'switch to another group, or unpin it with {{"group": "{first.by.removeprefix("group ")}"}}'
-                  if self._is_of_group(first) else f"unpin that pattern, '{first.pattern}'")
+        group = first.by.removeprefix("group ")
+        advice = (f'switch to another group, or unpin {{"group": "{group}"}}' if self._is_of_group(first)
+                  else f"unpin that pattern, '{first.pattern}'")
         return f"'{pattern}' is held by {first.by} ('{first.pattern}'): {advice}."
 
     # Names.
 
     def targets(self, pins: Sequence[Pin]) -> list[Target]:
         """The known models that pins mean, those of the first pins first."""
-        found: dict[str, list[Pin]] = {}
-        for pin in pins:
-            if not has_glob(pin.pattern) and self._is_known(pin.pattern):
-                found.setdefault(pin.pattern, []).append(pin)
+        in_memory = self._depot.residents.names() if pins else set()  # also those whose file is gone
+        names = {pin.pattern for pin in pins
+                 if not has_glob(pin.pattern) and (pin.pattern in in_memory or self._is_known(pin.pattern))}
         globs = [pin for pin in pins if has_glob(pin.pattern)]
-        for name in self._names_like(globs):
-            for pin in globs:
-                if pin.holds(name) and pin not in found.setdefault(name, []):
-                    found[name].append(pin)
-        order = {id(pin): number for number, pin in enumerate(pins)}
-        meant = [(name, held) for name, held in found.items() if held]
-        return [self._target(name, tuple(held)) for name, held in
-                sorted(meant, key=lambda one: (min(order[id(pin)] for pin in one[1]), one[0]))]
+        names.update(name for name in itertools.chain(in_memory, self._names_like(globs))
+                     if any(pin.holds(name) for pin in globs))
+        meant = {name: tuple(pin for pin in pins if pin.holds(name)) for name in names}
+        first = {name: pins.index(holding[0]) for name, holding in meant.items()}
+        return [self._target(name, meant[name]) for name in sorted(names, key=lambda one: (first[one], one))]
 
     def warning(self, pattern: str) -> str:
         """What to say of a pattern that means no known model."""
@@ -205,9 +211,10 @@ class Pinning:
         return (f"No known model is called '{pattern}'. {advice}Such a model is pinned when it comes: on the "
                 "disk, or in a manifest.")
 
-    def warnings(self) -> list[str]:
-        """One for each pin that means no known model."""
-        return [self.warning(pin.pattern) for pin in self._pins.all() if not self.targets([pin])]
+    def warnings(self, targets: Iterable[Target]) -> list[str]:
+        """One for each pin in force that means none of the known models `targets`."""
+        meaning = {pin for target in targets for pin in target.pins}
+        return [f"{pin.by}: {self.warning(pin.pattern)}" for pin in self._pins.all() if pin not in meaning]
 
     def _names_like(self, globs: Sequence[Pin]) -> Iterator[str]:
         """The names of the folder types in which globs look."""
@@ -231,7 +238,8 @@ class Pinning:
         depot, path = self._depot, self._depot.local_path(folder, name)
         in_memory = depot.residents.find(title, path)
         entry = depot.catalogue.find(folder, name)
-        size, content = (None, title) if entry is None else (entry.size, entry.sha256 or title)
+        size = None if entry is None else entry.size
+        content: Hashable = title if entry is None else entry.sha256 or title
         try:
             stamp = None if path is None else Stamp.of(os.stat(path))
         except OSError:  # gone since
@@ -249,9 +257,8 @@ class Pinning:
         for target in self.targets(pins):
             for pin in target.pins:
                 by_pin[pin].append(depot.warm_memory.state_of(target).as_json())
-        limit = depot.residents.pin_limit
         return {
-            "budget": None if limit == float("inf") else int(limit),
+            "budget": self.budget,
             "pinned_bytes": sum(model.size for model in depot.residents.pinned()),
             "pins": [{"pattern": pin.pattern, "by": pin.by, "since": pin.since, "models": models,
                       "warning": None if models else self.warning(pin.pattern)}

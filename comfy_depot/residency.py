@@ -216,9 +216,15 @@ class Residents:
         with self._lock:
             return list(reversed(self._drops))
 
+    def names(self) -> set[str]:
+        """Each "folder type/name" of the models that can be given out."""
+        with self._lock:
+            return {name for model in self._models.values() if model.bases() and not model.is_outdated
+                    for name in model.names}
+
     def find(self, name: str, path: str | None) -> tuple[int, bool] | None:
-        """(bytes, whether it is pinned) of the model in memory that has this "folder type/name" and what is at
-        `path` now; of any of that name when the file is gone. None when there is none.
+        """(bytes, whether it is pinned) of the model in memory that has this "folder type/name" and what is
+        at `path` now; of any of that name when the file is gone. None when there is none.
         """
         stamp = None if path is None else _stamp_of(path)
         with self._lock:

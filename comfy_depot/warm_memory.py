@@ -3,8 +3,8 @@
     waiting -> fetching (it is only in the cloud) -> loading -> ready
                                                  \\-> failed, with a message; tried again later
 
-It gives way to prompts: nothing is begun while one runs or waits, for at most SECONDS_OF_PATIENCE per model. How
-a model is loaded is the host's affair (`Host.load_model`), which does it as a workflow would, so that the
+It gives way to prompts: nothing is begun while one runs or waits, for at most SECONDS_OF_PATIENCE per model.
+How a model is loaded is the host's affair (`Host.load_model`), which does it as a workflow would, so that the
 workflow finds it. A model that a workflow has loaded meanwhile is ready.
 """
 
@@ -18,8 +18,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from comfy_depot.errors import ModelUnavailable, TransferCancelled
 from comfy_depot.events import EVENT, memory_payload
-from comfy_depot.memory_pins import Pin, in_words
+from comfy_depot.memory_pins import Pin, in_words, pattern_of
 from comfy_depot.pinning import Target
 
 if TYPE_CHECKING:
@@ -47,12 +48,16 @@ class Warming:
     name: str
     bytes: int | None
     state: str = "waiting"
+    """"waiting", "fetching", "loading", "ready" or "failed"."""
     message: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As the routes and the event give it."""
         return {"folder": self.folder, "name": self.name, "bytes": self.bytes, "state": self.state,
                 "message": self.message}
+
+
+NOTHING = Warming("", "", None)
 
 
 class WarmMemory:
@@ -72,6 +77,8 @@ class WarmMemory:
         self._failed: dict[str, tuple[Hashable, float]] = {}
         """{title: (its content then, when it may be tried again)}"""
         self._asked: deque[str] = deque(maxlen=REMEMBERED)
+        self._to_do: list[str] = []
+        """Those of the asked ones that were not begun yet."""
         self._warned: set[str] = set()
 
     def start(self) -> None:
@@ -92,24 +99,33 @@ class WarmMemory:
             self._failed.clear()
         self._woken.set()
 
+    def warm_all(self) -> list[Warming]:
+        """Load all pinned models now, also those that have failed; how far they are."""
+        found = self.pinned()
+        self.wake()
+        return found
+
     def ask(self, folder: str, name: str) -> Warming:
-        """Load a model now, pinned or not, before others; its state. ModelUnavailable when nobody knows it."""
+        """Load a model now, pinned or not, before others; how far it is. ModelUnavailable: none is known."""
         target = self._find(folder, name)
-        state = self.state_of(target)
-        if state.state != "ready":
-            with self._lock:
-                self._asked.append(target.title)
-            self.wake()
-        return state
+        with self._lock:
+            self._asked.append(target.title)
+            self._to_do.append(target.title)
+            self._failed.pop(target.title, None)
+            if self._known.get(target.title, NOTHING).state == "failed":
+                del self._known[target.title]
+        self._woken.set()
+        return self.state_of(target)
 
     def plan(self, folder: str, name: str) -> Warming:
         """What `ask` would load."""
         return self.state_of(self._find(folder, name))
 
     def asked(self) -> list[Warming]:
-        """The models that were asked for, the last ones."""
+        """The models that were asked for of late and are on their way, in memory, or failed."""
         with self._lock:
-            titles = list(dict.fromkeys(self._asked))
+            titles = [title for title in dict.fromkeys(self._asked)
+                      if title in self._to_do or title in self._known]
         return [self.state_of(target) for target in map(self._of_title, titles) if target is not None]
 
     def pinned(self) -> list[Warming]:
@@ -148,26 +164,32 @@ class WarmMemory:
     def look(self) -> None:
         """Take up what has changed and load what is missing, one after the other."""
         self._depot.memory_pins.refresh()
-        self._warn()
         while not self._closed.is_set():
             targets = self._targets()
+            self._warn(targets)
             for target in targets:
                 if target.path is not None:
                     self._depot.residents.recognise(target.path)
             self._depot.residents.apply_pins()
-            target = self._next(targets)
-            if target is None:
+            following = self._next(targets)
+            if following is None:
                 return
-            if self._wait_for_quiet() and self.state_of(target).state != "ready":
-                self._bring(target)
+            if self._wait_for_quiet() and self.state_of(following).state != "ready":
+                self._bring(following)
 
     def _next(self, targets: list[Target]) -> Target | None:
         """What is to be loaded first: what was asked for, then pinned models in the order of their pins."""
         with self._lock:
-            titles = list(self._asked)
+            titles, self._to_do = self._to_do, []
+            failed = dict(self._failed)
         asked = [target for target in map(self._of_title, titles) if target is not None]
-        for target in (*asked, *targets):
-            content, again_at = self._failed.get(target.title, (None, 0.0))
+        waiting = [target for target in asked if self.state_of(target).state != "ready"]
+        if waiting:
+            with self._lock:
+                self._to_do = [*(target.title for target in waiting[1:]), *self._to_do]
+            return waiting[0]
+        for target in targets:
+            content, again_at = failed.get(target.title, (None, 0.0))
             is_refused = content == target.content and time.monotonic() < again_at
             if not is_refused and self.state_of(target).state != "ready":
                 return target
@@ -186,13 +208,12 @@ class WarmMemory:
         self._tell(target, "waiting")
         try:
             message = self._load(target)
-        except Exception as error:  # what a source, a host, a pack or a file does wrong is this model's failure
+        except Exception as error:  # whatever a source, a host or a file does wrong is this model's failure
             message = str(error) or type(error).__name__
         self._depot.residents.apply_pins()
-        if message is None and self._depot.residents.find(target.title, target.path) is None:
-            fresh = self._of_title(target.title)
-            if fresh is None or self.state_of(fresh).state != "ready":
-                message = NOT_KEPT
+        now = self._of_title(target.title)  # it may have been fetched
+        if message is None and (now is None or self.state_of(now).state != "ready"):
+            message = NOT_KEPT
         if message is None:
             log.info("%s is in memory after %.1f s.", target.title, time.perf_counter() - started)
             self._tell(target, "ready")
@@ -210,11 +231,15 @@ class WarmMemory:
             return self._does_not_fit(target.size)
         if target.path is None:
             self._tell(target, "fetching")
-            self._depot.fetch(target.folder, target.name)
+            self._depot.fetch(target.folder, target.name, check=self._stop_if_closed)
         self._tell(target, "loading")
         with residents.placing.purpose("for warm-up"):
             is_loaded = self._depot.host.load_model(target.folder, target.name)
         return None if is_loaded else NOT_AHEAD
+
+    def _stop_if_closed(self) -> None:
+        if self._closed.is_set():
+            raise TransferCancelled("The server stops.")
 
     def _fits(self, size: int) -> bool:
         pinned = sum(model.size for model in self._depot.residents.pinned())
@@ -232,8 +257,8 @@ class WarmMemory:
             self._known[target.title] = known
         self._depot.host.send(EVENT, memory_payload(known))
 
-    def _warn(self) -> None:
-        for warning in self._depot.pinning.warnings():
+    def _warn(self, targets: list[Target]) -> None:
+        for warning in self._depot.pinning.warnings(targets):
             if warning not in self._warned:
                 self._warned.add(warning)
                 log.warning("%s", warning)
@@ -250,10 +275,7 @@ class WarmMemory:
         return next((replace(target, pins=pins) for target in found if target.title == title), None)
 
     def _find(self, folder: str, name: str) -> Target:
-        from comfy_depot.memory_pins import pattern_of
-
         found = self._of_title(pattern_of(folder, name))
         if found is None:
-            self._depot.entry(folder, name)
-            raise AssertionError("an entry is a known model")
+            raise ModelUnavailable(self._depot.explain_missing(folder, name))
         return found
