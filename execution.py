@@ -225,6 +225,7 @@ def _let_models_go(management: Any) -> None:
     depot.free_idle_models()
 
 
+@depot.explains_full_memory
 def _advice(error: Exception, class_type: str) -> str:
     """What the user can do about errors that are known. When memory is full, models are let go."""
     management = sys.modules.get("comfy.model_management")  # before it is loaded there is no large tensor

@@ -372,6 +372,9 @@ def parse(argv: Sequence[str] | None = None, *,
     parser.parse_args(argv, namespace=args)
     if len(args.cache_ram or ()) > 2:
         parser.error(f"argument --cache-ram: takes at most two numbers of GB, not {len(args.cache_ram)}")
+    if args.gpu_only and args.enable_dynamic_vram:
+        parser.error("argument --enable-dynamic-vram: not with --gpu-only, under which no weight leaves "
+                     "the GPU. Leave out one of the two")
     if args.fast == []:
         args.fast = list(PerformanceFeature)
     if args.disable_auto_launch:

@@ -560,6 +560,7 @@ class LoadedModel:
     def should_reload_model(self, force_patch_weights=False) -> bool:
         return force_patch_weights and self.model.lowvram_patch_counter() > 0
 
+    @depot.keeps_pinned
     def model_unload(self, memory_to_free=None, unpatch_weights=True) -> bool:
         """Take the model off the device; False where it stays.
 
@@ -674,6 +675,7 @@ def _take_out(model) -> None:
             loaded.model.detach(unpatch_all=False)
 
 
+@depot.places_models
 def load_models_gpu(
     models, memory_required=0, force_patch_weights=False, minimum_memory_required=None, force_full_load=False
 ) -> None:

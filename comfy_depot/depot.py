@@ -36,8 +36,10 @@ from comfy_depot.index import Index
 from comfy_depot.listing import FileList
 from comfy_depot.lists import Lists
 from comfy_depot.manifest import Entry, Problem
+from comfy_depot.memory_pins import MemoryPins
 from comfy_depot.neighbours import Neighbours
 from comfy_depot.options import Options, from_args
+from comfy_depot.pinning import Pinning
 from comfy_depot.pins import Pins
 from comfy_depot.policies import Key
 from comfy_depot.preload import Preload
@@ -45,6 +47,7 @@ from comfy_depot.residency import Residents
 from comfy_depot.scratch import Scratch
 from comfy_depot.stream import Streams
 from comfy_depot.warm import Warm
+from comfy_depot.warm_memory import WarmMemory
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -79,13 +82,18 @@ class Depot:
         self.pins = Pins(options.depot_dir)
         self.neighbours = Neighbours(options.depot_dir, why_busy=budget.why_busy(self))
         self.idle_eviction = budget.IdleEviction(self)
+        self.memory_pins = MemoryPins(
+            options.depot_dir, patterns=options.pin, groups=dict(options.pin_group))
         self.residents = Residents(
-            options.resident_budget, host=host, digests=self.digests, local_path=self.local_path
+            options.resident_budget, host=host, digests=self.digests, local_path=self.local_path,
+            pins=self.memory_pins, pin_budget=options.pin_budget,
         )
         self.preload = Preload(self)
         self.streams = Streams(is_on=options.depot_stream == "on" and not args.disable_mmap)
         self.warm = Warm(self)
         self.hasher = Hasher(self)
+        self.pinning = Pinning(self)
+        self.warm_memory = WarmMemory(self)
         self._transfers: Transfers | None = None
         self._reader: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -112,6 +120,7 @@ class Depot:
         self.idle_eviction.close()
         self.preload.close()
         self.warm.close()
+        self.warm_memory.close()
         self.hasher.close()
         if self._reader is not None:
             self._reader.join(SECONDS_TO_READ)
@@ -138,6 +147,7 @@ class Depot:
             self.preload.start()
             self.index.indexer.start()
             self.warm.start()
+            self.warm_memory.start()
             self.hasher.start()
 
     def read_manifests_soon(self) -> None:

@@ -1,4 +1,4 @@
-"""The websocket event `depot`: what a page is told about transfers."""
+"""The websocket event `depot`: what a page is told about transfers and models on their way to memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from comfy_depot.transfers import Transfer
+    from comfy_depot.warm_memory import Warming
 
 EVENT = "depot"
 SECONDS_BETWEEN = 0.2  # of one transfer; its end is always told
@@ -27,3 +28,8 @@ def transfer_payload(transfer: Transfer) -> dict[str, Any]:
         "source": transfer.source,
         "error": str(transfer.error) if transfer.error else None,
     }
+
+
+def memory_payload(model: Warming) -> dict[str, Any]:
+    """How far a model is on its way into memory."""
+    return {"kind": "memory", **model.as_json()}

@@ -12,7 +12,10 @@ library and loads in a few milliseconds, so any file may import it.
 | `explains_missing`    | `folder_paths.get_full_path_or_raise` | a missing file says where it can come from |
 | `keeps_resident`      | model loaders of `comfy`, VAE loader  | what was read once is not read again       |
 | `takes_streamed`      | `comfy.utils.load_torch_file`         | what was loaded on its way is not read     |
-| `makes_room`          | `comfy.model_management.free_memory`  | idle models go too where that frees memory |
+| `makes_room`          | `comfy.model_management.free_memory`  | idle models go too; pinned ones stay       |
+| `keeps_pinned`        | `LoadedModel.model_unload` there      | a pinned model stays on its device         |
+| `places_models`       | `load_models_gpu` there               | notes moves; an error says what is pinned  |
+| `explains_full_memory`| `execution._advice`                   | the message says what is pinned            |
 | `free_idle_models`    | out of memory; `POST /free`           | models that nobody uses are let go         |
 | `queue_changed`       | `server.PromptServer.queue_updated`   | models of waiting prompts are fetched ahead|
 | `add_routes`          | `server.PromptServer.add_routes`      | `/depot/...`                               |
@@ -138,16 +141,60 @@ def takes_streamed(function: F) -> F:
 
 
 def makes_room(function: F) -> F:
-    """Around `free_memory(memory_required, device, ...)`: idle models that cannot leave the device go."""
+    """Around `free_memory(memory_required, device, keep_loaded, ...)`: pinned models stay, and idle models
+    that cannot leave the device go.
+    """
 
     @functools.wraps(function)
-    def with_idle_models(memory_required: float, device: Any, *args: Any, **kwargs: Any) -> Any:
-        unloaded = function(memory_required, device, *args, **kwargs)
-        if _depot is not None:
-            _depot.residents.make_room(memory_required, device)
+    def with_the_store(
+        memory_required: float, device: Any, keep_loaded: Any = (), *args: Any, **kwargs: Any
+    ) -> Any:
+        if _depot is None:
+            return function(memory_required, device, keep_loaded, *args, **kwargs)
+        free = _depot.residents.placing.free
+        unloaded = free(function, memory_required, device, keep_loaded, *args, **kwargs)
+        _depot.residents.make_room(memory_required, device)
         return unloaded
 
-    return with_idle_models  # type: ignore[return-value]
+    return with_the_store  # type: ignore[return-value]
+
+
+def keeps_pinned(method: F) -> F:
+    """Around `LoadedModel.model_unload(self, ...)`: a pinned model answers False and stays."""
+
+    @functools.wraps(method)
+    def unless_pinned(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if _depot is not None and getattr(getattr(self.model, "model", None), "is_pinned", False) is True:
+            return False
+        return method(self, *args, **kwargs)
+
+    return unless_pinned  # type: ignore[return-value]
+
+
+def places_models(function: F) -> F:
+    """Around `load_models_gpu(models, ...)`: what moves is noted, and when memory does not suffice the error
+    says what is pinned.
+    """
+
+    @functools.wraps(function)
+    def with_notes(models: Any, *args: Any, **kwargs: Any) -> Any:
+        place = function if _depot is None else functools.partial(_depot.residents.placing.place, function)
+        return place(models, *args, **kwargs)
+
+    return with_notes  # type: ignore[return-value]
+
+
+def explains_full_memory(function: F) -> F:
+    """Around what makes advice of an error, `function(error, ...) -> str`: when memory was full, also what is
+    pinned.
+    """
+
+    @functools.wraps(function)
+    def with_pins(error: BaseException, *args: Any, **kwargs: Any) -> str:
+        advice: str = function(error, *args, **kwargs)
+        return advice if _depot is None else f"{advice} {_depot.residents.placing.advice(error)}".rstrip()
+
+    return with_pins  # type: ignore[return-value]
 
 
 def free_idle_models() -> None:

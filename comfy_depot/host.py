@@ -77,6 +77,14 @@ def _nothing_to_let_go() -> bool:
     return False
 
 
+def _loads_nothing(folder: str, name: str) -> bool:
+    return False
+
+
+def _no_devices() -> list[dict[str, Any]]:
+    return []
+
+
 def _all_of_the_machine() -> int:
     import psutil
 
@@ -113,3 +121,10 @@ class Host:
     """Bytes of memory that are free on a device (a `torch.device`)."""
     bytes_allowed: Callable[[], int] = _all_of_the_machine
     """Bytes of memory that this process may use at most, everything that it uses already included."""
+    bytes_of_device: Callable[[], int] = _all_of_the_machine
+    """Bytes of memory of the device that models work on; may load what is needed to know."""
+    load_model: Callable[[str, str], bool] = _loads_nothing
+    """Bring a model into memory and to its device as a workflow would: `load_model(folder, name)`. False: it
+    cannot be done ahead here; a ValueError says why."""
+    memory_report: Callable[[], list[dict[str, Any]]] = _no_devices
+    """{"device", "total", "free", "allocated", "reserved", "peak"} of each device, in bytes."""

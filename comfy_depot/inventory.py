@@ -117,6 +117,8 @@ def stats(depot: Depot) -> dict[str, Any]:
         "problems": len(depot.catalogue.snapshot().problems),
         "bytes_free": _bytes_free(Path(folder_paths.models_dir)),
         "resident": depot.residents.stats(),
+        "memory": {**depot.residents.memory_stats(), "budget": depot.pinning.budget,
+                   "devices": depot.host.memory_report()},
         "preload": depot.preload.stats(),
         "warm": depot.warm.stats(),
         "predict": depot.warm.foresight.stats(time.time()),

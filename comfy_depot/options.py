@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,6 +64,12 @@ class Options:
     workflow_models: str = "allow-hosts"
     workflow_hosts: tuple[str, ...] = ("huggingface.co",)
     resident_budget: Budget = Budget()
+    pin: tuple[str, ...] = ()
+    """FOLDER/NAME of models that stay in memory, where "*" stands for anything."""
+    pin_group: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """(name, patterns) of each group of such models, each name once."""
+    pin_budget: Budget | None = None
+    """What they may take together; a share is one of the memory of the device."""
     depot_stream: str = "on"
     depot_scratch: Path | None = None
     depot_off: bool = False
@@ -173,6 +179,37 @@ def parse_warm(text: str) -> WarmModels:
     return WarmModels(tuple(models), popular)
 
 
+def parse_pin(text: str) -> str:
+    """A pattern of models, FOLDER/GLOB."""
+    folder, _, name = text.strip().partition("/")
+    if not folder or not name:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' names no {'model' if folder and '/' in text else 'folder'}. Write FOLDER/GLOB, such "
+            "as checkpoints/sdxl*."
+        )
+    return text.strip()
+
+
+def parse_pin_group(text: str) -> tuple[str, tuple[str, ...]]:
+    """(name, patterns) from "video=checkpoints/wan*,vae/wan*"."""
+    name, _, globs = text.partition("=")
+    patterns = tuple(parse_pin(glob) for glob in globs.split(",") if glob.strip())
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,60}", name.strip()) or not patterns:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is no group. Write NAME=FOLDER/GLOB,FOLDER/GLOB, such as "
+            "video=checkpoints/wan*,vae/wan*, with a name of letters, digits and _.-"
+        )
+    return name.strip(), patterns
+
+
+def _merged(groups: Iterable[tuple[str, tuple[str, ...]]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Groups that are given several times hold all that was said of them."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, patterns in groups:
+        found[name] = (*found.get(name, ()), *patterns)
+    return tuple(found.items())
+
+
 def parse_downloads(text: str) -> int:
     """The number of downloads at once, 0 to 16."""
     if not text.isdigit() or int(text) > 16:
@@ -264,6 +301,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--resident-budget", type=parse_budget, default=Options.resident_budget, metavar="SIZE|PERCENT",
         help="memory in which loaded models stay, so that no loader reads a file twice, such as 20G or 40%%; "
              "0 keeps nothing beyond what is in use (default: 40%% of the memory)")
+    add("--pin", type=parse_pin, action="append", metavar="FOLDER/GLOB",
+        help="models that stay in memory and on the GPU whatever happens, such as checkpoints/sdxl*; they "
+             "are loaded at start. May be given several times")
+    add("--pin-group", type=parse_pin_group, action="append", metavar="NAME=FOLDER/GLOB,...",
+        help="models that are pinned together; one group is active at a time, the first one at the first "
+             "start. May be given several times")
+    add("--pin-budget", type=parse_budget, metavar="SIZE|PERCENT",
+        help="memory that pinned models may take together, such as 60G, or 50%% of the GPU's memory (without "
+             "a GPU: of the machine's) (default: no limit but the memory)")
     add("--depot-stream", choices=("on", "off"), default=Options.depot_stream,
         help="load a .safetensors file while it arrives, so that the node that waits has it as soon as it is "
              "verified (default: on)")
@@ -306,6 +352,9 @@ def from_args(args: argparse.Namespace, *, base_directory: Path | None = None) -
         workflow_models=getattr(args, "workflow_models", Options.workflow_models),
         workflow_hosts=tuple(getattr(args, "workflow_hosts", Options.workflow_hosts)),
         resident_budget=getattr(args, "resident_budget", Options.resident_budget),
+        pin=tuple(getattr(args, "pin", None) or ()),
+        pin_group=_merged(getattr(args, "pin_group", None) or ()),
+        pin_budget=getattr(args, "pin_budget", None),
         depot_stream=getattr(args, "depot_stream", Options.depot_stream),
         depot_scratch=_absolute(getattr(args, "depot_scratch", None)),
         depot_off=bool(getattr(args, "depot_off", False)),

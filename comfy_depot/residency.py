@@ -8,228 +8,41 @@ loader's other arguments, and the devices and precisions of the moment. Node ids
 users are no part of it. Content is the file's sha256 where the depot has computed it (`digests.py`), else the
 file's stamp: device, inode, size and time of change.
 
-Nobody gets the stored object. Each caller gets a clone that shares the weights; patches belong to the clone.
-A model is *idle* when no clone is left. The store keeps models within its budget; beyond that it only
-remembers them, so that a model is found as long as anybody uses it.
-
-What goes first is decided by `plan_drops`, which is pure. Nothing here imports torch: weights are only held.
+Each caller gets a clone that shares the weights (`resident.py`). A model is *idle* when no clone is left. The
+store keeps models within its budget; beyond that it only remembers them, so that a model is found as long as
+anybody uses it. What goes first is decided by `drops.py`, which is pure.
 """
 
 from __future__ import annotations
 
-import copy
 import functools
 import gc
 import logging
-import math
 import os
 import threading
 import time
-import weakref
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import folder_paths
-from comfy_depot import places
 from comfy_depot.calls import NoKey, options_of
+from comfy_depot.drops import Key, order, plan_drops
 from comfy_depot.eviction import Stamp
+from comfy_depot.memory_pins import Pinned, admit
+from comfy_depot.placing import Placing
+from comfy_depot.resident import Part, Resident
 
 if TYPE_CHECKING:
     from comfy_depot.digests import Digests
     from comfy_depot.host import Host
+    from comfy_depot.memory_pins import MemoryPins, Pin
     from comfy_depot.options import Budget
 
 log = logging.getLogger(__name__)
 
 DROPS_REMEMBERED = 50
-Key = tuple[tuple[Hashable, ...], Hashable, Hashable]
-"""(content: of each file a sha256 or a `Stamp`; the loader and its other arguments; devices)"""
-
-
-# --- what goes first: pure ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Standing:
-    """What counts when a model may have to go."""
-
-    key: Key
-    size: int
-    """Bytes of its weights."""
-    seconds_to_load: float
-    """What it took to load it, so what it will take to bring it back."""
-    last_used: float
-    is_idle: bool
-
-
-def plan_drops(models: Iterable[Standing], budget: int) -> list[Standing]:
-    """Which models to let go, in this order, so that the others take at most `budget` bytes.
-
-    Idle ones first: letting go of one that is in use frees nothing yet. Among them the one that is cheapest
-    to bring back for the memory it takes (seconds per byte, where less than about a factor of two is no
-    difference), then the least recently used.
-    """
-    waiting = sorted(models, key=_order)
-    over = sum(model.size for model in waiting) - budget
-    going = []
-    for model in waiting:
-        if over <= 0:
-            break
-        going.append(model)
-        over -= model.size
-    return going
-
-
-def _order(model: Standing) -> tuple[bool, int, float]:
-    cost = model.seconds_to_load / max(1, model.size)
-    return not model.is_idle, round(math.log2(max(cost, 1e-15))), model.last_used
-
-
-# --- one model in memory ------------------------------------------------------------------------------
-
-
-class Part:
-    """One object of what a loader gave (a MODEL, CLIP or VAE), held so that it can be given out as clones.
-
-    `base` is the part's ModelPatcher. Every clone refers to it, through `parent`, so it lives as long as a
-    clone does, and a device that loses the last clone still knows whose weights it has.
-    """
-
-    def __init__(self, whole: Any) -> None:
-        is_wrapper = hasattr(whole, "patcher")
-        base = whole.patcher if is_wrapper else whole
-        if base is not None and not (hasattr(base, "model") and hasattr(base, "clone")):
-            raise NoKey
-        self.size = 0 if base is None else int(base.model_size())
-        self._base = None if base is None else weakref.ref(base)
-        self._users: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._shell: Any = None
-        self._names: list[str] = []
-        if is_wrapper:
-            self._shell = copy.copy(whole)
-            module = getattr(base, "model", None)
-            self._names = [name for name, value in vars(whole).items()
-                           if module is not None and value is module]
-            for name in ("patcher", *self._names):
-                setattr(self._shell, name, None)
-
-    def base(self) -> Any:
-        """The patcher that all clones come from; None when it is gone, or where there are no weights."""
-        return None if self._base is None else self._base()
-
-    @property
-    def is_there(self) -> bool:
-        """Whether it can be given out."""
-        return self._base is None or self._base() is not None
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nobody has a clone."""
-        return not self._users
-
-    def clone(self) -> Any:
-        """A fresh object that shares the weights."""
-        base = self.base()
-        if self._shell is None:
-            given = patcher = base if base is None else base.clone()
-        else:
-            given = _copy_of(self._shell)
-            for name in self._names:
-                setattr(given, name, base.model)
-            given.patcher = patcher = None if base is None else base.clone()
-        if patcher is not None:
-            self._users.add(patcher)
-        return given
-
-
-def _copy_of(shell: Any) -> Any:
-    """A wrapper whose own dictionaries and lists nobody else has."""
-    made = copy.copy(shell)
-    for name, value in vars(made).items():
-        if type(value) in (dict, list, set):
-            setattr(made, name, copy.copy(value))
-    return made
-
-
-@dataclass
-class Resident:
-    """One model in memory."""
-
-    key: Key
-    loader: str
-    is_tuple: bool
-    parts: list[Part | None]
-    seconds_to_load: float
-    stamps: set[Stamp] = field(default_factory=set)
-    """The files that it is the content of."""
-    paths: set[str] = field(default_factory=set)
-    loads: int = 1
-    hits: int = 0
-    last_used: float = 0.0
-    held: list[Any] = field(default_factory=list)
-    """The bases, which keep the weights in memory; empty when the model only lives as long as its users."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of its weights."""
-        return sum(part.size for part in self._parts())
-
-    @property
-    def is_there(self) -> bool:
-        """Whether all of it can be given out."""
-        return all(part.is_there for part in self._parts())
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nobody uses any of it."""
-        return all(part.is_idle for part in self._parts())
-
-    def bases(self) -> list[Any]:
-        """The patchers that there are."""
-        return [base for base in (part.base() for part in self._parts()) if base is not None]
-
-    def hold(self) -> None:
-        """Keep it in memory."""
-        self.held = self.bases()
-
-    def give(self) -> Any:
-        """What the loader would return, as clones."""
-        given = tuple(None if part is None else part.clone() for part in self.parts)
-        return given if self.is_tuple else given[0]
-
-    def keep_what_is_used(self, before: Resident) -> None:
-        """Take parts that are in use already instead of those that were loaded again for the others' sake."""
-        self.loads, self.hits = before.loads + 1, before.hits
-        self.stamps |= before.stamps
-        self.paths |= before.paths
-        if len(before.parts) == len(self.parts):
-            self.parts = [old if old is not None and old.is_there else new
-                          for old, new in zip(before.parts, self.parts, strict=True)]
-
-    def standing(self) -> Standing:
-        """What counts when it may have to go."""
-        return Standing(self.key, self.size, self.seconds_to_load, self.last_used, self.is_idle)
-
-    @property
-    def names(self) -> list[str]:
-        """Its files, as "folder type/name"."""
-        return sorted(map(places.name_of, self.paths))
-
-    def as_json(self) -> dict[str, Any]:
-        """It, as the routes give it."""
-        return {
-            "names": self.names, "loader": self.loader, "bytes": self.size, "loads": self.loads,
-            "hits": self.hits, "seconds_to_load": round(self.seconds_to_load, 3),
-            "last_used": self.last_used, "in_use": not self.is_idle, "kept": bool(self.held),
-        }
-
-    def _parts(self) -> list[Part]:
-        return [part for part in self.parts if part is not None]
-
-
-# --- the store ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -252,10 +65,15 @@ class Residents:
     """The models in memory. Every method may be called from any thread; one model is loaded at a time."""
 
     def __init__(
-        self, budget: Budget, *, host: Host, digests: Digests, local_path: Callable[[str, str], str | None]
+        self, budget: Budget, *, host: Host, digests: Digests,
+        local_path: Callable[[str, str], str | None], pins: MemoryPins | None = None,
+        pin_budget: Budget | None = None,
     ) -> None:
         self._budget = budget
-        self._host = host
+        self._pins = pins
+        self._pin_budget = pin_budget
+        self.host = host
+        self.placing = Placing(self)
         self._digests = digests
         self._local_path = local_path
         self._loading = threading.RLock()
@@ -263,11 +81,17 @@ class Residents:
         self._models: dict[Key, Resident] = {}
         self._drops: deque[dict[str, Any]] = deque(maxlen=DROPS_REMEMBERED)
         self._counts = {"loads": 0, "hits": 0, "drops": 0}
+        self._seconds_to_load = 0.0
 
     @functools.cached_property
     def budget(self) -> int:
         """Bytes that the models may take before one is let go."""
-        return self._budget.of(self._host.bytes_allowed)
+        return self._budget.of(self.host.bytes_allowed)
+
+    @functools.cached_property
+    def pin_limit(self) -> float:
+        """Bytes that pinned models may take together."""
+        return float("inf") if self._pin_budget is None else self._pin_budget.of(self.host.bytes_of_device)
 
     # What the hooks call.
 
@@ -292,7 +116,7 @@ class Residents:
             self._forget_files_that_are_gone()
             return run()
         content = tuple(self._digests.of(stamp) or stamp for stamp in files.values())
-        key = (content, options, self._host.load_settings())
+        key = (content, options, self.host.load_settings())
         call = _Call(run, function.__qualname__, key, files)
         found = self._give(call)
         if found is None:
@@ -306,10 +130,10 @@ class Residents:
     def make_room(self, bytes_wanted: float, device: Any) -> None:
         """Let go of idle models that unloading does not take off this device, until so much is free."""
         with self._lock:
-            stuck = [model for model in self._models.values() if model.held and model.is_idle
-                     and all(base.load_device == base.offload_device == device for base in model.held)]
+            stuck = [model for model in self._idle()
+                     if all(base.load_device == base.offload_device == device for base in model.held)]
             for standing in plan_drops((model.standing() for model in stuck), 0):
-                if self._host.bytes_free(device) > bytes_wanted:
+                if self.host.bytes_free(device) > bytes_wanted:
                     break
                 self._drop(self._models[standing.key], f"memory was needed on {device}")
 
@@ -317,13 +141,61 @@ class Residents:
         """Let go of the models that nobody uses, or of the first so many; returns whether there were any."""
         gc.collect()  # a clone in a reference cycle is no user any more
         with self._lock:
-            idle = [model.standing() for model in self._models.values() if model.held and model.is_idle]
-            for standing in sorted(idle, key=_order)[:most]:
+            idle = [model.standing() for model in self._idle()]
+            for standing in sorted(idle, key=order)[:most]:
                 self._drop(self._models[standing.key], why)
         gc.collect()  # their modules refer to each other, and their files are mapped until they are gone
         with self._lock:
             self._purge()
         return bool(idle)
+
+    # What pins and the devices ask.
+
+    def apply_pins(self) -> None:
+        """Hold what is pinned now, as far as it fits into the budget of pins, and nothing else."""
+        limit = self.pin_limit
+        with self._lock:
+            for model in self._models.values():
+                model.pins = self._pins_of(model)
+            wished = sorted((model for model in self._models.values() if model.pins),
+                            key=lambda model: (not model.is_pinned, min(pin.since for pin in model.pins)))
+            fits = admit((model.size for model in wished), limit)
+            pinned = {model.key for model, is_in in zip(wished, fits, strict=True) if is_in}
+            for model in self._models.values():
+                if model.is_pinned != (model.key in pinned):
+                    model.mark(model.key in pinned)
+                if model.is_pinned:
+                    model.hold()
+            self._hold_budget()
+
+    def recognise(self, path: str) -> None:
+        """Give a file's name to the models in memory that have its content."""
+        stamp = _stamp_of(path)
+        if stamp is None:
+            return
+        content = self._digests.of(stamp) or stamp
+        with self._lock:
+            for model in self._models.values():
+                if model.bases() and (stamp in model.stamps or content in model.key[0]):
+                    model.paths.add(os.path.abspath(path))
+                    model.stamps.add(stamp)
+
+    def pinned(self) -> list[Pinned]:
+        """The pinned models in memory."""
+        with self._lock:
+            return [Pinned(model.title, model.size, tuple(model.pinned_by))
+                    for model in self._models.values() if model.is_pinned]
+
+    def parts_of(self, patchers: Iterable[Any]) -> list[tuple[Resident, Part]]:
+        """The models in memory that these patchers work with, each part once."""
+        with self._lock:
+            found = {id(part): (model, part) for patcher in patchers for model in self._models.values()
+                     if (part := model.part_of(patcher)) is not None}
+        return list(found.values())
+
+    def names_of(self, patchers: Iterable[Any]) -> list[str]:
+        """The names of the models that patchers work with, as far as they are kept here."""
+        return list(dict.fromkeys(model.title for model, _ in self.parts_of(patchers)))
 
     # What eviction and the routes ask.
 
@@ -344,6 +216,31 @@ class Residents:
         with self._lock:
             return list(reversed(self._drops))
 
+    def names(self) -> set[str]:
+        """Each "folder type/name" of the models that can be given out."""
+        with self._lock:
+            return {name for model in self._models.values() if model.bases() and not model.is_outdated
+                    for name in model.names}
+
+    def find(self, name: str, path: str | None) -> tuple[int, bool] | None:
+        """(bytes, whether it is pinned) of the model in memory that has this "folder type/name" and what is
+        at `path` now; of any of that name when the file is gone. None when there is none.
+        """
+        stamp = None if path is None else _stamp_of(path)
+        with self._lock:
+            found = [model for model in self._models.values() if model.bases() and not model.is_outdated and (
+                name in model.names if path is None or stamp is None
+                else stamp in model.stamps and os.path.abspath(path) in model.paths)]
+            best = max(found, key=lambda model: (model.is_pinned, model.size), default=None)
+            return None if best is None else (best.size, best.is_pinned)
+
+    def memory_stats(self) -> dict[str, Any]:
+        """What models in memory have cost so far, and what is pinned."""
+        pinned = self.pinned()
+        return {"loads": self._counts["loads"], "seconds_to_load": round(self._seconds_to_load, 3),
+                "evictions": self._counts["drops"], **self.placing.stats(),
+                "pinned_models": len(pinned), "pinned_bytes": sum(model.size for model in pinned)}
+
     def stats(self) -> dict[str, int]:
         """Counts since the start, and bytes now."""
         with self._lock:
@@ -355,9 +252,21 @@ class Residents:
     def close(self) -> None:
         """Let go of everything."""
         with self._lock:
+            for model in self._models.values():
+                model.mark(False)
             self._models.clear()
 
     # Inside.
+
+    def _idle(self) -> list[Resident]:
+        """The models that are kept although nobody uses them and nobody has pinned them."""
+        return [model for model in self._models.values()
+                if model.held and model.is_idle and not model.is_pinned]
+
+    def _pins_of(self, model: Resident) -> tuple[Pin, ...]:
+        if self._pins is None or model.is_outdated or not model.is_there:
+            return ()
+        return self._pins.of(model.names)
 
     def _stamps_of(self, names: list[str], folder: str | None) -> dict[str, Stamp] | None:
         """Path -> what is there now; None where a file is not there."""
@@ -391,8 +300,18 @@ class Residents:
         if key not in self._models:
             del self._models[model.key]
             model.key, self._models[key] = key, model
-        elif model.held:
-            self._drop(model, "a model with the same content is in memory")
+            return
+        going, staying = model, self._models[key]
+        if model.is_pinned and not staying.is_pinned:
+            going, staying = staying, model
+            going.key, staying.key = staying.key, going.key
+            self._models[going.key], self._models[staying.key] = going, staying
+        staying.paths |= going.paths
+        staying.stamps |= going.stamps
+        going.is_outdated = True
+        if going.held:
+            self._drop(going, "a model with the same content is in memory")
+        self.apply_pins()
 
     def _give(self, call: _Call) -> tuple[Any] | None:
         """(what the loader would return,) from memory, or None."""
@@ -403,7 +322,7 @@ class Residents:
             bases = model.bases()  # held while clones are made
             if not model.is_there:
                 return None
-            given = model.give()
+            given = model.give(self._user())
             model.hits += 1
             self._counts["hits"] += 1
             self._note_use(model, call)
@@ -415,13 +334,15 @@ class Residents:
         with self._lock:
             self._forget_files_that_are_gone()
             self._forget_what_was_replaced(call)
-            idle = [model.standing() for model in self._models.values() if model.held and model.is_idle]
+            idle = [model.standing() for model in self._idle()]
             size = sum(stamp.size for stamp in call.files.values())
-            in_use = sum(model.size for model in self._models.values() if not model.is_idle)
+            in_use = sum(model.size for model in self._models.values()
+                         if not model.is_idle and not model.is_pinned)
             for standing in plan_drops(idle, self.budget - in_use - size):
                 self._drop(self._models[standing.key], "over the budget")
         started = time.perf_counter()
-        loaded = call.run()
+        with self.placing.explaining():
+            loaded = call.run()
         seconds = time.perf_counter() - started
         is_tuple = isinstance(loaded, tuple)
         try:
@@ -437,25 +358,36 @@ class Residents:
                 model.keep_what_is_used(before)
             self._models[call.key] = model
             self._counts["loads"] += 1
-            given = model.give()
-            self._note_use(model, call)
+            self._seconds_to_load += seconds
+            given = model.give(self._user())
+            self._note_use(model, call, is_new=True)
             return (given,)
 
-    def _note_use(self, model: Resident, call: _Call) -> None:
+    def _note_use(self, model: Resident, call: _Call, *, is_new: bool = False) -> None:
         """It is used now: kept, if the budget allows it."""
         model.last_used = time.time()
-        model.paths.update(call.files)
-        model.stamps.update(call.files.values())
         model.hold()
+        if is_new or not call.files.keys() <= model.paths:
+            model.paths.update(call.files)
+            self.apply_pins()
+        model.stamps.update(call.files.values())
+        self._hold_budget()
+        self._purge()
+
+    def _user(self) -> str | None:
+        """For whom a clone is made: the tenant of the prompt, else the prompt."""
+        node = self.host.current_node()
+        return None if node is None else node.tenant or f"prompt {node.prompt_id}"
+
+    def _hold_budget(self) -> None:
         held = [other.standing() for other in self._models.values() if other.held]
         for standing in plan_drops(held, self.budget):
             self._drop(self._models[standing.key], "over the budget")
-        self._purge()
 
     def _forget_files_that_are_gone(self) -> None:
         with self._lock:
             for model in list(self._models.values()):
-                if model.held and not any(map(os.path.exists, model.paths)):
+                if model.held and not model.is_pinned and not any(map(os.path.exists, model.paths)):
                     self._drop(model, "its file is gone")
 
     def _forget_what_was_replaced(self, call: _Call) -> None:
@@ -464,19 +396,23 @@ class Residents:
             replaced = [path for path, stamp in call.files.items()
                         if path in model.paths and stamp not in model.stamps]
             model.paths.difference_update(replaced)
-            if replaced and model.held and len(model.paths) < len(model.key[0]):
-                self._drop(model, "its file was replaced")
+            if replaced and len(model.paths) < len(model.key[0]):
+                model.is_outdated = True
+                if model.held:
+                    self._drop(model, "its file was replaced")
 
     def _drop(self, model: Resident, why: str) -> None:
         """Stop keeping a model. Its memory is free when its last user has let go of it."""
         model.held = []
+        if model.is_pinned:
+            model.mark(False)
         self._counts["drops"] += 1
         self._drops.append({
             "names": model.names, "bytes": model.size, "why": why, "time": time.time(),
             "in_use": not model.is_idle,
         })
         log.info("%s (%.0f MB) is not kept in memory any longer: %s.",
-                 ", ".join(model.names) or model.loader, model.size / 1e6, why)
+                 model.title, model.size / 1e6, why)
 
     def _purge(self) -> None:
         """Forget models of which nothing is left."""

@@ -5,7 +5,8 @@
     POST   /depot/fetch {folder, name}   202 {transfer: {...}}, or 200 {folder, name, tier: "disk"}
     POST   /depot/evict {folder, name}   {dry_run, bytes_freed, bytes_over, evicted: [...], kept: [...]}
     POST   /depot/evict {max_size, keep_days}       the same; `dry_run` in both
-    POST   /depot/pin|unpin {folder, name, dry_run} {dry_run, pinned: [{folder, name}]}
+    POST   /depot/pin|unpin {folder, name, dry_run} {dry_run, pinned: [{folder, name}]}; with
+                                         {"tier": "memory"} or {group} see memory_routes.py
     GET    /depot/search?name=&hash=&base_model=    {models: [...], total, is_complete} (`search_routes.py`)
     GET    /depot/transfers              {transfers: [...]}
     DELETE /depot/transfers/{id}         {cancelled: id}
@@ -37,6 +38,7 @@ from aiohttp import web
 from comfy_depot import (
     file_routes,
     inventory,
+    memory_routes,
     options,
     search_routes,
     task_routes,
@@ -101,7 +103,9 @@ class _Handlers:
         return web.json_response({
             "models": [inventory.as_json(model) for model in found], "problems": _problems(problems),
             "pinned": await asyncio.to_thread(self._pinned),
-            "resident": self.depot.residents.models(), "dropped": self.depot.residents.drops(),
+            "resident": await asyncio.to_thread(self.depot.residents.models),
+            "dropped": self.depot.residents.drops(),
+            "memory": await asyncio.to_thread(self.depot.pinning.report),
         })
 
     async def fetch(self, request: web.Request) -> web.Response:
@@ -150,8 +154,10 @@ class _Handlers:
 
         try:
             body = await _body_of(request, _PIN_BODY)
+            if memory_routes.is_meant(body):
+                return await memory_routes.change_pins(self.depot, request, body)
             folder, name = _folder_and_name(body, _PIN_BODY)
-            is_dry_run = _dry_run_of(body, {"folder", "name"}, _PIN_BODY)
+            is_dry_run = _dry_run_of(body, {"folder", "name", "tier"}, _PIN_BODY)
         except _BadBody as error:
             return _error(400, error.kind, str(error))
         return await asyncio.to_thread(carry_out)

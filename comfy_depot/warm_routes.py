@@ -3,6 +3,7 @@
     {folder, name}            202 {transfer: {...}}, or 200 {folder, name, tier: "disk"}
     {}                        202 {dry_run, models: [{folder, name, size, why}]}: configured and popular ones
     {"dry_run": true, ...}    200, and nothing is fetched
+    {"tier": "memory", ...}   loads instead; see memory_routes.py
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from comfy_depot import memory_routes
 from comfy_depot.errors import DepotError, ModelUnavailable
 from comfy_depot.manifest import Entry
 from comfy_depot.warm import Wish
@@ -31,13 +33,14 @@ def add_routes(routes: web.RouteTableDef, depot: Depot) -> None:
     async def warm(request: web.Request) -> web.Response:
         try:
             body = await _body_of(request, _BODY) if request.can_read_body else {}
+            if memory_routes.is_meant(body):
+                return await memory_routes.warm(depot, body)
             problem = _problem(body)
             if problem is not None:
                 raise _BadBody(f"{problem} {_BODY}")
+            return await asyncio.to_thread(_warm, depot, body)
         except _BadBody as error:
             return _error(400, error.kind, str(error))
-        try:
-            return await asyncio.to_thread(_warm, depot, body)
         except ModelUnavailable as error:
             return _error(404, "model_unavailable", str(error))
         except DepotError as error:
@@ -47,7 +50,7 @@ def add_routes(routes: web.RouteTableDef, depot: Depot) -> None:
 
 
 def _problem(body: dict[str, Any]) -> str | None:
-    unknown = sorted(body.keys() - {"folder", "name", "dry_run"})
+    unknown = sorted(body.keys() - {"folder", "name", "dry_run", "tier"})
     if unknown:
         return f"'{unknown[0]}' is not known here."
     if not isinstance(body.get("dry_run", False), bool):

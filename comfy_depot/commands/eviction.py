@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from comfy_depot import access, options, replay
-from comfy_depot.commands import AddCommand
+from comfy_depot.commands import AddCommand, memory
 from comfy_depot.commands.opening import folder_and_name, open_depot, options_of
 from comfy_depot.commands.printing import human_size, moment, print_json, print_table
 from comfy_depot.depot import Depot
@@ -33,9 +33,13 @@ def add_commands(add: AddCommand) -> None:
     for name, run, summary in (("pin", _pin, "keep models on the disk, or show which are kept"),
                                ("unpin", _unpin, "let pinned models go again when room is needed")):
         command = add(name, run, summary)
-        command.add_argument("models", nargs="*" if name == "pin" else "+", metavar="FOLDER/NAME",
+        command.add_argument("models", nargs="*", metavar="FOLDER/NAME",
                              help="such as checkpoints/x.safetensors")
         command.add_argument("--dry-run", action="store_true", help="only say whether it can be done")
+        command.add_argument("--memory", action="store_true",
+                             help="in memory instead: a running server takes it up within seconds; names may "
+                                  "be globs")
+        command.add_argument("--group", metavar="NAME", help="in memory: the group of this name")
     command = add("replay", _replay, "what each eviction policy would have fetched, from a trace of uses")
     command.add_argument("trace", nargs="?", metavar="TRACE.csv",
                          help="columns time,key,size, or the output of `log --csv`; - reads standard input "
@@ -77,10 +81,16 @@ def _carry_out(arguments: argparse.Namespace, limits: Limits) -> int:
 
 
 def _pin(arguments: argparse.Namespace) -> int:
+    if arguments.memory or arguments.group:
+        return memory.change_pins(arguments, is_pin=True)
     return _change_pins(arguments, Depot.pin)
 
 
 def _unpin(arguments: argparse.Namespace) -> int:
+    if not arguments.models and not arguments.group:
+        raise ValueError("Nothing to unpin. Name models as FOLDER/NAME, or a group with --group.")
+    if arguments.memory or arguments.group:
+        return memory.change_pins(arguments, is_pin=False)
     return _change_pins(arguments, Depot.unpin)
 
 

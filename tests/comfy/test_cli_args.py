@@ -73,3 +73,15 @@ def test_three_numbers_for_cache_ram_are_refused(capsys):
     finally:
         vars(cli_args.args).update(before)
     assert "--cache-ram: takes at most two numbers of GB, not 3" in capsys.readouterr().err
+
+
+def test_weights_that_never_leave_the_gpu_cannot_be_paged(capsys):
+    before = dict(vars(cli_args.args))
+    try:
+        with pytest.raises(SystemExit):
+            cli_args.parse(["--gpu-only", "--enable-dynamic-vram"])
+        assert "--enable-dynamic-vram: not with --gpu-only, under which" in capsys.readouterr().err
+        assert cli_args.parse(["--gpu-only"]).gpu_only and cli_args.parse(["--enable-dynamic-vram"])
+    finally:
+        vars(cli_args.args).clear()
+        vars(cli_args.args).update(before)

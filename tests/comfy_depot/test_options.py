@@ -106,6 +106,12 @@ def test_a_budget_is_a_size_or_a_share(text: str, budget: Budget) -> None:
         (("--depot-connections", "17"), "'17' is not a number of connections. Write 1 to 16."),
         (("--depot-connections", "0"), "Write 1 to 16."),
         (("--depot-tokens", "a.example"), "'a.example' is not followed by =NAME. Write HOST=NAME"),
+        (("--pin", "sdxl*"), "'sdxl*' names no folder. Write FOLDER/GLOB, such as checkpoints/sdxl*."),
+        (("--pin", "loras/"), "'loras/' names no model. Write FOLDER/GLOB"),
+        (("--pin-group", "video"), "'video' is no group. Write NAME=FOLDER/GLOB,FOLDER/GLOB, such as video="),
+        (("--pin-group", "a b=vae/x"), "'a b=vae/x' is no group."),
+        (("--pin-group", "video=wan*"), "'wan*' names no folder."),
+        (("--pin-budget", "lots"), "'lots' is neither a size nor a share."),
         (("--depot-tokens", "a.example=hf_-secret"), "and never the token itself."),
     ],
 )
@@ -115,3 +121,15 @@ def test_a_bad_value_says_what_to_write(
     with pytest.raises(SystemExit):
         parse(*words)
     assert message in capsys.readouterr().err
+
+
+def test_pins_may_be_given_several_times_and_a_group_in_parts() -> None:
+    options = from_args(parse(
+        "--pin", "checkpoints/a*", "--pin", "vae/b", "--pin-budget", "50%",
+        "--pin-group", "still=checkpoints/x", "--pin-group", "video=checkpoints/w*,vae/w",
+        "--pin-group", "still=vae/x",
+    ))
+    assert options.pin == ("checkpoints/a*", "vae/b") and options.pin_budget == Budget(share=0.5)
+    assert options.pin_group == (
+        ("still", ("checkpoints/x", "vae/x")), ("video", ("checkpoints/w*", "vae/w")))
+    assert from_args(parse()).pin_budget is None

@@ -18,11 +18,13 @@ from comfy_depot import hooks
 from comfy_depot.calls import NoKey, options_of
 from comfy_depot.depot import Depot
 from comfy_depot.digests import Digests
+from comfy_depot.drops import Standing, plan_drops
 from comfy_depot.errors import DiskFull
 from comfy_depot.eviction import Limits, Stamp
 from comfy_depot.host import Host
 from comfy_depot.options import Budget
-from comfy_depot.residency import Part, Residents, Standing, plan_drops
+from comfy_depot.residency import Residents
+from comfy_depot.resident import Part
 from tests.comfy_depot.world import World
 from tests.fakes.origin import Origin, safetensors
 
@@ -141,7 +143,7 @@ def test_a_default_that_is_written_out_changes_nothing(rig: Rig, file: str) -> N
 def test_other_devices_are_another_model(depot_world: World, file: str) -> None:
     devices: list[Hashable] = ["cuda:0"]
     with depot_world.depot() as depot:
-        depot.residents._host = Host(load_settings=lambda: tuple(devices))
+        depot.residents.host = Host(load_settings=lambda: tuple(devices))
         rig = Rig(depot_world, depot)
         rig.load(file)
         devices[:] = ["cuda:1"]
@@ -411,9 +413,10 @@ def test_parts_that_are_in_use_are_shared_when_the_others_have_to_be_read_again(
 
 
 def standing(
-    key: str, *, size: int = 10, seconds: float = 1.0, used: float = 0.0, idle: bool = True
+    key: str, *, size: int = 10, seconds: float = 1.0, used: float = 0.0, idle: bool = True,
+    pinned: bool = False,
 ) -> Standing:
-    return Standing(key, size, seconds, used, idle)
+    return Standing(key, size, seconds, used, idle, pinned)
 
 
 @pytest.mark.parametrize("models, budget, going", [
@@ -423,6 +426,9 @@ def standing(
     ([standing("used", used=1, idle=False), standing("idle", used=2)], 9, ["idle", "used"]),
     ([standing("dear", seconds=9, used=1), standing("cheap", seconds=1, used=2)], 10, ["cheap"]),
     ([standing("small", size=1, used=1), standing("large", size=100, used=2)], 50, ["large"]),
+    # pinned ones neither go nor count
+    ([standing("pinned", pinned=True), standing("a", used=1), standing("b", used=2)], 10, ["a"]),
+    ([standing("pinned", pinned=True, size=1000, idle=False), standing("pinned too", pinned=True)], 0, []),
     # a difference that is no more than noise does not count: the older one goes
     ([standing("old", seconds=1.05, used=1), standing("new", seconds=1.0, used=2)], 10, ["old"]),
     ([standing("empty", size=0, seconds=0)], 0, []),
@@ -454,16 +460,16 @@ def test_a_device_that_is_full_gets_rid_of_idle_models_that_unloading_leaves_the
         return Patcher(Module(b"x"), rest=rest)
 
     free = {"gpu": 0.0, "other": 0.0}
-    rig.residents._host = Host(bytes_free=free.__getitem__)
+    rig.residents.host = Host(bytes_free=free.__getitem__)
     hooks.keeps_resident("path")(load)(file)
     asked: list[Any] = []
-    hooks.makes_room(lambda *args, **kwargs: asked.append((args, kwargs)))(5, device, keep_loaded=())
-    assert asked == [((5, device), {"keep_loaded": ()})]
+    hooks.makes_room(lambda *args, **kwargs: asked.append((args, kwargs)))(5, device, for_dynamic=True)
+    assert asked == [((5, device, []), {"for_dynamic": True})]
     assert (rig.residents.models() == []) is goes
 
 
 def test_no_more_goes_than_is_needed(rig: Rig, depot_world: World) -> None:
-    rig.residents._host = Host(bytes_free=lambda device: 10.0 if rig.residents.drops() else 0.0)
+    rig.residents.host = Host(bytes_free=lambda device: 10.0 if rig.residents.drops() else 0.0)
 
     @hooks.keeps_resident("path")
     def load(path: str) -> Patcher:
@@ -528,9 +534,11 @@ async def test_the_list_of_models_tells_what_is_in_memory_and_why_something_is_n
         found = await (await http.get("/depot/models")).json()
         (resident,) = found["resident"]
         assert resident.pop("last_used") > 0 and resident.pop("seconds_to_load") >= 0
+        assert resident.pop("why") == "used 0 s ago; kept within the resident budget"
         assert resident == {
             "names": ["checkpoints/a.safetensors"], "loader": "Rig._load", "bytes": 2 * MEGABYTE, "loads": 1,
-            "hits": 1, "in_use": True, "kept": True,
+            "hits": 1, "in_use": True, "kept": True, "pinned": None, "on": {}, "moves": [], "users": 1,
+            "shared_by": [],
         }  # fmt: skip
         assert found["dropped"] == []
         del given

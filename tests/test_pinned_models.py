@@ -1,0 +1,228 @@
+"""Pinned models stay, whatever happens: the same weights at the same place, and no file is opened again."""
+
+import gc
+import shutil
+
+import pytest
+import safetensors.torch
+import torch
+
+import comfy_depot
+import execution
+import folder_paths
+import main
+import nodes
+from comfy.cli_args import args
+from comfy_depot.host import Executing, Host
+from comfy_depot.options import Budget, Options
+from tests.fakes.server_process import ROOT
+
+DEMO_MODEL = ROOT / "tests/data/demo_shapes.safetensors"
+
+
+class Stage:
+    """A depot on a folder with two checkpoints; counts what is read, and a test sets the running node."""
+
+    def __init__(self, tmp_path, monkeypatch):
+        self.base, self.opened, self.node = tmp_path, [], None
+        for name in ("a", "b"):
+            tensors = safetensors.torch.load_file(DEMO_MODEL)
+            with safetensors.safe_open(DEMO_MODEL, "pt") as file:
+                facts = {**(file.metadata() or {}), "is": name}
+            safetensors.torch.save_file(tensors, tmp_path / f"models/checkpoints/{name}.safetensors", facts)
+        open_one = safetensors.safe_open
+
+        def counting(path, *more, **options):
+            self.opened.append(str(path))
+            return open_one(path, *more, **options)
+
+        monkeypatch.setattr(safetensors, "safe_open", counting)
+
+    def start(self, **options):
+        host = Host(load_settings=main.load_settings, bytes_free=main.bytes_free,
+                    current_node=lambda: self.node)
+        settings = {"model_manifests": self.base, "depot_dir": self.base / "depot",
+                    "resident_budget": Budget(size=1 << 30), "pin": ("checkpoints/a*",), **options}
+        self.depot = comfy_depot.start(Options(**settings), host)
+        return self.depot
+
+    def resident(self, name):
+        (found,) = [one for one in self.depot.residents.models() if f"checkpoints/{name}" in one["names"]]
+        return found
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch):
+    settings = dict(vars(args))
+    args.cpu, args.base_directory = True, str(tmp_path)
+    folder_paths.apply_arguments(args)
+    (tmp_path / "models/checkpoints").mkdir(parents=True)
+    made = Stage(tmp_path, monkeypatch)
+    with torch.inference_mode():
+        yield made
+    comfy_depot.stop()
+    vars(args).clear()
+    vars(args).update(settings)
+    folder_paths.apply_arguments(args)
+
+
+def load(name="a"):
+    return nodes.CheckpointLoaderSimple().load_checkpoint(f"{name}.safetensors")
+
+
+def parts(name="a"):
+    model, clip, vae = load(name)
+    return [model.model, clip.cond_stage_model, vae.first_stage_model]
+
+
+def places(modules):
+    """Which objects they are and where each of their weights is."""
+    return [(id(module), [weight.data_ptr() for weight in module.parameters()]) for module in modules]
+
+
+def free_everything():
+    import comfy.model_management
+
+    comfy.model_management.free_memory(1e30, torch.device("cpu"))
+    comfy.model_management.unload_all_models()
+    comfy.model_management.cleanup_models()
+    comfy.model_management.cleanup_models_gc()
+
+
+def run_out_of_memory():
+    assert "memory" in execution._advice(torch.OutOfMemoryError("CUDA out of memory"), "KSampler")
+
+
+def fill_the_budget():
+    load("b")
+    comfy_depot.hooks.armed().residents.free_idle("the disk was full", most=1)
+
+
+def cancelled():
+    import comfy.model_management
+
+    comfy.model_management.interrupt_current_processing(True)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+    free_everything()
+
+
+@pytest.mark.parametrize("trouble", [free_everything, run_out_of_memory, fill_the_budget, cancelled])
+@pytest.mark.parametrize("is_used", [True, False])
+def test_a_pinned_model_stays_where_it_is_and_another_one_goes(stage, trouble, is_used):
+    import comfy.model_management
+
+    stage.start(resident_budget=Budget(size=0 if trouble is fill_the_budget else 1 << 30))
+    pinned, other = load("a"), load("b")
+    comfy.model_management.load_models_gpu([pinned[0], pinned[1].patcher, pinned[2].patcher, other[0]])
+    before = places(parts())
+    kept = pinned if is_used else None
+    del pinned, other
+    gc.collect()
+    trouble()
+    there = comfy.model_management.loaded_models()
+    assert [patcher.model.is_pinned for patcher in there].count(True) == 3, "it is still on its device"
+    opened = list(stage.opened)
+    assert places(parts()) == before and stage.opened == opened
+    assert [one["names"] for one in stage.depot.residents.models()] == [["checkpoints/a.safetensors"]]
+    assert stage.resident("a.safetensors")["pinned"]["by"] == ["--pin checkpoints/a*"]
+    del kept
+
+
+def test_without_a_pin_the_same_model_goes(stage):
+    import comfy.model_management
+
+    stage.start(pin=())
+    model = load("a")[0]
+    comfy.model_management.load_models_gpu([model])
+    free_everything()
+    assert comfy.model_management.current_loaded_models == []
+    del model
+    comfy_depot.hooks.free_idle_models()
+    assert stage.depot.residents.models() == []
+
+
+def test_out_of_memory_says_what_is_pinned_and_once(stage):
+    stage.start()
+    load("a")
+    error = torch.OutOfMemoryError("CUDA out of memory")
+    message = execution._advice(error, "KSampler")
+    size = f"{stage.resident('a.safetensors')['bytes'] / 1e6:.1f} MB"
+    assert f"are {size}: checkpoints/a.safetensors ({size}, by --pin checkpoints/a*)." in message
+    assert "python -m comfy_depot unpin --memory" in message
+    assert "Pinned" not in execution._advice(RuntimeError("something else"), "KSampler")
+    error.args = (f"CUDA out of memory {message}",)
+    assert "Pinned" not in execution._advice(error, "KSampler"), "it stands in the error already"
+
+
+@pytest.mark.parametrize("kind", ["cuda", "machine"])
+def test_models_that_do_not_fit_beside_the_pinned_ones_are_an_error_of_the_same_kind(
+    stage, monkeypatch, kind
+):
+    import comfy.model_management
+    from comfy.errors import NotEnoughMemory
+
+    stage.start()
+    load("a")
+    other = load("b")[0]
+    error = torch.OutOfMemoryError("CUDA out of memory") if kind == "cuda" else NotEnoughMemory("too large")
+
+    def fail(*_args, **_kwargs):
+        raise error
+
+    monkeypatch.setattr(type(other), "partially_load", fail)
+    with pytest.raises(type(error), match=r"(out of memory|too large)\nPinned in memory are .*--pin check"):
+        comfy.model_management.load_models_gpu([other])
+    pins = stage.depot.memory_pins
+    pins.change(lambda state: state.unpinned("checkpoints/a*", pins.setup))
+    stage.depot.residents.apply_pins()
+    error.args = ("too large",)
+    with pytest.raises(type(error), match="^too large$"):
+        comfy.model_management.load_models_gpu([other])
+
+
+def test_two_tenants_share_one_copy_and_the_list_says_so(stage):
+    stage.start()
+    stage.node = Executing("p1", "3", "alice")
+    first = load("a")
+    stage.node = Executing("p2", "3", "bob")
+    second = load("a")
+    stage.node = Executing("p3", "3", None)
+    third = load("a")[0]
+    assert first[0].model is second[0].model is third.model and len(stage.opened) == 1
+    found = stage.resident("a.safetensors")
+    assert (found["users"], found["shared_by"]) == (3, ["alice", "bob", "prompt p3"])
+    assert found["bytes"] == sum(part.model_size() for part in (first[0], first[1].patcher, first[2].patcher))
+    assert sum(found["on"].values()) == found["on"]["cpu"] > 0
+    del second, third
+    gc.collect()
+    assert stage.resident("a.safetensors")["shared_by"] == ["alice"]
+
+
+def test_a_pinned_model_whose_file_is_deleted_stays_and_says_so(stage):
+    stage.start()
+    before = places(parts())
+    path = stage.base / "models/checkpoints/a.safetensors"
+    shutil.move(path, path.with_suffix(".moved"))
+    with pytest.raises(FileNotFoundError):
+        load("a")
+    load("b")
+    assert stage.resident("a.safetensors")["why"].endswith("; its file is gone")
+    shutil.move(path.with_suffix(".moved"), path)
+    assert places(parts()) == before
+
+
+def test_a_replaced_file_takes_over_the_pin_and_who_has_the_old_one_keeps_it(stage):
+    stage.start()
+    old = load("a")
+    path = stage.base / "models/checkpoints/a.safetensors"
+    shutil.copy(stage.base / "models/checkpoints/b.safetensors", path.with_suffix(".new"))
+    path.with_suffix(".new").replace(path)
+    new = load("a")
+    assert new[0].model is not old[0].model
+    assert (old[0].model.is_pinned, new[0].model.is_pinned) == (False, True)
+    (outdated,) = [one for one in stage.depot.residents.models() if not one["names"]]
+    assert outdated["pinned"] is None and "nobody can ask for it any more" in outdated["why"]
+    del old, outdated
+    gc.collect()
+    assert [one["pinned"] is None for one in stage.depot.residents.models()] == [False]
