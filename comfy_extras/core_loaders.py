@@ -64,7 +64,7 @@ def _load_clip(names, clip_type, device):
     clip = comfy.sd.load_clip(
         ckpt_paths=paths,
         embedding_directory=folder_paths.get_folder_paths("embeddings"),
-        clip_type=types[clip_type.upper()],
+        clip_type=types.STABLE_DIFFUSION if clip_type == "sdxl" else types[clip_type.upper()],
         model_options=options,
     )
     return (clip,)

@@ -168,6 +168,8 @@ class PromptQueue:
         """
         with self.not_empty:
             while not self.queue or self.paused or self.stopping:
+                if timeout is not None and self.flags:  # set when nobody waited here
+                    return None
                 self.not_empty.wait(timeout=timeout)
                 if timeout is not None and (not self.queue or self.paused or self.stopping):
                     return None

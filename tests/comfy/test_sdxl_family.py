@@ -11,9 +11,11 @@ import comfy.sd1_clip
 import comfy.sdxl_clip
 import comfy.supported_models
 import comfy.utils
+import folder_paths
 from comfy.errors import ModelFileError, UnknownArchitecture
 from comfy.families import ldm_unet
 from comfy.model_base import ModelType
+from comfy_extras import core_loaders
 from comfy_extras.nodes_clip_sdxl import CLIPTextEncodeSDXL, CLIPTextEncodeSDXLRefiner
 from tests.comfy import tiny_sd1, tiny_sdxl
 
@@ -358,6 +360,14 @@ def test_both_text_encoders_load_from_their_own_files_in_any_order(tmp_path, loa
         assert type(clip.cond_stage_model) is comfy.sdxl_clip.SDXLClipModel
         got = clip.encode_from_tokens(clip.tokenize("a cat"), return_pooled=True)
         torch.testing.assert_close(got, expected)
+
+
+def test_the_node_for_two_files_loads_what_its_menu_calls_sdxl(tmp_path, references, monkeypatch):
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "text_encoders", ([str(tmp_path)], {".safetensors"}))
+    for name, model in zip("lg", references):
+        comfy.utils.save_torch_file(dict(model.state_dict()), tmp_path / f"{name}.safetensors")
+    clip = core_loaders.DualCLIPLoader().load_clip("l.safetensors", "g.safetensors", "sdxl")[0]
+    assert type(clip.cond_stage_model) is comfy.sdxl_clip.SDXLClipModel
 
 
 def test_one_file_is_clip_l_or_bigg_by_its_depth(references):

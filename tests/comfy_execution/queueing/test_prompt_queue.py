@@ -172,6 +172,11 @@ def test_flags_are_read_once_and_wake_the_worker(queue):
     assert queue.get_flags() == {}
 
 
+def test_a_flag_that_was_set_while_nobody_waited_is_not_slept_through(queue):
+    queue.set_flag("free_memory", True)
+    assert queue.get(timeout=1000) is None and queue.get_flags() == {"free_memory": True}
+
+
 def test_the_host_hears_of_every_change(queue):
     queue.put(item(1, "a"))
     queue.get()
