@@ -14,7 +14,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -31,7 +31,7 @@ from comfy_depot.errors import DepotError, DiskFull, ModelUnavailable
 from comfy_depot.eviction import Limits, Plan
 from comfy_depot.hasher import Hasher
 from comfy_depot.history import History
-from comfy_depot.host import Executing, Host, QueuedPrompt
+from comfy_depot.host import Chosen, Executing, Host, QueuedPrompt
 from comfy_depot.index import Index
 from comfy_depot.listing import FileList
 from comfy_depot.lists import Lists
@@ -39,10 +39,11 @@ from comfy_depot.manifest import Entry, Problem
 from comfy_depot.memory_pins import MemoryPins
 from comfy_depot.neighbours import Neighbours
 from comfy_depot.options import Options, from_args
+from comfy_depot.outdated import Outdated
 from comfy_depot.pinning import Pinning
 from comfy_depot.pins import Pins
 from comfy_depot.policies import Key
-from comfy_depot.preload import Preload
+from comfy_depot.preload import Preload, folders_of
 from comfy_depot.residency import Residents
 from comfy_depot.scratch import Scratch
 from comfy_depot.stream import Streams
@@ -78,6 +79,8 @@ class Depot:
         self.index = Index(self.catalogue, options.depot_dir)
         self.access = AccessLog(options.depot_dir)
         self.digests = Digests(options.depot_dir)
+        self.outdated = Outdated(options.depot_dir, digests=self.digests, find=self.catalogue.find,
+                                 local_path=self.local_path)
         self.history = History(options.depot_dir, options.depot_policy)
         self.pins = Pins(options.depot_dir)
         self.neighbours = Neighbours(options.depot_dir, why_busy=budget.why_busy(self))
@@ -85,7 +88,7 @@ class Depot:
         self.memory_pins = MemoryPins(
             options.depot_dir, patterns=options.pin, groups=dict(options.pin_group))
         self.residents = Residents(
-            options.resident_budget, host=host, digests=self.digests, local_path=self.local_path,
+            options.resident_budget, host=host, digests=self.digests, local_path=self.usable_path,
             pins=self.memory_pins, pin_budget=options.pin_budget,
         )
         self.preload = Preload(self)
@@ -108,7 +111,7 @@ class Depot:
                 self._transfers = Transfers(
                     self.options, publish=self.host.send, neighbours=self.neighbours,
                     evictor=budget.Budget(self), streams=self.streams,
-                    is_bundle_needed=self._is_bundle_needed)
+                    is_bundle_needed=self._is_bundle_needed, on_end=self.outdated.note_end)
             return self._transfers
 
     def active_transfers(self) -> list[Transfer]:
@@ -195,15 +198,31 @@ class Depot:
         node = self.host.current_node()
         if node is None:
             return path
-        outcome = "hit"
-        if path is None:
-            entry = self.catalogue.find(folder, name)
-            if entry is None:
-                return None
-            path = self._fetch_for_node(entry)
-            outcome = "fetched"
+        entry, outcome = self.catalogue.find(folder, name), "hit"
+        if path is None and entry is None:
+            return None
+        if entry is not None and (path is None or self.outdated.is_wanted(entry)):
+            try:
+                path, outcome = self._fetch_for_node(entry), "fetched"
+            except DepotError as error:
+                if path is None:
+                    raise
+                self.outdated.note_failure(entry, error)  # the old bytes are better than none
+        assert path is not None
         self._note(folder, name, path, node, outcome)
         return path
+
+    def contents_of(self, chosen: Iterable[tuple[str, str, Sequence[Any]]]) -> dict[str, dict[str, str]]:
+        """{node id: {model: a text for its content now}} of (node id, chosen text, list it was chosen from),
+        for the models that manifests name.
+        """
+        entries = self.catalogue.snapshot().entries
+        found: dict[str, dict[str, str]] = {}
+        for node_id, text, choices in chosen:
+            for folder in folders_of(Chosen(text, choices), entries, folder_paths.get_filename_list):
+                entry = entries[folder][text.replace("\\", "/")]
+                found.setdefault(node_id, {})[entry.key] = self.outdated.content_of(entry)
+        return found
 
     def note_plain_access(self, folder: str, name: str, path: str) -> None:
         """Log a path that was asked for outside a running node: a pack's own thread opens files too."""
@@ -230,10 +249,14 @@ class Depot:
 
     def fetch(
         self, folder: str, name: str, *, on_progress: Callable[[Transfer], None] | None = None,
-        check: Callable[[], None] | None = None,
+        check: Callable[[], None] | None = None, replace_own: bool = False,
     ) -> str:
-        """The path of a model, fetched when it is missing; ModelUnavailable when no manifest names it."""
-        path = self.local_path(folder, name)
+        """The path of a model, fetched when it is missing or outdated (with `replace_own` also when it is a file
+        of the user's); ModelUnavailable when no manifest names it.
+        """
+        if replace_own:
+            self.outdated.adopt(self.entry(folder, name))
+        path = self.current_path(folder, name)
         if path is not None:
             return path
         entry = self.entry(folder, name)
@@ -304,6 +327,22 @@ class Depot:
         path: str | None = unhooked(folder, name)
         return path
 
+    def current_path(self, folder: str, name: str) -> str | None:
+        """The same, but None also for a file that is to be replaced."""
+        entry = self.catalogue.find(folder, name)
+        is_outdated = entry is not None and self.outdated.stamp_of(entry) is not None
+        return None if is_outdated else self.local_path(folder, name)
+
+    def usable_path(self, folder: str, name: str) -> str | None:
+        """The same, but the old file where the new one could not be had a moment ago."""
+        entry = self.catalogue.find(folder, name)
+        is_wanted = entry is not None and self.outdated.is_wanted(entry)
+        return None if is_wanted else self.local_path(folder, name)
+
+    def problems(self) -> list[Problem]:
+        """Mistakes in the manifests, and files that are not what these say."""
+        return [*self.catalogue.snapshot().problems, *self.outdated.problems()]
+
     def base_model_of(self, shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, Any]) -> str | None:
         """The family of a file's tensors, for a message."""
         return model_headers.family_of(metadata, shapes)
@@ -333,7 +372,7 @@ class Depot:
             if transfer.bytes_total:
                 self.host.report(transfer.bytes_done, transfer.bytes_total)
 
-        log.info("%s is not on the disk and is fetched now.", entry.key)
+        log.info("%s is not on the disk, or outdated there, and is fetched now.", entry.key)
 
         def wait() -> str:
             transfer = self._transfer(entry)
@@ -376,9 +415,10 @@ class Depot:
             raise ModelUnavailable(f"Folder type '{entry.folder}' has no folder to put '{entry.name}' into. "
                                    "Add one to extra_model_paths.yaml.")
         destination = layout.destination(Path(directory), entry.name)
+        replaces = self.outdated.stamp_of(entry)
         if priority is None:
-            return self.transfers.fetch(entry, destination)
-        return self.transfers.fetch(entry, destination, priority=priority)
+            return self.transfers.fetch(entry, destination, replaces=replaces)
+        return self.transfers.fetch(entry, destination, replaces=replaces, priority=priority)
 
     def _wait_for(
         self, transfer: Transfer, entry: Entry, *, on_progress: Callable[[Transfer], None] | None,

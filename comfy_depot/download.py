@@ -16,8 +16,9 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from comfy_depot import copies, hashing, journal, library, schemes, sources, windows
+from comfy_depot import arrivals, copies, hashing, journal, library, schemes, sources, windows
 from comfy_depot.aria2 import DaemonGone, is_alive
+from comfy_depot.arrivals import Promise
 from comfy_depot.digests import Digests
 from comfy_depot.errors import DepotError, DiskFull, DownloadFailed, SentTooMuch, WrongContent
 from comfy_depot.eviction import Stamp
@@ -54,13 +55,15 @@ class Download:
     growth: Growth | None = None
     only: Pieces | None = None
     """These pieces are wanted; None: the whole file."""
+    replaces: Stamp | None = None
+    """The file that gives way to this one; any other that stands there is left alone."""
 
     def run(self) -> Path:
         """Bring the file and return its path; raises DepotError and nothing else that is expected."""
         try:
             self._make_folder()
             with self.services.leases.hold(self.place, on_wait=self._wait_for_lock):
-                if not self.place.file.exists():
+                if self._is_free_to_come() and not self._is_here_after_all():
                     self._from_any_source()
         except OSError as error:
             if isinstance(error, DepotError):
@@ -71,6 +74,19 @@ class Download:
             self._drop_digest()
             self.services.streams.drop(self.place.file)
         return self.place.file
+
+    def _is_free_to_come(self) -> bool:
+        """Whether nothing stands under the final name but what is to be replaced."""
+        try:
+            return Stamp.of(os.stat(self.place.file)) == self.replaces
+        except FileNotFoundError:
+            return True
+
+    def _is_here_after_all(self) -> bool:
+        """Whether the file that should be replaced turns out to be the one that the manifest names."""
+        return self.replaces is not None and arrivals.is_what_is_named(
+            self.place, self.replaces, self.entry, digests=Digests(self.services.options.depot_dir),
+            check=self.progress.check)
 
     def _make_folder(self) -> None:
         """Make the hidden folder; it must be one from which a file can be renamed to its final name."""
@@ -450,11 +466,14 @@ class Download:
         return hashing.sha256_file(self.place.partial, check=self.progress.check)
 
     def _publish(self) -> None:
-        """Give the file its name, in one step and durably; a file that is there already is left alone."""
+        """Give the file its name, in one step and durably; a file that is there already is left alone, but
+        for the one that this replaces.
+        """
         place = self.place
         fsync(place.partial)
-        if not place.file.exists():
+        if self._is_free_to_come():
             stamp = Stamp.of(os.stat(place.partial))
+            arrivals.note(place, stamp, Promise.of(self.entry))
             os.replace(place.partial, place.file)
             if self.entry.sha256:
                 Digests(self.services.options.depot_dir).note(stamp, self.entry.sha256)

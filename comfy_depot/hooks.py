@@ -18,6 +18,7 @@ library and loads in a few milliseconds, so any file may import it.
 | `explains_full_memory`| `execution._advice`                   | the message says what is pinned            |
 | `free_idle_models`    | out of memory; `POST /free`           | models that nobody uses are let go         |
 | `queue_changed`       | `server.PromptServer.queue_updated`   | models of waiting prompts are fetched ahead|
+| `contents_of`         | `comfy_execution.is_changed`          | results are of the bytes, not of the name  |
 | `add_routes`          | `server.PromptServer.add_routes`      | `/depot/...`                               |
 | `base_model_of`       | `comfy.lora_file`                     | the family of a LoRA that fits nothing     |
 """
@@ -207,6 +208,13 @@ def queue_changed() -> None:
     """A prompt came into the queue, began, ended, or was taken out. Called often, and with locks held."""
     if _depot is not None:
         _depot.preload.wake()
+
+
+def contents_of(chosen: Any) -> Any:
+    """{node id: {model: a text for its content}} of the models that manifests name, among (node id, text that
+    was chosen, the list that it was chosen from). Another content makes another text.
+    """
+    return {} if _depot is None else _depot.contents_of(chosen)
 
 
 def add_routes(routes: Any) -> None:

@@ -213,7 +213,7 @@ class Preload:
     # -- what is needed
 
     def _needs(self) -> dict[Key, Need]:
-        """What the prompts of the queue name and the disk lacks, in the order of need."""
+        """What the prompts of the queue name and the disk lacks or has outdated, in the order of need."""
         prompts = self._depot.host.queued_prompts(MOST_PROMPTS)
         entries = self._depot.catalogue.snapshot().entries
         named: dict[str, tuple[object, object, list[Entry]]] = {}
@@ -225,7 +225,7 @@ class Preload:
             named[prompt.prompt_id] = known
             for entry in known[2]:
                 key = (entry.folder, entry.name)
-                if key not in needs and self._depot.local_path(*key) is None:
+                if key not in needs and self._depot.usable_path(*key) is None:
                     needs[key] = Need(entry, prompt)
         self._named = named
         return needs

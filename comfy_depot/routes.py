@@ -99,7 +99,7 @@ class _Handlers:
             found = await asyncio.to_thread(inventory.models, self.depot, folder=folder, tier=tier)
         except ValueError as error:
             return _error(400, "bad_folder", str(error))
-        problems = self.depot.catalogue.snapshot().problems
+        problems = await asyncio.to_thread(self.depot.problems)
         return web.json_response({
             "models": [inventory.as_json(model) for model in found], "problems": _problems(problems),
             "pinned": await asyncio.to_thread(self._pinned),
@@ -177,7 +177,7 @@ class _Handlers:
         return web.json_response({"dry_run": is_dry_run, **plan.as_json()})
 
     def _start_fetch(self, folder: str, name: str) -> web.Response:
-        if self.depot.local_path(folder, name) is not None:
+        if self.depot.current_path(folder, name) is not None:
             return web.json_response({"folder": folder, "name": name, "tier": "disk"})
         try:
             transfer = self.depot.start_fetch(folder, name)

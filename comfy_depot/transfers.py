@@ -18,6 +18,7 @@ from comfy_depot.bundles import Bundles
 from comfy_depot.download import Download
 from comfy_depot.errors import DepotError, DownloadFailed, TransferCancelled
 from comfy_depot.events import EVENT, SECONDS_BETWEEN, transfer_payload
+from comfy_depot.eviction import Stamp
 from comfy_depot.layout import Layout
 from comfy_depot.leases import FileLeases, Leases
 from comfy_depot.limits import Limits, MemoryLimits
@@ -57,13 +58,18 @@ class Transfer:
         destination: Path,
         priority: Priority,
         publish: Callable[[str, dict[str, Any]], None],
+        replaces: Stamp | None = None,
+        on_end: Callable[[Transfer], None] = lambda transfer: None,
     ) -> None:
         self.id = number
         self.entry = entry
         self.destination = destination
         self.priority = priority
+        self.replaces = replaces
+        """The file that gives way to it, if one stands there."""
         self.error: BaseException | None = None
         self._publish = publish
+        self._on_end = on_end
         self._published_at = 0.0
         self._change = threading.Condition()
         self._stop = threading.Event()
@@ -201,6 +207,7 @@ class Transfer:
                 State.FAILED,
             )
         self._progress.bytes_per_second = 0
+        self._on_end(self)
         with self._change:
             self._end = end
             self._change.notify_all()
@@ -229,7 +236,8 @@ class Transfers:
 
     The first one starts the aria2 daemon, unless a `daemon` is given, which is then left to its owner.
     `leases` and `limits` may reach over more than this machine. `is_bundle_needed` tells whether manifests
-    name members of an entry's archive that are not on the disk.
+    name members of an entry's archive that are not on the disk. `on_end` is told of each transfer that ends,
+    on its thread and before those who wait for it.
     """
 
     def __init__(
@@ -245,6 +253,7 @@ class Transfers:
         evictor: Evictor | None = None,
         streams: Streams | None = None,
         is_bundle_needed: Callable[[Entry], bool] = lambda entry: False,
+        on_end: Callable[[Transfer], None] = lambda transfer: None,
     ) -> None:
         self.options = options
         self.layout = Layout(options.depot_dir)
@@ -253,6 +262,7 @@ class Transfers:
         )
         self._owns_daemon = daemon is None
         self._publish = publish
+        self._on_end = on_end
         self._owns_neighbours = neighbours is None
         self._neighbours = neighbours or Neighbours(options.depot_dir)
         room = Room(
@@ -273,8 +283,10 @@ class Transfers:
         self._numbers = itertools.count(1)
         self._by_id: dict[str, Transfer] = {}
 
-    def fetch(self, entry: Entry, destination: Path, *, priority: Priority = Priority.DEMAND) -> Transfer:
-        """Start the transfer of `entry` to `destination`, or join the one that runs.
+    def fetch(self, entry: Entry, destination: Path, *, priority: Priority = Priority.DEMAND,
+              replaces: Stamp | None = None) -> Transfer:
+        """Start the transfer of `entry` to `destination`, or join the one that runs. `replaces` is the file
+        there that it replaces in the end, if that is still the same one then.
 
         When the manifest has changed since that one began, the new one waits for its end: it goes on from
         what is there if that failed (the change may be the cure), and is content with a file that stands.
@@ -282,15 +294,19 @@ class Transfers:
         file = Path(destination).absolute()
         with self._lock:
             for running in self._by_id.values():
-                if (running.destination, running.entry) == (file, entry) and running.join(priority):
+                wanted = (running.destination, running.entry, running.replaces)
+                if wanted == (file, entry, replaces) and running.join(priority):
                     return running
-            transfer = Transfer(f"t{next(self._numbers)}", entry, file, priority, self._publish)
+            transfer = Transfer(f"t{next(self._numbers)}", entry, file, priority, self._publish, replaces,
+                                self._on_end)
             self._remember(transfer)
         place, progress = self.layout.place(file), transfer._progress
+        work: Download
         if entry.bundle is None:
             work = Download(entry, place, self._services, progress)
         else:
             work = self._bundles.download(entry, place, progress)
+        work.replaces = replaces
         transfer._thread = threading.Thread(
             target=transfer._run, args=(work,), name=f"transfer-{transfer.id}", daemon=True
         )

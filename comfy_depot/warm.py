@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Wish:
-    """A model that should be on the disk and is not."""
+    """A model that should be on the disk and is not, or is outdated there."""
 
     folder: str
     name: str
@@ -263,4 +263,4 @@ class Warm:
                 yield Wish(*key, entry.size, "popular")
 
     def _is_missing(self, entry: Entry) -> bool:
-        return self._depot.local_path(entry.folder, entry.name) is None
+        return self._depot.usable_path(entry.folder, entry.name) is None

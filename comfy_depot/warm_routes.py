@@ -72,7 +72,7 @@ def _warm(depot: Depot, body: dict[str, Any]) -> web.Response:
                              daemon=True).start()
         return _planned(is_dry_run, wishes)
     folder, name = body["folder"], body["name"]
-    if depot.local_path(folder, name) is not None:
+    if depot.current_path(folder, name) is not None:
         return web.json_response({"folder": folder, "name": name, "tier": "disk"})
     entry: Entry = depot.entry(folder, name)
     if is_dry_run:

@@ -65,7 +65,7 @@ def _wishes(depot: Depot, models: list[str]) -> list[Wish]:
         return depot.warm.plan()
     entries = [depot.entry(*folder_and_name(model)) for model in models]
     return [Wish(entry.folder, entry.name, entry.size, "asked") for entry in entries
-            if depot.local_path(entry.folder, entry.name) is None]
+            if depot.current_path(entry.folder, entry.name) is None]
 
 
 def _predict(arguments: argparse.Namespace) -> int:

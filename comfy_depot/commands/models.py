@@ -23,6 +23,8 @@ def add_commands(add: AddCommand) -> None:
     command.add_argument("--tier", choices=inventory.TIERS, help="one tier only")
     command = add("fetch", _fetch, "download models now")
     command.add_argument("models", nargs="+", metavar="FOLDER/NAME", help="such as checkpoints/x.safetensors")
+    command.add_argument("--replace", action="store_true",
+                         help="also when a file of yours stands there that is not what the manifest names")
     command = add("verify", _verify, "list mistakes in the manifests, and files that are not what they say")
     command.add_argument("--hash", action="store_true", help="also read the files and compare their sha256")
     command.add_argument("--write-schema", action="store_true", help="write the manifests' schema.json anew")
@@ -55,7 +57,7 @@ def _fetch(arguments: argparse.Namespace) -> int:
     with open_depot(arguments) as depot, progress_bars(is_shown=not arguments.json) as show:
         for model in arguments.models:
             try:
-                path = depot.fetch(*folder_and_name(model), on_progress=show)
+                path = depot.fetch(*folder_and_name(model), on_progress=show, replace_own=arguments.replace)
                 results.append({"model": model, "path": path, "error": None})
             except (DepotError, ValueError) as error:
                 results.append({"model": model, "path": None, "error": str(error)})
