@@ -452,7 +452,7 @@ def get_free_memory(dev=None, torch_free_too=False):
 
 
 def extra_reserved_memory() -> int:
-    return _flag("EXTRA_RESERVED_VRAM")
+    return _flag("EXTRA_RESERVED_VRAM") + int((args.vram_headroom or 0) * 1024 * MB)
 
 
 def minimum_inference_memory() -> float:
@@ -487,6 +487,8 @@ def soft_empty_cache(force=False) -> None:
         module = torch.get_device_module(get_torch_device())
         module.synchronize()
         module.empty_cache()
+        if is_device_cuda(get_torch_device()):
+            module.ipc_collect()
 
 
 def is_oom(error: BaseException) -> bool:
