@@ -692,8 +692,32 @@ def load_models_gpu(
     for model in wanted:
         _take_out(model)
         loaded = LoadedModel(model)
-        loaded.model_place(stay.get(id(model), model.model_size()), force_patch_weights)
+        _place(loaded, stay.get(id(model), model.model_size()), force_patch_weights, force_full_load)
         current_loaded_models.insert(0, loaded)
+
+
+def _place(loaded: LoadedModel, bytes_there: int, force_patch_weights, is_whole) -> None:
+    """Bring a model to its device: less of it, where the device turns out to be fuller than it said."""
+    model = loaded.model
+    is_whole = is_whole or model.model.is_pinned or _flag("vram_state") is VRAMState.HIGH_VRAM
+    while not _is_placed(loaded, bytes_there, force_patch_weights, may_fail=is_whole or bytes_there < MB):
+        bytes_there //= 2
+        soft_empty_cache()
+    if model.model.model_lowvram:
+        there, size = model.loaded_size() / MB, model.model_size() / MB
+        logging.info("%s: %.0f of %.0f MB stay on %s, the rest is streamed.",
+                     type(model.model).__name__, there, size, loaded.device)  # fmt: skip
+
+
+def _is_placed(loaded: LoadedModel, bytes_there: int, force_patch_weights, *, may_fail: bool) -> bool:
+    try:
+        loaded.model_place(bytes_there, force_patch_weights)
+    except OOM_EXCEPTION:
+        if may_fail:
+            raise
+        logging.warning("%s is full; less of the model will stay there.", loaded.device)
+        return False
+    return True
 
 
 def _make_room(models, device, to_run, least_to_run, is_whole) -> dict[int, int]:

@@ -265,6 +265,18 @@ def test_a_closed_streamer_leaves_plain_layers():
     assert not layer._forward_hooks and not layer._forward_pre_hooks
 
 
+def test_a_device_that_is_fuller_than_it_says_gets_less(monkeypatch, caplog):
+    model = patcher()
+    monkeypatch.setattr(mm, "get_free_memory", lambda device: 100 * LAYER_BYTES)
+    place(model, 7 * LAYER_BYTES)
+    assert 0 < model.loaded_size() < model.model_size() // 2 and "less of the model will stay" in caplog.text
+    assert torch.equal(result(model), on_the_cpu())
+    whole = patcher()
+    with pytest.raises(torch.OutOfMemoryError):
+        place(whole, 7 * LAYER_BYTES, force_full_load=True)
+    assert whole.loaded_size() == 0 and {tensor.device for tensor in whole.model.parameters()} == {CPU}
+
+
 def test_weights_that_a_parent_reads_are_not_streamed():
     attention = torch.nn.MultiheadAttention(WIDTH, 4, batch_first=True).requires_grad_(False)
     model = ModelPatcher(torch.nn.Sequential(torch.nn.Linear(WIDTH, WIDTH), attention), DEVICE, CPU)
