@@ -48,7 +48,6 @@ class _Here(threading.local):
 
     wanted: Sequence[Any] = ()
     """The patchers that are being brought to a device."""
-    purpose = ""
 
 
 class Placing:
@@ -57,17 +56,18 @@ class Placing:
     def __init__(self, residents: Residents) -> None:
         self._residents = residents
         self._here = _Here()
+        self._purpose = ""
         self.moves = self.bytes_moved = 0
         """Since the start."""
 
     @contextlib.contextmanager
     def purpose(self, text: str) -> Iterator[None]:
-        """What this thread brings models to devices for, when no node runs in it."""
-        before, self._here.purpose = self._here.purpose, text
+        """What models are brought to devices for now where no node runs, in whatever thread that is done."""
+        self._purpose = text
         try:
             yield
         finally:
-            self._here.purpose = before
+            self._purpose = ""
 
     def place(self, function: Callable[..., Any], models: Any, *args: Any, **kwargs: Any) -> Any:
         """`load_models_gpu(models, ...)`. Where memory does not suffice the error lists the pinned ones."""
@@ -126,7 +126,7 @@ class Placing:
 
     def _where(self) -> str:
         node = self._residents.host.current_node()
-        return self._here.purpose if node is None else f"in node {node.node_id} of prompt {node.prompt_id}"
+        return self._purpose if node is None else f"in node {node.node_id} of prompt {node.prompt_id}"
 
     def _settle(self, patchers: Iterable[Any], why: str, seconds: float) -> None:
         """Note what has moved since the last look. The time is that of all of them, by their bytes."""

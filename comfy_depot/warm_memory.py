@@ -35,8 +35,8 @@ SECONDS_OF_PATIENCE = 30.0
 SECONDS_BETWEEN_GLANCES = 0.1
 SECONDS_TO_RETRY = 600.0
 REMEMBERED = 50
-NOT_AHEAD = "Nothing here loads it ahead of a workflow. It is pinned when one loads it."
-NOT_KEPT = "It was loaded and is not kept: its loader keeps nothing in memory, or --resident-budget is full."
+NOT_KEPT = ("It is not in memory: nothing here loads it ahead of a workflow, its loader keeps nothing, or it "
+            "is not pinned and --resident-budget is full. A pinned one stays once a workflow has loaded it.")
 log = logging.getLogger(__name__)
 
 
@@ -234,7 +234,7 @@ class WarmMemory:
         self._tell(target, "loading")
         with residents.placing.purpose("for warm-up"):
             is_loaded = self._depot.host.load_model(target.folder, target.name)
-        return None if is_loaded else NOT_AHEAD
+        return None if is_loaded else NOT_KEPT
 
     def _stop_if_closed(self) -> None:
         if self._closed.is_set():
