@@ -71,15 +71,15 @@ class Placing:
 
     def place(self, function: Callable[..., Any], models: Any, *args: Any, **kwargs: Any) -> Any:
         """`load_models_gpu(models, ...)`. Where memory does not suffice the error lists the pinned ones."""
-        outer, self._here.wanted = self._here.wanted, list(models)
+        models = list(models)
+        outer, self._here.wanted = self._here.wanted, models
         started = time.perf_counter()
         try:
             with self.explaining():
                 return function(models, *args, **kwargs)
         finally:
-            wanted, self._here.wanted = self._here.wanted, outer
-            patchers = [*wanted, *_loaded(function)]
-            self._settle(patchers, self._why_placed(), time.perf_counter() - started)
+            self._here.wanted = outer
+            self._settle([*models, *_loaded(function)], self._why_placed(), time.perf_counter() - started)
 
     def free(self, function: Callable[..., Any], memory_required: float, device: Any, keep_loaded: Any,
              *args: Any, **kwargs: Any) -> Any:
