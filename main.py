@@ -140,18 +140,18 @@ def load_settings() -> tuple[str, ...]:
     return tuple(str(getattr(model_management, choice)()) for choice in choices)
 
 
-def bytes_free(device) -> float:
-    """Bytes of memory that are free on a device."""
-    from comfy import model_management
-
-    return model_management.get_free_memory(device)
-
-
 def bytes_of_device() -> int:
     """Bytes of memory of the device that models work on: the GPU's, without one the machine's."""
     from comfy import model_management
 
     return int(model_management.get_total_memory(model_management.get_torch_device()))
+
+
+def bytes_free(device) -> float:
+    """Bytes of memory that are free on a device."""
+    from comfy import model_management
+
+    return model_management.get_free_memory(device)
 
 
 def depot_host():
