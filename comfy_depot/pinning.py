@@ -10,10 +10,11 @@ import difflib
 import fnmatch
 import itertools
 import os
+import posixpath
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import folder_paths
@@ -85,7 +86,7 @@ class Plan:
             "tier": "memory", "pinned_bytes": self.bytes, "message": self.message,
             "models": [{"folder": one.folder, "name": one.name, "bytes": one.size}
                        for one in self.concerned],
-            "pins": [{"pattern": pin.pattern, "by": pin.by, "since": pin.since} for pin in self.pins],
+            "pins": [asdict(pin) for pin in self.pins],
         }
 
 
@@ -204,17 +205,18 @@ class Pinning:
         folder, _, glob = pattern.partition("/")
         if folder not in places.table() and not has_glob(folder):
             return f"No model can be pinned as '{pattern}': {places.unknown_type(folder)}"
-        names = list(self._names_in(folder))[:MOST_COMPARED]
         plain = glob.replace("*", "").replace("?", "")
-        near = difflib.get_close_matches(plain, names, n=3, cutoff=0.4)
+        compared = len(plain) if has_glob(glob) else None
+        begins = {name[:compared]: name for name in itertools.islice(self._names_in(folder), MOST_COMPARED)}
+        near = [begins[begin] for begin in difflib.get_close_matches(plain, begins, n=3)]
         advice = f"Near: {', '.join(near)}. " if near else ""
         return (f"No known model is called '{pattern}'. {advice}Such a model is pinned when it comes: on the "
                 "disk, or in a manifest.")
 
-    def warnings(self, targets: Iterable[Target]) -> list[str]:
-        """One for each pin in force that means none of the known models `targets`."""
+    def without_models(self, targets: Iterable[Target]) -> list[Pin]:
+        """The pins in force that mean none of the known models `targets`."""
         meaning = {pin for target in targets for pin in target.pins}
-        return [f"{pin.by}: {self.warning(pin.pattern)}" for pin in self._pins.all() if pin not in meaning]
+        return [pin for pin in self._pins.all() if pin not in meaning]
 
     def _names_like(self, globs: Sequence[Pin]) -> Iterator[str]:
         """The names of the folder types in which globs look."""
@@ -230,6 +232,8 @@ class Pinning:
 
     def _is_known(self, title: str) -> bool:
         folder, _, name = title.partition("/")
+        if posixpath.normpath(f"/{name}") != f"/{name}":  # lists show each model by one name
+            return False
         return (folder in places.table() and self._depot.local_path(folder, name) is not None
                 or self._depot.catalogue.find(folder, name) is not None)
 
@@ -260,7 +264,7 @@ class Pinning:
         return {
             "budget": self.budget,
             "pinned_bytes": sum(model.size for model in depot.residents.pinned()),
-            "pins": [{"pattern": pin.pattern, "by": pin.by, "since": pin.since, "models": models,
+            "pins": [{**asdict(pin), "models": models,
                       "warning": None if models else self.warning(pin.pattern)}
                      for pin, models in by_pin.items()],
             "groups": self._pins.groups(), "problem": self._pins.problem,
