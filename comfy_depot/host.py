@@ -77,6 +77,10 @@ def _nothing_to_let_go() -> bool:
     return False
 
 
+def _nothing_loaded(folder: str, name: str) -> bool:
+    return False
+
+
 def _all_of_the_machine() -> int:
     import psutil
 
@@ -109,6 +113,8 @@ class Host:
     """What decides, besides a loader's arguments, how a model is loaded: the devices of now."""
     let_models_go: Callable[[], bool] = _nothing_to_let_go
     """Let go of models that are kept for prompts to come; whether there were any. A node waits for room."""
+    load_model: Callable[[str, str], bool] = _nothing_loaded
+    """Load a model as a workflow would, and place it; whether it is in memory. ValueError says why not."""
     bytes_free: Callable[[Any], float] = _no_limit
     """Bytes of memory that are free on a device (a `torch.device`)."""
     bytes_allowed: Callable[[], int] = _all_of_the_machine
