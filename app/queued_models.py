@@ -46,7 +46,7 @@ def chosen_values(graph: dict[str, Any], outputs: Sequence[str]) -> list[Chosen]
     """
     prompt = DynamicPrompt(graph, nodes.NODE_CLASS_MAPPINGS)
     found: list[Chosen] = []
-    for node_id in dict.fromkeys([*_running_order(prompt, outputs), *_all_sources(graph, outputs)]):
+    for node_id in dict.fromkeys([*_running_order(prompt, outputs), *all_sources(graph, outputs)]):
         try:
             facts = prompt.node_facts(node_id)
             inputs = graph[node_id]["inputs"]
@@ -70,7 +70,7 @@ def _running_order(prompt: DynamicPrompt, outputs: Sequence[str]) -> list[str]:
     return order
 
 
-def _all_sources(graph: dict[str, Any], outputs: Sequence[str]) -> list[str]:
+def all_sources(graph: dict[str, Any], outputs: Sequence[str]) -> list[str]:
     """The outputs and every node that they are linked to, lazily or not."""
     seen = dict.fromkeys(outputs)
     waiting = list(outputs)

@@ -17,6 +17,7 @@ import torch
 
 import comfy.lora
 import comfy.model_management
+import comfy.ops
 import comfy.utils
 from comfy import patched_weights, weight_places
 from comfy.patcher_extension import CallbacksMP, PatcherInjection, WrappersMP
@@ -267,6 +268,8 @@ class ModelPatcher(OptionSetters, Registries):
         self, device_to=None, lowvram_model_memory=0, load_weights=True, force_patch_weights=False
     ):
         """Apply object patches and, with `load_weights`, bring the patched weights to `device_to`."""
+        if self.force_cast_weights:  # casting to the dtype that they have is nothing to others' layers
+            comfy.ops.cast_on_use(self.model)
         with self.use_ejected():
             for name, value in self.object_patches.items():
                 previous = comfy.utils.set_attr(self.model, name, value)
