@@ -13,11 +13,11 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from comfy_depot import arrivals, layout, places
@@ -80,6 +80,7 @@ class Outdated:
         if arrival is None or arrival.promise.folder != entry.folder:
             self._look_at_stranger(entry, promise, stamp)
             return None
+        self._strangers.pop((entry.folder, entry.name), None)
         then = arrival.promise
         known = None if then.sha256 or promise.sha256 in (None, then.sha256) else self._digests.of(stamp)
         is_other = promise.names_other_bytes(then, size=stamp.size, sha256=known)
@@ -130,7 +131,7 @@ class Outdated:
         """The new file could not be had: the old one is used, and the new one tried again later."""
         content, key = Promise.of(entry).content, (entry.folder, entry.name)
         with self._lock:
-            before, now = self._failures.get(key), time.monotonic()
+            before, now = self._failures.get(key), monotonic()
             tries = 1 if before is None or before.content != content else before.tries + 1
             if before is not None and tries > 1 and now < before.until:  # all who waited tell the same
                 return
@@ -143,7 +144,9 @@ class Outdated:
         """What is not as the manifests say, of all that was asked for since the start."""
         with self._lock:
             keys = sorted({*self._failures, *self._strangers})
-            self._strangers.clear()  # their sha256 may be known by now
+            for key, stranger in list(self._strangers.items()):
+                if not stranger[2] or self._local_path(*key) is None:
+                    del self._strangers[key]  # looked at again: its sha256 may be known by now
         found = []
         for key in keys:
             entry = self._find(*key)
@@ -168,7 +171,7 @@ class Outdated:
         with self._lock:
             failure = self._failures.get((entry.folder, entry.name))
         return (failure is not None and failure.content == Promise.of(entry).content
-                and time.monotonic() < failure.until)
+                and monotonic() < failure.until)
 
     def _arrival(self, path: str, stamp: Stamp) -> Arrival | None:
         place = self._layout.place(Path(path))
