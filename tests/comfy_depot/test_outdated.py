@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import folder_paths
-from comfy_depot import access, hooks, layout, offers, outdated, survey
+from comfy_depot import access, hooks, offers, outdated, survey
 from comfy_depot.depot import Depot
 from comfy_depot.errors import DownloadFailed
 from comfy_depot.eviction import Limits, Stamp
@@ -77,8 +77,7 @@ def test_a_node_that_asks_gets_the_new_bytes_and_who_has_the_old_file_open_keeps
         assert held.read() == OLD
     assert ask(depot_world) == body and origin.bytes_sent("/new") < 2 * len(body)
     assert outcomes(fetched) == ["fetched", "fetched", "hit"]
-    left = [path.name for path in depot_world.model("loras", ".depot").iterdir()]
-    assert sorted(name.rsplit(".", 1)[1] for name in left) == ["arrival"]
+    assert list(depot_world.model("loras", ".depot").iterdir()) == []
     assert fetched.problems() == []
 
 
@@ -241,11 +240,7 @@ def test_a_file_in_another_folder_of_its_type_is_not_replaced(
     new_home.mkdir()
     folder_paths.folder_names_and_paths["loras"][0].append(str(new_home))
     point(depot_world, fetched, origin, "/new", NEW)
-    moved = layout.Layout(fetched.options.depot_dir).place(new_home / NAME)
-    moved.arrival.parent.mkdir()
-    old = layout.Layout(fetched.options.depot_dir).place(depot_world.model("loras", NAME))
-    old.file.rename(moved.file)
-    old.arrival.rename(moved.arrival)
+    depot_world.model("loras", NAME).rename(new_home / NAME)
     assert ask(depot_world) == OLD and origin.hits("/new") == []
 
 
