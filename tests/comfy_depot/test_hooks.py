@@ -114,6 +114,7 @@ def test_every_hook_stands_on_the_page_of_hooks() -> None:
         "makes_room",
         "free_idle_models",
         "queue_changed",
+        "contents_of",
         "add_routes",
     }
     for name in set(public) - {"arm", "disarm", "armed"}:
