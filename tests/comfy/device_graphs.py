@@ -3,6 +3,10 @@
 from tests.fakes.graphs import Graph
 
 GRAPHS = {}
+# Those in which the device draws random numbers, which are its own.
+DRAWN_ON_THE_DEVICE = {"patch_TomePatchModel", "growing_latents"}
+# Those that round to 8 bits what a model has computed; a difference of 1e-6 may become one of 1/255.
+ROUNDED = {"pictures", "vision"}
 
 
 def graph(function):
@@ -195,6 +199,23 @@ def picture_to_picture(g):
 
 
 @graph
+def made_picture_with_loaded_mask(g):
+    image, mask = g.ImageScale(image=picture(g)[1], width=48, height=32), loaded_picture(g)[1]
+    model, _, vae, positive, negative = sd1(g, "inpaint")
+    filled = g.VAEEncodeForInpaint(pixels=image, vae=vae, mask=mask)
+    positive, negative, latent = g.InpaintModelConditioning(
+        positive=positive, negative=negative, vae=vae, pixels=image, mask=mask
+    )
+    g.keep(filled, positive, sampled(g, model, positive, negative, latent))
+    net = g.ControlNetLoader(control_net_name="net.safetensors")
+    model, _, vae, positive, negative = sd1(g)
+    positive, negative = g.ControlNetInpaintingAliMamaApply(
+        positive=positive, negative=negative, control_net=net, vae=vae, image=image, mask=mask
+    )
+    g.keep(sampled(g, model, positive, negative))
+
+
+@graph
 def outpainting(g):
     _, image = picture(g)
     padded, mask = g.ImagePadForOutpaint(image=image, left=16, top=8, feathering=8)
@@ -223,6 +244,9 @@ def pictures(g):
     g.keep(g.RebatchImages(images=g.ImageBatch(image1=image, image2=image), batch_size=1))
 
 
+TWO_LATENTS = ("LatentBlend", "LatentAdd", "LatentSubtract", "LatentBatch", "LatentInterpolate")
+
+
 @graph
 def latents(g):
     latent, _ = picture(g)
@@ -236,10 +260,14 @@ def latents(g):
     g.keep(g.LatentFlip(samples=latent), g.LatentCrop(samples=latent, width=24, height=16, x=8, y=8))
     g.keep(g.LatentComposite(samples_to=latent, samples_from=other, x=8, y=8, feather=16))
     g.keep(g.LatentComposite(samples_to=empty, samples_from=latent, x=8))
-    g.keep(g.LatentBlend(**two), g.LatentAdd(**two), g.LatentSubtract(**two), g.LatentBatch(**two))
-    g.keep(g.LatentInterpolate(**two, ratio=0.3), g.LatentMultiply(samples=latent, multiplier=0.5))
+    g.keep(*(g.add(name, **two) for name in TWO_LATENTS), g.LatentMultiply(samples=latent, multiplier=0.5))
     g.keep(g.LatentConcat(samples1=latent, samples2=empty, dim="x"), g.LatentCut(samples=latent, dim="y"))
     g.keep(g.LatentCutToBatch(samples=latent, dim="x", slice_size=2))
+    loaded = g.LoadLatent(latent="saved.latent")
+    for pair in ({"samples1": latent, "samples2": loaded}, {"samples1": loaded, "samples2": latent}):
+        g.keep(*(g.add(name, **pair) for name in TWO_LATENTS))
+        g.keep(g.LatentConcat(**pair, dim="x"))
+        g.keep(g.LatentComposite(samples_to=pair["samples1"], samples_from=pair["samples2"], y=8, feather=8))
     fixed = g.LatentBatchSeedBehavior(samples=latent)
     model, _, _, positive, negative = sd1(g)
     g.keep(sampled(g, model, positive, negative, fixed, denoise=0.5))
@@ -473,20 +501,25 @@ def custom_sampling(g):
     _custom(g, guider, sigmas=low, latent=first, noise=g.DisableNoise())
     noisy = g.AddNoise(model=model, noise=g.RandomNoise(noise_seed=2), sigmas=low, latent_image=latent)
     g.keep(noisy)
-    _custom(g, guider, sigmas=g.FlipSigmas(sigmas=low), latent=latent, noise=g.DisableNoise())
     masked = g.SetLatentNoiseMask(samples=latent, mask=loaded_picture(g)[1])
     _custom(g, guider, latent=masked)
     g.keep(*g.SamplerCustom(
         model=model, positive=positive, negative=negative, latent_image=latent,
         sampler=g.SamplerEulerCFGpp(), sigmas=g.BasicScheduler(model=model, steps=2, denoise=0.7),
     ))  # fmt: skip
-    upscaling = g.SamplerLCMUpscale(scale_ratio=1.5)
-    _custom(g, guider, upscaling, g.ManualSigmas(sigmas="8, 2, 1, 0"))
     late = {"start_at_step": 1, "return_with_leftover_noise": "enable", "end_at_step": 3, "steps": 4}
     g.keep(g.KSamplerAdvanced(
         model=model, positive=positive, negative=negative, latent_image=latent, scheduler="normal",
         sampler_name="dpmpp_2m", **late,
     ))  # fmt: skip
+
+
+@graph
+def growing_latents(g):
+    model, _, _, positive, _ = sd1(g)
+    sampler = g.SamplerLCMUpscale(scale_ratio=1.5)
+    guider = g.BasicGuider(model=model, conditioning=positive)
+    _custom(g, guider, sampler, g.ManualSigmas(sigmas="8, 2, 1, 0"))
 
 
 @graph
@@ -497,6 +530,7 @@ def schedules(g):
     g.keep(g.AlignYourStepsScheduler(steps=4), g.SamplingPercentToSigma(model=model, sampling_percent=0.4))
     sigmas = g.BasicScheduler(model=model, steps=4)
     g.keep(g.ExtendIntermediateSigmas(sigmas=sigmas), g.SetFirstSigma(sigmas=sigmas))
+    g.keep(g.FlipSigmas(sigmas=sigmas), *g.SplitSigmasDenoise(sigmas=sigmas, denoise=0.5))
 
 
 def _schedulers():
