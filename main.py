@@ -31,6 +31,7 @@ from comfy.progress_bar import ProgressBar
 
 log = logging.getLogger(__name__)
 STARTED = time.perf_counter()
+MOST_GPUS = 32
 
 
 class StartRefused(Exception):
@@ -42,6 +43,11 @@ def apply_device_settings(args: argparse.Namespace) -> None:
     if args.cuda_device is not None:
         for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES"):
             os.environ[name] = args.cuda_device
+    elif args.default_device is not None:
+        others = (str(number) for number in range(MOST_GPUS) if number != args.default_device)
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join([str(args.default_device), *others])
+    if args.cuda_malloc and not args.disable_cuda_malloc:
+        os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "backend:cudaMallocAsync")
     if args.oneapi_device_selector is not None:
         os.environ["ONEAPI_DEVICE_SELECTOR"] = args.oneapi_device_selector
     if args.deterministic:

@@ -202,11 +202,12 @@ DEVICES = {
     "--reserve-vram": _value(float, None, "GB", "GPU memory to leave to other programs"),
     "--vram-headroom": _value(float, 0, "GB", "GPU memory to keep free on top of the estimate"),
     "--async-offload": _value(
-        int, None, "STREAMS", "copy weights on streams of their own", nargs="?", const=2
+        int, None, "LAYERS", "so many layers' weights are on their way while one computes (default: 1)",
+        nargs="?", const=2,
     ),
-    "--disable-async-offload": _flag("copy weights on the compute stream"),
+    "--disable-async-offload": _flag("copy streamed weights when they are needed, and not ahead"),
     "--disable-smart-memory": _flag("move models out of the GPU after each use"),
-    "--disable-pinned-memory": _flag("do not page-lock host memory"),
+    "--disable-pinned-memory": _flag("do not page-lock host memory for weights"),
     "--disable-mmap": _flag("read model files into memory instead of mapping them"),
     "--mmap-torch-files": _flag("map .ckpt and .pt files"),
     "--deterministic": _flag("prefer deterministic algorithms"),
@@ -231,8 +232,8 @@ EXCLUSIVE = {
     "memory": {
         "--gpu-only": _flag("keep everything on the GPU"),
         "--highvram": _flag("keep models on the GPU after use"),
-        "--lowvram": _flag("move parts of a model to the GPU as they are needed"),
-        "--novram": _flag("as little GPU memory as possible"),
+        "--lowvram": _flag("keep half of a model on the GPU at most; the rest comes layer by layer"),
+        "--novram": _flag("keep no weights on the GPU; they come layer by layer"),
         "--cpu": _flag("use the CPU for everything"),
     },
     "cache": {
@@ -295,8 +296,8 @@ EXCLUSIVE = {
         "--dont-upcast-attention": _flag("never attention in fp32"),
     },
     "malloc": {
-        "--cuda-malloc": _flag("cudaMallocAsync"),
-        "--disable-cuda-malloc": _flag("torch's own allocator"),
+        "--cuda-malloc": _flag("CUDA's allocator (cudaMallocAsync)"),
+        "--disable-cuda-malloc": _flag("torch's own allocator (the default)"),
     },
 }
 # Options of launch scripts that change nothing here: accepted, and said once at the start.
@@ -327,10 +328,8 @@ class _Parser(argparse.ArgumentParser):
 NOT_YET = (
     "--list-feature-flags", "--comfy-api-base", "--dont-print-server", "--database-url", "--enable-manager",
     "--disable-manager-ui", "--enable-manager-legacy-ui", "--enable-assets", "--enable-asset-hashing",
-    "--default-device", "--directml", "--vram-headroom", "--async-offload", "--disable-async-offload",
-    "--disable-pinned-memory", "--mmap-torch-files", "--fast", "--supports-fp8-compute",
-    "--use-split-cross-attention", "--use-quad-cross-attention", "--use-ck-attention",
-    "--dont-upcast-attention", "--cuda-malloc", "--disable-cuda-malloc",
+    "--directml", "--mmap-torch-files", "--fast", "--supports-fp8-compute", "--use-split-cross-attention",
+    "--use-quad-cross-attention", "--use-ck-attention", "--dont-upcast-attention",
 )  # fmt: skip
 
 

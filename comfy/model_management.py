@@ -452,7 +452,7 @@ def get_free_memory(dev=None, torch_free_too=False):
 
 
 def extra_reserved_memory() -> int:
-    return _flag("EXTRA_RESERVED_VRAM")
+    return _flag("EXTRA_RESERVED_VRAM") + int((args.vram_headroom or 0) * 1024 * MB)
 
 
 def minimum_inference_memory() -> float:
@@ -487,6 +487,8 @@ def soft_empty_cache(force=False) -> None:
         module = torch.get_device_module(get_torch_device())
         module.synchronize()
         module.empty_cache()
+        if is_device_cuda(get_torch_device()):
+            module.ipc_collect()
 
 
 def is_oom(error: BaseException) -> bool:
@@ -690,8 +692,32 @@ def load_models_gpu(
     for model in wanted:
         _take_out(model)
         loaded = LoadedModel(model)
-        loaded.model_place(stay.get(id(model), model.model_size()), force_patch_weights)
+        _place(loaded, stay.get(id(model), model.model_size()), force_patch_weights, force_full_load)
         current_loaded_models.insert(0, loaded)
+
+
+def _place(loaded: LoadedModel, bytes_there: int, force_patch_weights, is_whole) -> None:
+    """Bring a model to its device: less of it, where the device turns out to be fuller than it said."""
+    model = loaded.model
+    is_whole = is_whole or model.model.is_pinned or _flag("vram_state") is VRAMState.HIGH_VRAM
+    while not _is_placed(loaded, bytes_there, force_patch_weights, may_fail=is_whole or bytes_there < MB):
+        bytes_there //= 2
+        soft_empty_cache()
+    if model.model.model_lowvram:
+        there, size = model.loaded_size() / MB, model.model_size() / MB
+        logging.info("%s: %.0f of %.0f MB stay on %s, the rest is streamed.",
+                     type(model.model).__name__, there, size, loaded.device)  # fmt: skip
+
+
+def _is_placed(loaded: LoadedModel, bytes_there: int, force_patch_weights, *, may_fail: bool) -> bool:
+    try:
+        loaded.model_place(bytes_there, force_patch_weights)
+    except OOM_EXCEPTION:
+        if may_fail:
+            raise
+        logging.warning("%s is full; less of the model will stay there.", loaded.device)
+        return False
+    return True
 
 
 def _make_room(models, device, to_run, least_to_run, is_whole) -> dict[int, int]:

@@ -20,6 +20,7 @@ import comfy.lora
 import comfy.model_management
 import comfy.utils
 from comfy import host_memory, patched_weights, placement
+from comfy.cli_args import args
 from comfy.patcher_extension import CallbacksMP, PatcherInjection, WrappersMP
 from comfy.patcher_registries import (
     AutoPatcherEjector,
@@ -330,7 +331,8 @@ class ModelPatcher(OptionSetters, Registries):
             self._bring_home([name for name, tensor in _own_tensors(self.model)
                               if name in names and tensor.device.type != "cpu"])
             self._lock_pages(names, device)
-            self.model.streamer = Streamer([layer.module for layer in streamed], device)
+            ahead = 0 if args.disable_async_offload else max(1, args.async_offload or 1)
+            self.model.streamer = Streamer([layer.module for layer in streamed], device, layers_ahead=ahead)
         self._move_weights(device, stay=names)
         self.model.streamed_weights = names
         self.model.model_lowvram = bool(names)

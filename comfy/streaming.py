@@ -10,17 +10,23 @@ from __future__ import annotations
 
 import torch
 
-MOST_BYTES_AHEAD = 256 * 1024 * 1024
 Weights = dict[str, torch.Tensor]
 
 
 class Streamer:
-    """Streams the weights of `layers` to `device` while they compute, until it is closed."""
+    """Streams the weights of `layers` to `device` while they compute, until it is closed.
 
-    def __init__(self, layers: list[torch.nn.Module], device: torch.device, *, is_ahead: bool = True) -> None:
+    At least the next `layers_ahead` are on their way while one computes, and more of them as long as they
+    are no more bytes than the largest.
+    """
+
+    def __init__(
+        self, layers: list[torch.nn.Module], device: torch.device, *, layers_ahead: int = 1
+    ) -> None:
         self.device = device
         self.bytes_copied = 0
-        self._is_ahead = is_ahead
+        self._layers_ahead = layers_ahead
+        self._bytes_ahead = max((_size(layer) for layer in layers), default=0) if layers_ahead else 0
         self._lane = _Lane(device)
         self._next: dict[torch.nn.Module, torch.nn.Module] = {}
         self._last: torch.nn.Module | None = None
@@ -42,6 +48,8 @@ class Streamer:
         self.rest()
 
     def _before(self, layer: torch.nn.Module, _inputs) -> None:
+        if layer not in self._coming:
+            self._coming.clear()  # the order was another one this time
         weights, ticket = self._coming.pop(layer, None) or self._fetch(layer)
         self._lane.wait(ticket)
         self._at_home.setdefault(layer, dict(layer._parameters))
@@ -50,25 +58,33 @@ class Streamer:
         if self._last is not None:
             self._next[self._last] = layer
         self._last = layer
-        if self._is_ahead:
+        if self._layers_ahead:
             self._fetch_ahead(layer)
 
     def _after(self, layer: torch.nn.Module, _inputs, _output) -> None:
         layer._parameters.update(self._at_home.pop(layer, {}))
 
     def _fetch_ahead(self, layer: torch.nn.Module) -> None:
-        """Start the copy of the next layer, if that is a small part of the device."""
+        """Start the copies of the next layers."""
+        count = size = 0
         following = self._next.get(layer)
-        if following is None or following in self._coming or following in self._at_home:
-            return
-        self._coming.clear()  # the order was another one this time
-        if sum(tensor.nbytes for tensor in _weights_of(following).values()) <= MOST_BYTES_AHEAD:
-            self._coming[following] = self._fetch(following)
+        while following is not None and following not in self._at_home:
+            count += 1
+            size += _size(following)
+            if count > self._layers_ahead and size > self._bytes_ahead:
+                return
+            if following not in self._coming:
+                self._coming[following] = self._fetch(following)
+            following = self._next.get(following)
 
     def _fetch(self, layer: torch.nn.Module) -> tuple[Weights, object]:
         home = _weights_of(layer)
         self.bytes_copied += sum(tensor.nbytes for tensor in home.values())
         return self._lane.copy(home)
+
+
+def _size(layer: torch.nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in _weights_of(layer).values())
 
 
 def _weights_of(layer: torch.nn.Module) -> Weights:

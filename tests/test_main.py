@@ -1,5 +1,6 @@
 """Starting: what cannot work is refused in one sentence, before anything slow is loaded."""
 
+import os
 import socket
 from argparse import Namespace
 
@@ -20,6 +21,22 @@ def base(tmp_path):
 
 def with_files(base, *files):
     return Namespace(base_directory=str(base), extra_model_paths_config=[[str(file) for file in files]])
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "expected"),
+    [
+        (["--cuda-device", "1,2"], "CUDA_VISIBLE_DEVICES", "1,2"),
+        (["--default-device", "1"], "CUDA_VISIBLE_DEVICES", ",".join(["1", "0", *map(str, range(2, 32))])),
+        (["--cuda-malloc"], "PYTORCH_CUDA_ALLOC_CONF", "backend:cudaMallocAsync"),
+        (["--disable-cuda-malloc"], "PYTORCH_CUDA_ALLOC_CONF", None),
+        (["--deterministic"], "CUBLAS_WORKSPACE_CONFIG", ":4096:8"),
+    ],
+)
+def test_options_for_gpus_are_set_before_their_libraries_are_loaded(monkeypatch, given, name, expected):
+    monkeypatch.setattr(os, "environ", {})
+    main.apply_device_settings(build_parser().parse_args(given))
+    assert os.environ.get(name) == expected
 
 
 def test_a_prepared_base_has_its_folders_and_an_empty_temp(base):

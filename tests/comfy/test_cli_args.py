@@ -19,7 +19,7 @@ DEFAULTS.add("--use-pytorch-cross-attention")
         ([], []),
         (["--cpu", "--port", "9"], []),
         (["--normalvram", "--fast"], ["--normalvram", "--fast"]),
-        (["--cache-ram", "4", "--vram-headroom", "1"], ["--vram-headroom"]),
+        (["--cache-ram", "4", "--mmap-torch-files"], ["--mmap-torch-files"]),
     ],
 )
 def test_what_has_no_effect_is_known(given, said):

@@ -147,6 +147,29 @@ def test_the_next_layer_is_on_its_way_before_one_computes():
         assert started.index(number + 1) < started.index(f"computed {number}")
 
 
+@pytest.mark.parametrize(("given", "ahead"), [(None, 1), (3, 3), ("never", 0)])
+def test_so_many_layers_are_on_their_way_as_asked_for(monkeypatch, given, ahead):
+    monkeypatch.setattr(args, "disable_async_offload", given == "never")
+    monkeypatch.setattr(args, "async_offload", None if given == "never" else given)
+    model, most = patcher(), []
+    place(model, LAYER_BYTES)
+    result(model)
+    model.model.layers[2].register_forward_hook(lambda *_: most.append(len(model.model.streamer._coming)))
+    assert torch.equal(result(model), on_the_cpu())
+    assert most == [ahead]
+
+
+def test_of_small_layers_more_are_on_their_way():
+    large, small = torch.nn.Linear(8, 64), [torch.nn.Linear(8, 8) for _ in range(12)]
+    network = torch.nn.Sequential(*small, large)
+    streamer, coming = Streamer(list(network), DEVICE), []
+    first, *others = small
+    first.register_forward_hook(lambda *_: coming.append([layer in streamer._coming for layer in others]))
+    x = torch.ones(1, 8, device=DEVICE)
+    assert torch.equal(network(x), network(x))
+    assert coming[-1] == [True] * 8 + [False] * 3  # 64 * 8 + 64 numbers are the large one, 8 * 8 + 8 a small
+
+
 def test_a_copy_waits_for_earlier_work_and_computing_waits_for_the_copy():
     model = patcher()
     place(model, LAYER_BYTES)
@@ -240,6 +263,18 @@ def test_a_closed_streamer_leaves_plain_layers():
     x = torch.ones(1, 4)
     assert torch.equal(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias))
     assert not layer._forward_hooks and not layer._forward_pre_hooks
+
+
+def test_a_device_that_is_fuller_than_it_says_gets_less(monkeypatch, caplog):
+    model = patcher()
+    monkeypatch.setattr(mm, "get_free_memory", lambda device: 100 * LAYER_BYTES)
+    place(model, 7 * LAYER_BYTES)
+    assert 0 < model.loaded_size() < model.model_size() // 2 and "less of the model will stay" in caplog.text
+    assert torch.equal(result(model), on_the_cpu())
+    whole = patcher()
+    with pytest.raises(torch.OutOfMemoryError):
+        place(whole, 7 * LAYER_BYTES, force_full_load=True)
+    assert whole.loaded_size() == 0 and {tensor.device for tensor in whole.model.parameters()} == {CPU}
 
 
 def test_weights_that_a_parent_reads_are_not_streamed():
