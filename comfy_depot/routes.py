@@ -7,6 +7,8 @@
     POST   /depot/evict {max_size, keep_days}       the same; `dry_run` in both
     POST   /depot/pin|unpin {folder, name, dry_run} {dry_run, pinned: [{folder, name}]}; with
                                          {"tier": "memory"} or {group} see memory_routes.py
+                                         of tier "memory" no model is listed but those in memory
+    GET    /depot/groups                 see memory_routes.py
     GET    /depot/search?name=&hash=&base_model=    {models: [...], total, is_complete} (`search_routes.py`)
     GET    /depot/transfers              {transfers: [...]}
     DELETE /depot/transfers/{id}         {cancelled: id}
@@ -79,6 +81,7 @@ def add_routes(routes: web.RouteTableDef, depot: Depot) -> None:
     routes.get("/depot/stats")(handlers.stats)
     routes.post("/depot/manifests/refresh")(handlers.refresh)
     warm_routes.add_routes(routes, depot)
+    memory_routes.add_routes(routes, depot)
     routes.get("/depot/offers")(handlers.list_offers)
     routes.post("/depot/offers")(handlers.offer)
     routes.post("/depot/offers/accept")(handlers.accept_offer)

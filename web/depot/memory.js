@@ -84,9 +84,9 @@ class Memory extends EventTarget {
         return this.#ask("/depot/warm", body);
     }
 
-    /** What a switch to a group would pin; an error when it cannot be. */
-    async planGroup(group) {
-        return said(await this.#post("/depot/pin", { group, dry_run: true }));
+    /** The groups with their models, and why one that is not active could not become it. */
+    async groups() {
+        return (await said(await api.fetchApi("/depot/groups"))).groups;
     }
 
     async #ask(path, body) {

@@ -11,43 +11,32 @@ function inWords(models) {
     const bytes = models.reduce((sum, model) => sum + (model.bytes ?? 0), 0);
     const names = models.slice(0, NAMES_SHOWN).map(({ name }) => shortName(name)).join(", ");
     const more = models.length > NAMES_SHOWN ? ` ${T.andMore(models.length - NAMES_SHOWN)}` : "";
-    return `${T.groupModels(models.length, size(bytes))}: ${names}${more}`;
+    return `${T.groupModels(models.length, size(bytes))}${names && ": "}${names}${more}`;
 }
 
 class GroupRow {
-    #planned = "";
-
-    constructor(name) {
+    constructor({ name, patterns }) {
         this.answer = answerLine();
         this.chip = element("span", { class: "depot-chip depot-chip-changed" }, T.active);
-        this.models = element("div", { class: "depot-quiet" });
+        this.models = element("div", { class: "depot-quiet" }, patterns.join(", "));
+        this.problem = element("p", { class: "depot-note", hidden: true });
         this.on = actButton(T.switch, T.switchTo(name), this.answer.say, () => memory.pin({ group: name }));
         this.off = actButton(T.release, T.letGroupGo(name), this.answer.say, () => memory.unpin({ group: name }));
         this.whole = element("li", { class: "depot-group", "data-group": name },
             element("div", { class: "depot-row-head" },
                 element("span", { class: "depot-row-title" }, name), this.chip, this.on, this.off),
-            this.models, this.answer.whole);
+            this.models, this.problem, this.answer.whole);
     }
 
-    show(group) {
-        this.chip.hidden = this.off.hidden = !group.is_active;
-        this.on.hidden = group.is_active;
-        const { pins, budget } = memory.pins;
-        const reason = JSON.stringify([pins.map(({ pattern, by, models }) => [pattern, by, models.length]), budget]);
-        if (reason === this.#planned) return; // what it would take has not changed
-        this.#planned = reason;
-        this.#plan(group);
+    show({ is_active }) {
+        this.chip.hidden = this.off.hidden = !is_active;
+        this.on.hidden = is_active;
     }
 
-    async #plan({ name, patterns }) {
-        this.models.textContent ||= patterns.join(", ");
-        try {
-            this.models.textContent = inWords((await memory.planGroup(name)).models);
-            this.models.classList.remove("depot-is-refused");
-        } catch (error) {
-            this.models.textContent = error.message;
-            this.models.classList.add("depot-is-refused");
-        }
+    showOutlook({ models, problem }) {
+        this.models.textContent = inWords(models);
+        this.problem.hidden = !problem;
+        this.problem.textContent = problem ?? "";
     }
 }
 
@@ -56,14 +45,28 @@ export function groupList() {
     const list = element("ul", { class: "depot-list" });
     const whole = element("div", { class: "depot-groups" }, element("h4", {}, T.groups), list);
     const rows = new Map(); // name -> its row
-    const show = () => {
-        const { groups } = memory.pins;
+    let shownFor = "";
+
+    async function showOutlook(wanted) {
+        try {
+            for (const group of await memory.groups()) if (wanted === shownFor) rows.get(group.name)?.showOutlook(group);
+        } catch (error) {
+            console.warn("What groups of models take cannot be read:", error);
+        }
+    }
+
+    function show() {
+        const { groups, pins, budget } = memory.pins;
         for (const group of groups) {
-            if (!rows.has(group.name)) rows.set(group.name, new GroupRow(group.name));
+            if (!rows.has(group.name)) rows.set(group.name, new GroupRow(group));
             rows.get(group.name).show(group);
         }
         arrange(list, groups.map(({ name }) => rows.get(name).whole));
         whole.hidden = !groups.length;
-    };
+        const wanted = JSON.stringify([groups, budget, pins.map(({ by, models }) => [by, models.map(({ bytes }) => bytes)])]);
+        if (!groups.length || wanted === shownFor) return; // what they would take has not changed
+        shownFor = wanted;
+        showOutlook(wanted);
+    }
     return { whole, show };
 }

@@ -1,5 +1,5 @@
 // One row for each model in memory, and for each that is pinned and on its way there.
-import { answerLine, arrange, duration, element, icon, size } from "./dom.js";
+import { answerLine, arrange, element, icon, size } from "./dom.js";
 import { memory, split } from "./memory.js";
 import { TEXT } from "./text.js";
 import { transferOf } from "./transfers.js";
@@ -121,10 +121,9 @@ export class ModelRow {
         const title = model.names[0];
         const name = title ? shortName(title) : T.nameless;
         const gpus = memory.pins.devices.filter(({ device }) => device !== HOST).length;
-        const ago = T.usedAgo(duration(Math.max(0, Date.now() / 1000 - model.last_used)));
         this.name.textContent = name;
         this.name.title = model.names.join("\n");
-        this.line.textContent = [size(model.bytes), whereIs(model.on, gpus), ago].join(" · ");
+        this.line.textContent = [size(model.bytes), whereIs(model.on, gpus)].join(" · ");
         this.why.textContent = model.why;
         this.whole.dataset.model = title ?? "";
         this.whole.classList.toggle("depot-is-pinned", model.pinned !== null);

@@ -136,7 +136,6 @@ export const TEXT = {
         more: (count) => (count === 1 ? "Show 1 more" : `Show ${count} more`),
         andMore: (count) => `and ${count} more`,
         nameless: "its file is gone or replaced",
-        usedAgo: (time) => `used ${time} ago`,
         places: {
             memory: "in memory",
             gpu: "on the GPU",
@@ -152,7 +151,7 @@ export const TEXT = {
         facts: {
             names: "Files",
             loads: "Loaded",
-            hits: "Served from memory",
+            hits: "Given again",
             used: "Last used",
             users: "In use",
             sharedBy: "Shared by",
