@@ -153,10 +153,17 @@ def bytes_free(device) -> float:
     return model_management.get_free_memory(device)
 
 
+def bytes_of_device() -> int:
+    """Bytes of memory of the device that models work on: the GPU's, without one the machine's."""
+    from comfy import model_management
+
+    return int(model_management.get_total_memory(model_management.get_torch_device()))
+
+
 def depot_host():
     """What the depot may ask of this process (see `comfy_depot.host`)."""
     import server
-    from app import queued_models
+    from app import memory_report, queued_models
     from comfy import ram
     from comfy_depot.host import Executing, Host
     from comfy_execution.utils import get_executing_context
@@ -182,6 +189,8 @@ def depot_host():
         let_models_go=lambda: server.PromptServer.instance.let_models_go(),
         bytes_free=bytes_free,
         bytes_allowed=lambda: ram.read_ram().total,
+        bytes_of_device=bytes_of_device,
+        memory_report=memory_report.memory_report,
     )
 
 

@@ -1,6 +1,6 @@
 """The tier "memory" of the routes that pin and warm up.
 
-    POST /depot/pin|unpin {"tier": "memory", folder, name}    name may be a glob; {"group": NAME} without a tier
+    POST /depot/pin|unpin {"tier": "memory", folder, name}    name may be a glob; or {"group": NAME}
                      200 {dry_run, tier, pins: [{pattern, by, since}], models: [{folder, name, bytes}],
                           pinned_bytes, budget, message}: pins are all after it, models those it is about
                      409 {error, pinned: [{name, bytes, by}]} when they do not fit into the budget
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 _PIN = ('Send {"tier": "memory", "folder": "checkpoints", "name": "sdxl*"}, or {"group": "video"}; add '
         '"dry_run": true to only look.')
-_WARM = ('Send {"tier": "memory", "folder": "checkpoints", "name": "x.safetensors"}, or {"tier": "memory"} for '
-         'all pinned models; add "dry_run": true to only look.')
+_WARM = ('Send {"tier": "memory", "folder": "checkpoints", "name": "x.safetensors"}, or {"tier": "memory"} '
+         'for all pinned models; add "dry_run": true to only look.')
 
 
 def add_routes(routes: web.RouteTableDef, depot: Depot) -> None:

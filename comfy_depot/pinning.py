@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import folder_paths
@@ -85,7 +85,7 @@ class Plan:
             "tier": "memory", "pinned_bytes": self.bytes, "message": self.message,
             "models": [{"folder": one.folder, "name": one.name, "bytes": one.size}
                        for one in self.concerned],
-            "pins": [{"pattern": pin.pattern, "by": pin.by, "since": pin.since} for pin in self.pins],
+            "pins": [asdict(pin) for pin in self.pins],
         }
 
 
@@ -204,9 +204,10 @@ class Pinning:
         folder, _, glob = pattern.partition("/")
         if folder not in places.table() and not has_glob(folder):
             return f"No model can be pinned as '{pattern}': {places.unknown_type(folder)}"
-        names = list(self._names_in(folder))[:MOST_COMPARED]
         plain = glob.replace("*", "").replace("?", "")
-        near = difflib.get_close_matches(plain, names, n=3, cutoff=0.4)
+        compared = len(plain) if has_glob(glob) else None
+        begins = {name[:compared]: name for name in itertools.islice(self._names_in(folder), MOST_COMPARED)}
+        near = [begins[begin] for begin in difflib.get_close_matches(plain, begins, n=3)]
         advice = f"Near: {', '.join(near)}. " if near else ""
         return (f"No known model is called '{pattern}'. {advice}Such a model is pinned when it comes: on the "
                 "disk, or in a manifest.")
@@ -275,7 +276,7 @@ class Pinning:
         return {
             "budget": self.budget,
             "pinned_bytes": sum(model.size for model in depot.residents.pinned()),
-            "pins": [{"pattern": pin.pattern, "by": pin.by, "since": pin.since, "models": models,
+            "pins": [{**asdict(pin), "models": models,
                       "warning": None if models else self.warning(pin.pattern)}
                      for pin, models in by_pin.items()],
             "groups": self._pins.groups(), "problem": self._pins.problem,

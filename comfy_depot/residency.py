@@ -353,6 +353,7 @@ class Residents:
             return (loaded,)
         with self._lock:
             model = Resident(call.key, call.loader, is_tuple, parts, seconds)
+            model.mark(False)
             before = self._models.get(call.key)
             if before is not None:
                 model.keep_what_is_used(before)

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from comfy_depot.errors import ModelUnavailable, TransferCancelled
@@ -53,8 +53,7 @@ class Warming:
 
     def as_json(self) -> dict[str, Any]:
         """As the routes and the event give it."""
-        return {"folder": self.folder, "name": self.name, "bytes": self.bytes, "state": self.state,
-                "message": self.message}
+        return asdict(self)
 
 
 NOTHING = Warming("", "", None)

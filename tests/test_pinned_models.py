@@ -15,7 +15,8 @@ import nodes
 from comfy.cli_args import args
 from comfy_depot.host import Executing, Host
 from comfy_depot.options import Budget, Options
-from tests.fakes.server_process import ROOT
+from tests.fakes.server_process import ROOT, ServerProcess
+from tests.fakes.waiting import wait_until
 
 DEMO_MODEL = ROOT / "tests/data/demo_shapes.safetensors"
 
@@ -226,3 +227,102 @@ def test_a_replaced_file_takes_over_the_pin_and_who_has_the_old_one_keeps_it(sta
     del old, outdated
     gc.collect()
     assert [one["pinned"] is None for one in stage.depot.residents.models()] == [False]
+
+
+# --- a whole server ---
+
+PACK = '''
+"""Tells where the weights of a model are and what was opened, and makes trouble."""
+import safetensors
+import threading
+import torch
+from comfy import model_management
+
+opened = []
+open_one = safetensors.safe_open
+
+def counting(path, *args, **kwargs):
+    opened.append(str(path))
+    return open_one(path, *args, **kwargs)
+
+safetensors.safe_open = counting
+
+class Where:
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "trouble": ("STRING",)}}
+    @classmethod
+    def IS_CHANGED(cls, **inputs):
+        return float("nan")
+    RETURN_TYPES = ()
+    FUNCTION = "run"
+    OUTPUT_NODE = True
+    CATEGORY = "test"
+    def run(self, model, trouble):
+        model_management.load_models_gpu([model])
+        if trouble == "full":
+            raise torch.OutOfMemoryError("the device is out of memory")
+        if trouble == "error":
+            raise ValueError("broken")
+        while trouble == "endless":
+            model_management.throw_exception_if_processing_interrupted()
+            threading.Event().wait(0.01)
+        places = [id(model.model), *(weight.data_ptr() for weight in model.model.parameters())]
+        return {"ui": {"places": [hash(tuple(places))], "opened": list(opened)}}
+
+NODE_CLASS_MAPPINGS = {"Where": Where}
+'''
+
+
+def prompt(name="a.safetensors", trouble=""):
+    return {"1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": name}},
+            "2": {"class_type": "Where", "inputs": {"model": ["1", 0], "trouble": trouble}}}
+
+
+@pytest.mark.slow
+def test_a_server_keeps_pinned_weights_where_they_are_whatever_prompts_do(tmp_path):
+    (tmp_path / "custom_nodes/where").mkdir(parents=True)
+    (tmp_path / "custom_nodes/where/__init__.py").write_text(PACK)
+    folder = tmp_path / "models/checkpoints"
+    folder.mkdir(parents=True)
+    shutil.copy(DEMO_MODEL, folder / "a.safetensors")
+    shutil.copy(DEMO_MODEL, folder / "b.safetensors")
+    with ServerProcess(tmp_path, "--pin", "checkpoints/a*", "--resident-budget", "0", "--cache-lru", "1") as server:
+
+        def run(**options):
+            return server.run_prompt(prompt(**options))
+
+        def where():
+            return run()["outputs"]["2"]
+
+        def message(entry):
+            (found,) = [data for kind, data in entry["status"]["messages"] if kind == "execution_error"]
+            return found["exception_message"]
+
+        before = where()
+        assert before["opened"].count(str(folder / "a.safetensors")) == 1
+
+        def is_where_it_was():
+            now = where()
+            return (now["places"], now["opened"].count(str(folder / "a.safetensors"))) == (before["places"], 1)
+
+        for flags in ({"unload_models": True}, {"free_memory": True}, {"unload_models": True, "free_memory": True}):
+            server.request("POST", "/free", flags)
+            assert is_where_it_was(), flags
+        for _ in range(3):  # results of the pinned one are dropped for those of others
+            run(name="b.safetensors")
+        assert is_where_it_was()
+        assert "broken" in message(run(trouble="error")) and is_where_it_was()
+        for name in ("a.safetensors", "b.safetensors"):
+            text = message(run(trouble="full", name=name))
+            assert "Pinned in memory are" in text and "checkpoints/a.safetensors (" in text
+            assert is_where_it_was()
+        queued = server.post_json("/prompt", {"prompt": prompt(trouble="endless")})
+        wait_until(lambda: server.get_json("/queue")["queue_running"])
+        server.request("POST", "/interrupt", {})
+        wait_until(lambda: server.get_json(f"/history/{queued['prompt_id']}"))
+        assert is_where_it_was()
+        found = server.get_json("/depot/models")
+        (resident,) = [one for one in found["resident"] if one["pinned"]]
+        assert resident["names"] == ["checkpoints/a.safetensors"] and resident["loads"] == 1
+        assert found["memory"]["devices"][0]["total"] > 0
