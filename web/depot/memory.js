@@ -23,6 +23,7 @@ class Memory extends EventTarget {
     resident = [];
     dropped = [];
     pins = { pins: [], groups: [], devices: [], warming: [], budget: null, pinned_bytes: 0, problem: null };
+    #holding = new Map(); // "folder/name" -> the pins that hold it
     problem = null;
     wasRead = false;
     #told = new Map(); // "folder/name" -> its last event since the last answer
@@ -56,7 +57,7 @@ class Memory extends EventTarget {
         this.#isReading = true;
         while (this.#isOutdated && this.#listeners > 0) {
             this.#isOutdated = false;
-            await this.#read();
+            await this.read();
             await new Promise((done) => setTimeout(done, MS_BETWEEN_READS));
         }
         this.#isReading = false;
@@ -69,7 +70,7 @@ class Memory extends EventTarget {
 
     /** The pins that hold a model of one of these names. */
     holding(names) {
-        return this.pins.pins.filter(({ models }) => models.some(({ folder, name }) => names.includes(`${folder}/${name}`)));
+        return [...new Set(names.flatMap((name) => this.#holding.get(name) ?? []))];
     }
 
     pin(body) {
@@ -111,16 +112,23 @@ class Memory extends EventTarget {
         this.dispatchEvent(new Event("progress")); // also of a download that a pin waits for
     };
 
-    async #read() {
+    /** Read now. */
+    async read() {
         try {
             this.#told.clear();
             const { resident, dropped, memory } = await said(await api.fetchApi("/depot/models?tier=memory"));
             Object.assign(this, { resident, dropped, pins: memory, problem: null });
+            this.#holding.clear();
+            for (const pin of memory.pins) for (const { folder, name } of pin.models) this.#hold(`${folder}/${name}`, pin);
         } catch (error) {
             this.problem = TEXT.memory.failed(error.message);
         }
         this.wasRead = true;
         this.dispatchEvent(new Event("change"));
+    }
+
+    #hold(title, pin) {
+        this.#holding.set(title, [...(this.#holding.get(title) ?? []), pin]);
     }
 }
 

@@ -9,7 +9,8 @@ const HOST = "cpu";
 const UNDER_WAY = new Set(["fetching", "loading"]);
 let rowsMade = 0;
 
-function timeOf(seconds) {
+/** The time of day of a moment, in seconds. */
+export function timeOf(seconds) {
     return new Date(seconds * 1000).toLocaleTimeString();
 }
 
@@ -32,6 +33,11 @@ export function whereIs(on, gpus) {
     if (parts.length === 1) return gpus > 1 ? T.places.device(device) : T.places.gpu;
     if (elsewhere.length > 1) return T.places.spread(parts.map(([name, some]) => `${placeName(name)} (${size(some)})`));
     return T.places.part(size(bytes), size(bytes + on[HOST]), device);
+}
+
+/** How many devices the server has beside its own memory. */
+export function gpuCount() {
+    return memory.pins.devices.filter(({ device }) => device !== HOST).length;
 }
 
 /** Let a click do something once at a time, and say below what the server answers. */
@@ -103,7 +109,7 @@ export class ModelRow {
         const id = `depot-model-${rowsMade++}`;
         this.name = element("span", { class: "depot-row-title" });
         this.line = element("span", { class: "depot-quiet" });
-        this.why = element("span", { class: "depot-quiet depot-why" });
+        this.why = element("span", { class: "depot-why" });
         this.opener = element("button", {
             type: "button", class: "depot-row", "aria-expanded": "false", "aria-controls": id, onclick: () => this.#toggle(),
         }, element("span", { class: "depot-row-head" }, icon("chevron-right"), this.name), this.line, this.why);
@@ -120,10 +126,9 @@ export class ModelRow {
         this.#pins = memory.holding(model.names);
         const title = model.names[0];
         const name = title ? shortName(title) : T.nameless;
-        const gpus = memory.pins.devices.filter(({ device }) => device !== HOST).length;
         this.name.textContent = name;
         this.name.title = model.names.join("\n");
-        this.line.textContent = [size(model.bytes), whereIs(model.on, gpus)].join(" · ");
+        this.line.textContent = [size(model.bytes), whereIs(model.on, gpuCount())].join(" · ");
         this.why.textContent = model.why;
         this.whole.dataset.model = title ?? "";
         this.whole.classList.toggle("depot-is-pinned", model.pinned !== null);
@@ -183,10 +188,11 @@ export class ComingRow {
         this.name = element("span", { class: "depot-row-title" });
         this.bar = element("progress", { class: "depot-bar" });
         this.line = element("div", { class: "depot-quiet" });
+        this.message = answerLine();
         this.answer = answerLine();
         this.buttons = element("div", { class: "depot-buttons" });
         this.whole = element("li", { class: "depot-coming" },
-            element("div", { class: "depot-row-head" }, this.name, this.buttons), this.bar, this.line, this.answer.whole);
+            element("div", { class: "depot-row-head" }, this.name, this.buttons), this.bar, this.line, this.message.whole, this.answer.whole);
     }
 
     show({ model, pins }) {
@@ -198,7 +204,7 @@ export class ComingRow {
         this.name.textContent = shortName(title);
         this.name.title = this.bar.ariaLabel = title;
         this.whole.dataset.model = title;
-        this.whole.classList.toggle("depot-is-failed", now.state === "failed");
+        this.message.say(now.message, now.state === "failed");
         this.bar.hidden = !UNDER_WAY.has(now.state);
         this.load.hidden = UNDER_WAY.has(now.state);
         this.#showProgress(transfer);
@@ -227,7 +233,6 @@ export class ComingRow {
     }
 
     #stateInWords(now, transfer) {
-        if (now.message) return now.message;
         if (!transfer?.bytes_total) return T.states[now.state] ?? now.state;
         return T.fetched(Math.floor((100 * transfer.bytes_done) / transfer.bytes_total));
     }

@@ -1,9 +1,10 @@
 // The section "Models in memory" of the panel: how full devices are, what is pinned, what is there and why, what has gone.
+import { app } from "/scripts/app.js";
 import { answerLine, arrange, element, section, size } from "./dom.js";
-import { memory } from "./memory.js";
+import { memory, split } from "./memory.js";
 import { deviceBars } from "./memory_devices.js";
 import { groupList } from "./memory_groups.js";
-import { ComingRow, ModelRow, Rows, shortName, unpinButton } from "./memory_rows.js";
+import { actButton, ComingRow, gpuCount, ModelRow, Rows, shortName, timeOf, unpinButton, whereIs } from "./memory_rows.js";
 import { TEXT } from "./text.js";
 
 const T = TEXT.memory;
@@ -53,6 +54,27 @@ function comingList() {
     return { whole, show };
 }
 
+/** A field for names and patterns that are not in memory yet. */
+function pinForm() {
+    const field = element("input", {
+        class: "depot-field", "aria-label": T.pinMoreHint, title: T.pinMoreHint, placeholder: T.pinMorePlaceholder,
+        spellcheck: "false", autocomplete: "off",
+    });
+    const answer = answerLine();
+    const button = actButton(T.pinMoreButton, T.pinMore, answer.say, async () => {
+        const said = await memory.pin(split(field.value.trim()));
+        field.value = "";
+        return said;
+    });
+    const whole = element("form", {
+        class: "depot-pin-form", onsubmit: (event) => {
+            event.preventDefault();
+            button.click();
+        },
+    }, element("div", { class: "depot-row-head" }, field, button), answer.whole);
+    return { whole, show() {} };
+}
+
 function residentList() {
     const empty = element("p", { class: "depot-quiet" }, T.empty);
     const heading = element("h4", {}, T.inMemory);
@@ -69,7 +91,7 @@ function residentList() {
 
 function dropRow(drop) {
     const title = drop.names.map(shortName).join(", ") || T.nameless;
-    const line = [size(drop.bytes), new Date(drop.time * 1000).toLocaleTimeString(), drop.in_use ? T.stillInUse : null];
+    const line = [size(drop.bytes), timeOf(drop.time), drop.in_use ? T.stillInUse : null];
     return element("li", { class: "depot-drop" },
         element("div", { class: "depot-row-title", title: drop.names.join("\n") }, title),
         element("div", { class: "depot-quiet" }, line.filter(Boolean).join(" · ")),
@@ -97,7 +119,7 @@ export function memorySection() {
     const { whole, body } = section(T.title, "memory");
     const problem = answerLine();
     const onTheWay = comingList();
-    const parts = [deviceBars(), groupList(), onTheWay, residentList(), dropList()];
+    const parts = [deviceBars(), groupList(), onTheWay, residentList(), pinForm(), dropList()];
     body.append(problem.whole, ...parts.map((part) => part.whole));
     const show = () => {
         problem.say(memory.problem ?? memory.pins.problem ?? "", true);
@@ -113,4 +135,17 @@ export function memorySection() {
             memory.unlisten(show);
         },
     };
+}
+
+/** Say in a note where the models are that a node of the canvas names, and why, or why they have gone. */
+export async function explainModels(node) {
+    await memory.read();
+    const values = (node.widgets ?? []).map(({ value }) => String(value).replaceAll("\\", "/"));
+    const named = ({ names }) => names.some((title) => values.includes(split(title).name));
+    const there = memory.resident.filter(named).map((model) =>
+        T.isWhere(shortName(model.names[0]), whereIs(model.on, gpuCount()), model.why));
+    const gone = memory.dropped.filter(named).slice(0, 1).map((drop) =>
+        T.hasGone(shortName(drop.names[0]), timeOf(drop.time), drop.why));
+    const detail = memory.problem ?? ([...there, ...(there.length ? [] : gone)].join("\n") || T.noneOfNode(node.title));
+    app.extensionManager.toast.add({ severity: "info", summary: node.title, detail, life: 12000 });
 }

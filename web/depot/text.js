@@ -122,10 +122,10 @@ export const TEXT = {
         host: "Memory",
         used: (used, total) => `${used} of ${total} used`,
         parts: {
-            pinned: "pinned models",
+            pinned: "pinned",
             models: "other models",
-            torch: "else in torch",
-            server: "else in this server",
+            torch: "rest of torch",
+            server: "rest of this server",
             others: "other programs",
             free: "free",
         },
@@ -166,6 +166,10 @@ export const TEXT = {
         moves: "Moves",
         noMoves: "It has not moved.",
         move: (from, to, bytes, seconds) => `${from} → ${to}, ${bytes} in ${seconds} s`,
+        pinMore: "Pin by name",
+        pinMoreHint: "folder/name of models, * for anything",
+        pinMorePlaceholder: "checkpoints/sdxl*",
+        pinMoreButton: "Pin",
         onTheWay: "Pinned, not in memory",
         asked: "asked for",
         states: {
@@ -186,6 +190,10 @@ export const TEXT = {
         groupModels: (count, bytes) => (count === 1 ? `1 model, ${bytes}` : `${count} models, ${bytes}`),
         dropped: (count) => `Let go of lately (${count})`,
         stillInUse: "still in use",
+        menuItem: "Depot: where is its model?",
+        isWhere: (name, where, why) => `${name}: ${where}; ${why}`,
+        hasGone: (name, time, why) => `${name} was let go of at ${time}: ${why}`,
+        noneOfNode: (title) => `No model that ${title} names has been in memory of late.`,
     },
 
     commands: {
