@@ -6,6 +6,7 @@
                      409 {error, pinned: [{name, bytes, by}]} when they do not fit into the budget
     POST /depot/warm {"tier": "memory", folder, name}    202 {dry_run, models: [{folder, name, bytes, state,
     POST /depot/warm {"tier": "memory"}                       message}]}: that model, or all pinned ones
+    GET  /depot/groups   {groups: [{name, patterns, is_active, models: [{folder, name, bytes}], problem}]}
 """
 
 from __future__ import annotations
@@ -26,6 +27,14 @@ _PIN = ('Send {"tier": "memory", "folder": "checkpoints", "name": "sdxl*"}, or {
         '"dry_run": true to only look.')
 _WARM = ('Send {"tier": "memory", "folder": "checkpoints", "name": "x.safetensors"}, or {"tier": "memory"} '
          'for all pinned models; add "dry_run": true to only look.')
+
+
+def add_routes(routes: web.RouteTableDef, depot: Depot) -> None:
+    """Add what only memory has."""
+
+    @routes.get("/depot/groups")
+    async def list_groups(request: web.Request) -> web.Response:
+        return web.json_response({"groups": await asyncio.to_thread(depot.pinning.outlook)})
 
 
 def is_meant(body: dict[str, Any]) -> bool:

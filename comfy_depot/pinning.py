@@ -254,6 +254,21 @@ class Pinning:
 
     # What there is.
 
+    def outlook(self) -> list[dict[str, Any]]:
+        """The groups, the models that each means, and why one that is not active could not become it now."""
+        found = []
+        for group in self._pins.groups():
+            meant = self.targets([Pin(pattern, "", 0.0) for pattern in group["patterns"]])
+            problem = None
+            try:
+                if not group["is_active"]:
+                    self.plan_group(group["name"])
+            except DepotError as error:
+                problem = str(error)
+            found.append({**group, "problem": problem, "models": [
+                {"folder": one.folder, "name": one.name, "bytes": one.size} for one in meant]})
+        return found
+
     def report(self) -> dict[str, Any]:
         """What is pinned, by whom, and how far it is: "memory" of `GET /depot/models`."""
         depot, pins = self._depot, self._pins.all()
