@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 FILE_NAME = "loaders.json"
 MOST_KEPT = 2000
+LONGEST_TEXT = 1000
 """Whoever may post prompts must not fill the file without end; the newest stay."""
 
 Key = tuple[str, str]
@@ -95,7 +96,8 @@ def recipes_in(graph: Mapping[str, Any], outputs: Sequence[str]) -> Iterator[Rec
 
 
 def _is_literal(value: Any) -> bool:
-    return isinstance(value, (str, int, float, bool))
+    is_text = isinstance(value, str) and len(value) <= LONGEST_TEXT
+    return is_text or isinstance(value, (int, float, bool))
 
 
 class Recipes:

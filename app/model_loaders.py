@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +28,6 @@ from comfy_execution.node_run import merge_returns
 
 if TYPE_CHECKING:
     from comfy_depot.depot import Depot
-
-log = logging.getLogger(__name__)
 
 NODE_ID = "warm-up"
 LORAS = "loras"

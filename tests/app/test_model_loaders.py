@@ -225,6 +225,8 @@ def test_only_what_has_run_and_says_all_itself_is_learned(depot, loaders, house)
     linked = {"1": {"class_type": "CLIPLoader", "inputs": {**clip, "clip_name": ["2", 0]}},
               "2": {"class_type": "CLIPLoader", "inputs": {**clip, "type": ["3", 0]}}}  # fmt: skip
     assert list(loader_recipes.recipes_in(linked, ["1"])) == []
+    long = workflow("CLIPLoader", **{**clip, "device": "y" * 1001})
+    assert list(loader_recipes.recipes_in(long, ["out"])) == []
 
 
 def test_a_node_of_a_pack_in_the_place_of_a_loader_is_asked(depot, loaders):
