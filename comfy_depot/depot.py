@@ -189,8 +189,6 @@ class Depot:
         if node is None:
             return path
         entry, outcome = self.catalogue.find(folder, name), "hit"
-        if path is None and entry is None:
-            return None
         if entry is not None and (path is None or self.outdated.is_wanted(entry)):
             try:
                 path, outcome = self._fetch_for_node(entry), "fetched"
@@ -198,8 +196,8 @@ class Depot:
                 if path is None:
                     raise
                 self.outdated.note_failure(entry, error)  # the old bytes are better than none
-        assert path is not None
-        self._note(folder, name, path, node, outcome)
+        if path is not None:
+            self._note(folder, name, path, node, outcome)
         return path
 
     def contents_of(self, chosen: Iterable[tuple[str, str, Sequence[Any]]]) -> dict[str, dict[str, str]]:
@@ -241,8 +239,8 @@ class Depot:
         self, folder: str, name: str, *, on_progress: Callable[[Transfer], None] | None = None,
         check: Callable[[], None] | None = None, replace_own: bool = False,
     ) -> str:
-        """The path of a model, fetched when it is missing or outdated (with `replace_own` also when it is a file
-        of the user's); ModelUnavailable when no manifest names it.
+        """The path of a model, fetched when it is missing or outdated (with `replace_own` also when it is a
+        file of the user's); ModelUnavailable when no manifest names it.
         """
         if replace_own:
             self.outdated.adopt(self.entry(folder, name))
