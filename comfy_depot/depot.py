@@ -206,10 +206,15 @@ class Depot:
         """
         entries = self.catalogue.snapshot().entries
         found: dict[str, dict[str, str]] = {}
+        are_models: dict[str, bool] = {}  # most texts are none, and many nodes choose the same
         for node_id, text, choices in chosen:
-            for folder in folders_of(Chosen(text, choices), entries, folder_paths.get_filename_list):
-                entry = entries[folder][text.replace("\\", "/")]
-                found.setdefault(node_id, {})[entry.key] = self.outdated.content_of(entry)
+            if text not in are_models:
+                name = text.replace("\\", "/")
+                are_models[text] = any(name in models for models in entries.values())
+            if are_models[text]:
+                for folder in folders_of(Chosen(text, choices), entries, folder_paths.get_filename_list):
+                    entry = entries[folder][text.replace("\\", "/")]
+                    found.setdefault(node_id, {})[entry.key] = self.outdated.content_of(entry)
         return found
 
     def note_plain_access(self, folder: str, name: str, path: str) -> None:

@@ -94,15 +94,17 @@ class Outdated:
         other bytes.
         """
         content = Promise.of(entry).content
-        if self.is_wanted(entry):
-            failure = self._failure_of(entry)
-            return content if failure is None else f"{content} after {failure.tries} failures"
         path = self._local_path(entry.folder, entry.name)
         stamp = None if path is None else _stamp_of(path)
-        if path is None or stamp is None:
+        if stamp is None:
             return content
         then = self._promise_of(entry, stamp)
-        return f"{stamp.inode} {stamp.size} {stamp.changed_ns}" if then is None else then.content
+        if then is None:
+            return f"{stamp.inode} {stamp.size} {stamp.changed_ns}"
+        if then.content == content or not self.is_wanted(entry):
+            return then.content
+        failure = self._failure_of(entry)
+        return content if failure is None else f"{content} after {failure.tries} failures"
 
     def adopt(self, entry: Entry) -> None:
         """Let a file of the user's be replaced like one of the depot's: somebody asked for that."""

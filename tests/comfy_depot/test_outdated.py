@@ -90,6 +90,7 @@ def test_a_list_or_a_route_that_looks_the_path_up_replaces_nothing(
     depot_world: World, origin: Origin, fetched: Depot
 ) -> None:
     point(depot_world, fetched, origin, "/new", NEW)
+    assert fetched.usable_path("loras", NAME) is None, "who loads by name without a path asks for it first"
     path = folder_paths.get_full_path("loras", NAME)
     assert path is not None and Path(path).read_bytes() == OLD
     assert folder_paths.get_filename_list("loras") == [NAME]
@@ -306,6 +307,7 @@ def test_the_old_bytes_are_used_with_a_warning_until_the_new_ones_can_be_had(
     assert "tried again at the first need after 60 s." in said
     (problem,) = fetched.problems()
     assert problem.message.startswith("the manifest names other bytes, and the old ones go on being used")
+    assert fetched.usable_path("loras", NAME) == str(depot_world.model("loras", NAME))
     hits = len(origin.hits("/new"))
     assert ask(depot_world) == OLD and len(origin.hits("/new")) == hits, "it is not tried at each need"
     with pytest.raises(DownloadFailed):
