@@ -141,7 +141,8 @@ def test_a_running_prompt_ends_on_the_old_bytes_and_the_next_one_has_the_new_one
     wait_until((tmp_path / "go.begun").exists, seconds=60)
     house.point(1)
     second = house.post(prompt(), "two")
-    wait_until(lambda: house.file.read_bytes() == house.bodies[1], seconds=60)  # fetched ahead, while the first one runs
+    # It is fetched ahead, while the first one runs.
+    wait_until(lambda: house.file.read_bytes() == house.bodies[1], seconds=60)
     assert first not in house.server.get_json(f"/history/{first}")
     (tmp_path / "go").touch()
     assert house.result(house.server.wait_for_history(first, seconds=SECONDS)) == old
