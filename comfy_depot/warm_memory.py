@@ -180,8 +180,8 @@ class WarmMemory:
         return targets
 
     def _next(self, targets: list[Target]) -> Target | None:
-        """What is to be loaded first: what was asked for, then pinned models in the order of their pins, those
-        that must be fetched last.
+        """What is to be loaded first: what was asked for, then pinned models in the order of their pins, and
+        those that must be fetched last.
         """
         with self._lock:
             titles, self._to_do = self._to_do, []
