@@ -102,6 +102,8 @@ async def test_a_group_is_switched_in_one_request(pinned: Pinned) -> None:
     ("pin", {**MEMORY, "name": "../a.safetensors"}, 404, "is in no manifest"),
     ("pin", {**MEMORY, "folder": "bogus", "name": "a*"}, 404, "There is no folder type 'bogus'"),
     ("unpin", {**MEMORY, "name": "a.safetensors"}, 404, "is not pinned in memory"),
+    ("pin", {**MEMORY, "name": "*" * 400}, 400, "are at most 400 printable characters"),
+    ("pin", {**MEMORY, "name": "a\n*"}, 400, "are at most 400 printable characters"),
     ("pin", {**MEMORY}, 400, "'name' is missing or no text."),
     ("pin", {**MEMORY, "name": "a", "dryrun": True}, 400, "'dryrun' is not known here."),
     ("pin", {**MEMORY, "tier": "gpu", "name": "a"}, 400, "'tier' is none of disk and memory"),
