@@ -301,22 +301,31 @@ class ModelPatcher(OptionSetters, Registries):
         identity = patched_weights.identity_of(self.patches)
         before = patched_weights.take(self.model, identity)
         for key in self.patches:
-            weight = comfy.utils.get_attr(self.model, key)
-            if key in before and before[key].device == weight.device and key not in self.backup:
-                self.backup[key] = Backup(self._original(key, weight, False), False)
-                _replace_tensor(self.model, key, before[key])
-                continue
+            if key in before and key not in self.backup:
+                weight = _replace_tensor(self.model, key, before[key])
+                if weight.device == before[key].device:
+                    self.backup[key] = Backup(self._original(key, weight, False), False)
+                    continue
+                _replace_tensor(self.model, key, weight)
             self.patch_weight_to_device(key, device_to)
             if key in streamed:
                 self._bring_home([key])
         self.model.patched_with = identity
 
-    def _keep_patched_weights(self) -> None:
-        """Before another's patches take the place of these."""
+    def _undo_patches(self, is_kept: bool) -> None:
+        """Put the unpatched weights back, and keep the patched ones or let go of all that were kept."""
         identity = self.model.__dict__.pop("patched_with", None)
-        if identity is not None and not any(saved.inplace_update for saved in self.backup.values()):
-            weights = {key: comfy.utils.get_attr(self.model, key) for key in self.backup}
-            patched_weights.keep(self.model, identity, weights)
+        patched = {}
+        for key, saved in self.backup.items():
+            if saved.inplace_update:
+                comfy.utils.copy_to_param(self.model, key, saved.weight)
+            else:
+                patched[key] = _replace_tensor(self.model, key, saved.weight)
+        if not is_kept:
+            patched_weights.release(self.model)
+        elif identity is not None and len(patched) == len(self.backup):
+            patched_weights.keep(self.model, identity, patched)
+        self.backup.clear()
 
     def _place(self, device: torch.device, budget: int | None) -> None:
         """Have so many bytes of the weights on `device` (None: all) and the others streamed to it."""
@@ -393,16 +402,7 @@ class ModelPatcher(OptionSetters, Registries):
         """Undo what `patch_model` did; with `device_to` the weights go there."""
         self.eject_model()
         if unpatch_weights:
-            if device_to is None:
-                self._keep_patched_weights()
-            else:
-                patched_weights.release(self.model)
-            for key, saved in self.backup.items():
-                if saved.inplace_update:
-                    comfy.utils.copy_to_param(self.model, key, saved.weight)
-                else:
-                    comfy.utils.set_attr_param(self.model, key, saved.weight)
-            self.backup.clear()
+            self._undo_patches(is_kept=device_to is None)
             self.model.current_weight_patches_uuid = None
             if device_to is not None:
                 self._stop_streaming()
@@ -531,17 +531,27 @@ def _is_kept(kept: torch.Tensor | None, tensor: torch.Tensor) -> bool:
 
 def _own_tensors(module: torch.nn.Module):
     """(dotted name, tensor) of every parameter and buffer, also the buffers that are not saved."""
-    for prefix, part in module.named_modules():
+    waiting, seen = [("", module)], set()
+    while waiting:  # a recursive generator takes four times as long, and a switch comes through here
+        prefix, part = waiting.pop()
+        if part in seen:
+            continue
+        seen.add(part)
         for name, tensor in (*part._parameters.items(), *part._buffers.items()):
             if tensor is not None:
-                yield (f"{prefix}.{name}" if prefix else name), tensor
+                yield prefix + name, tensor
+        waiting += [(f"{prefix}{name}.", inner) for name, inner in reversed(part._modules.items())
+                    if inner is not None]
 
 
-def _replace_tensor(model: torch.nn.Module, key: str, tensor: torch.Tensor) -> None:
+def _replace_tensor(model: torch.nn.Module, key: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Put a tensor in the place of a parameter or buffer; returns what was there."""
     owner_name, _, name = key.rpartition(".")
-    owner = model.get_submodule(owner_name)
-    if name in owner._parameters:
-        is_parameter = isinstance(tensor, torch.nn.Parameter)
-        owner._parameters[name] = tensor if is_parameter else torch.nn.Parameter(tensor, requires_grad=False)
-    else:
-        owner._buffers[name] = tensor
+    owner = comfy.utils.get_attr(model, owner_name) if owner_name else model
+    if name not in owner._parameters:
+        before, owner._buffers[name] = owner._buffers[name], tensor
+        return before
+    is_parameter = isinstance(tensor, torch.nn.Parameter)
+    before = owner._parameters[name]
+    owner._parameters[name] = tensor if is_parameter else torch.nn.Parameter(tensor, requires_grad=False)
+    return before
