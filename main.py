@@ -153,6 +153,13 @@ def bytes_free(device) -> float:
     return model_management.get_free_memory(device)
 
 
+def patched_weights() -> dict[str, int]:
+    """What was computed from LoRAs and other patches so far, and what is kept of it."""
+    from comfy import patched_weights
+
+    return patched_weights.stats()
+
+
 def depot_host():
     """What the depot may ask of this process (see `comfy_depot.host`)."""
     import server
@@ -182,6 +189,7 @@ def depot_host():
         let_models_go=lambda: server.PromptServer.instance.let_models_go(),
         bytes_free=bytes_free,
         bytes_allowed=lambda: ram.read_ram().total,
+        patched_weights=patched_weights,
     )
 
 

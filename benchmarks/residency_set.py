@@ -305,3 +305,8 @@ def _large(name: str) -> Workflow:
 
 
 LARGE_WORKFLOWS: dict[str, Workflow] = {name: _large(name) for name in LARGE}
+
+
+def workflows_of(which: str) -> dict[str, Workflow]:
+    """The workflows of one of `SETS`."""
+    return LARGE_WORKFLOWS if which == LARGE_SET else WORKFLOWS

@@ -300,16 +300,19 @@ class ModelPatcher(OptionSetters, Registries):
         """Patch the weights that have patches, or put back what was patched before."""
         identity = patched_weights.identity_of(self.patches)
         before = patched_weights.take(self.model, identity)
+        put_back = 0
         for key in self.patches:
             if key in before and key not in self.backup:
                 weight = _replace_tensor(self.model, key, before[key])
                 if weight.device == before[key].device:
                     self.backup[key] = Backup(self._original(key, weight, False), False)
+                    put_back += 1
                     continue
                 _replace_tensor(self.model, key, weight)
             self.patch_weight_to_device(key, device_to)
             if key in streamed:
                 self._bring_home([key])
+        patched_weights.count(computed=len(self.patches) - put_back, put_back=put_back)
         self.model.patched_with = identity
 
     def _undo_patches(self, is_kept: bool) -> None:

@@ -69,6 +69,7 @@ class _Kept:
 
 _lock = threading.RLock()
 _kept: OrderedDict[tuple[int, Identity], _Kept] = OrderedDict()
+_counts = {"computed": 0, "put_back": 0}
 _known: dict[int, weakref.ref] = {}
 """The models of which something is kept, by id."""
 
@@ -106,6 +107,19 @@ def release_bytes(count: float, device: torch.device) -> None:
             if there:
                 count -= sum(there)
                 del _kept[key]
+
+
+def count(*, computed: int, put_back: int) -> None:
+    """Note how many weights were computed from patches, and how many kept ones were put back."""
+    with _lock:
+        _counts["computed"] += computed
+        _counts["put_back"] += put_back
+
+
+def stats() -> dict[str, int]:
+    """Weights computed and put back since the start, and bytes kept now."""
+    with _lock:
+        return {**_counts, "bytes_kept": bytes_kept()}
 
 
 def bytes_kept() -> int:

@@ -85,6 +85,10 @@ def _no_devices() -> list[dict[str, Any]]:
     return []
 
 
+def _nothing_patched() -> Mapping[str, int]:
+    return {}
+
+
 def _all_of_the_machine() -> int:
     import psutil
 
@@ -128,3 +132,5 @@ class Host:
     cannot be done ahead here; a ValueError says why."""
     memory_report: Callable[[], list[dict[str, Any]]] = _no_devices
     """{"device", "total", "free", "allocated", "reserved", "peak"} of each device, in bytes."""
+    patched_weights: Callable[[], Mapping[str, int]] = _nothing_patched
+    """Weights that were computed from LoRAs and other patches, that were put back, and the bytes of these."""

@@ -101,13 +101,13 @@ def test_weights_of_another_model_are_recognised_after_that_one_was_patched(base
         clone.add_patches(other.get_key_patches(), 0.5, 0.5)
         return weight(clone)
 
-    first = merged()
-    of_other = weight(with_lora(other, lora(2)))
+    first, file = merged(), lora(2)
+    of_other = weight(with_lora(other, file))
     weight(other)
     weight(base)
     computed.clear()
     assert merged() is first and computed == []
-    assert weight(with_lora(other, lora(2))) is of_other and computed == []
+    assert weight(with_lora(other, file)) is of_other and computed == []
 
 
 @pytest.mark.parametrize("other", ["strength", "file", "more"])
