@@ -9,7 +9,7 @@
 server that runs already must have DIR as its models folder. All take turns, one prompt at a time.
 
 Each server runs all workflows once, which is the first load. Then it goes from workflow to workflow in random
-order; after each switch the same workflow runs once more with another seed. What a switch adds is its time less
+order; after each switch (or with `--repeat-every` after some) the same workflow runs once more with another seed. What a switch adds is its time less
 the median of the repeats of that workflow, and the spread of the repeats around that median is the noise of
 the machine, which stands beside it. Times are seen by a client with a websocket (wall), and as CPU time of
 the server, in which other programs on the machine count less. `least` compares the fastest switch to each
@@ -51,7 +51,7 @@ MILLISECONDS = 1000.0
 
 async def measure(servers: list[Server], options: argparse.Namespace, watch: FileWatch) -> None:
     """Fill in what each server takes: first runs, switches, repeats."""
-    workflows = residency_set.workflows_of(options.set)
+    workflows = dict(list(residency_set.workflows_of(options.set).items())[:options.workflows])
     seeds = iter(range(1 << 30))
     for server in servers:
         for name, write in workflows.items():
@@ -64,7 +64,9 @@ async def measure(servers: list[Server], options: argparse.Namespace, watch: Fil
         last = chance.choice([name for name in workflows if name != last])
         for server in servers:
             if server.is_ours or number < options.switches_of_others:
-                await _switch(server, last, [workflows[last](next(seeds)) for _ in range(2)], watch, options)
+                is_repeated = number % options.repeat_every == 0
+                prompts = [workflows[last](next(seeds)) for _ in range(1 + is_repeated)]
+                await _switch(server, last, prompts, watch, options)
         if number % 50 == 49:
             print(f"{number + 1} switches", file=sys.stderr, flush=True)
     for server in servers:
@@ -75,7 +77,8 @@ async def measure(servers: list[Server], options: argparse.Namespace, watch: Fil
 async def _switch(server: Server, name: str, prompts: list[Any], watch: FileWatch,
                   options: argparse.Namespace) -> None:
     server.switched.append(await server.run(name, prompts[0], watch))
-    server.repeated.append(await server.run(name, prompts[1], watch))
+    for prompt in prompts[1:]:
+        server.repeated.append(await server.run(name, prompt, watch))
     if options.pressure:
         await server.post("/free", {"unload_models": True, "free_memory": True})
 
@@ -100,7 +103,8 @@ def medians(runs: Iterable[Run], clock: str) -> dict[str, float]:
 
 def beyond(runs: Iterable[Run], usual: dict[str, float], clock: str) -> list[float]:
     """Milliseconds of each run beyond what is usual for its workflow, in order of size."""
-    return sorted(getattr(run, clock) * MILLISECONDS - usual[run.workflow] for run in runs)
+    return sorted(getattr(run, clock) * MILLISECONDS - usual[run.workflow] for run in runs
+                  if run.workflow in usual)
 
 
 def share(values: list[float], part: float) -> float:
@@ -120,7 +124,7 @@ def least_added(server: Server, clock: str) -> list[float]:
         for run in runs:
             now = getattr(run, clock) * MILLISECONDS
             table[run.workflow] = min(now, table.get(run.workflow, now))
-    return sorted(least[0][name] - least[1][name] for name in least[0])
+    return sorted(least[0][name] - least[1][name] for name in least[0].keys() & least[1].keys())
 
 
 def report(server: Server, *, pressure: bool) -> None:
@@ -150,7 +154,7 @@ def report(server: Server, *, pressure: bool) -> None:
     print(f"  read from disk {used.read_bytes / 1e6:.1f} MB, by read() {used.rchar / 1e6:.1f} MB, "
           f"page faults from disk {used.major_faults}, resident memory {used.rss / 1e6:+.0f} MB")
     usual = medians(server.repeated, "cpu")
-    slowest = sorted(server.switched, key=lambda run: usual[run.workflow] - run.cpu * MILLISECONDS)[:4]
+    slowest = sorted((run for run in server.switched if run.workflow in usual), key=lambda run: usual[run.workflow] - run.cpu * MILLISECONDS)[:4]
     print("  most CPU time added: " + ", ".join(
         f"{run.workflow} {run.cpu * MILLISECONDS - usual[run.workflow]:.0f} ms" for run in slowest))
     if server.noted:
@@ -237,6 +241,8 @@ def arguments() -> argparse.Namespace:
     add("--pid", action="append", default=[], type=int, help="its process, in the same order")
     add("--switches", type=int, default=500)
     add("--switches-of-others", type=int, default=40, help="for servers that are not ours")
+    add("--workflows", type=int, metavar="N", help="only the first N of them")
+    add("--repeat-every", type=int, default=1, metavar="N", help="repeat after each Nth switch only")
     add("--seed", type=int, default=1, help="of the order")
     add("--cpu", type=int, help="the CPU that servers run on; this client keeps to the others")
     add("--fields", default="{}", help="JSON that is sent with each prompt to ours")

@@ -21,7 +21,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import translate
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,10 @@ class Pin:
 
 @functools.lru_cache(maxsize=512)
 def _expression(pattern: str) -> re.Pattern[str]:
-    return re.compile(translate(pattern))
+    try:
+        return re.compile(translate(pattern))
+    except re.error:  # a set such as [z-a], of which some versions make no expression: it means itself only
+        return re.compile(re.escape(pattern) + r"\Z")
 
 
 def pattern_of(folder: str, name: str) -> str:
@@ -170,7 +173,8 @@ def listed(models: Sequence[Pinned]) -> str:
 
 def in_words(size: float) -> str:
     """Bytes for people: "3.2 GB"."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+    unit, name = next((one for one in ((1e9, "GB"), (1e6, "MB")) if size >= one[0] / 10), (1e3, "kB"))
+    return f"{size / unit:.1f} {name}"
 
 
 # --- with the file ------------------------------------------------------------------------------------
@@ -261,8 +265,7 @@ class MemoryPins:
 
 
 def _as_json(state: State) -> dict[str, Any]:
-    pins = [{"pattern": pin.pattern, "by": pin.by, "since": pin.since} for pin in state.pins]
-    return {"pins": pins, "group": state.group, "group_since": state.group_since}
+    return {name: value for name, value in asdict(state).items() if name != "released"}
 
 
 def _from_json(content: Any) -> State:

@@ -1,11 +1,12 @@
 """The tier "memory" of the routes that pin and warm up.
 
-    POST /depot/pin|unpin {"tier": "memory", folder, name}    name may be a glob; {"group": NAME} without a tier
+    POST /depot/pin|unpin {"tier": "memory", folder, name}    name may be a glob; or {"group": NAME}
                      200 {dry_run, tier, pins: [{pattern, by, since}], models: [{folder, name, bytes}],
                           pinned_bytes, budget, message}: pins are all after it, models those it is about
                      409 {error, pinned: [{name, bytes, by}]} when they do not fit into the budget
     POST /depot/warm {"tier": "memory", folder, name}    202 {dry_run, models: [{folder, name, bytes, state,
     POST /depot/warm {"tier": "memory"}                       message}]}: that model, or all pinned ones
+    GET  /depot/groups   {groups: [{name, patterns, is_active, models: [{folder, name, bytes}], problem}]}
 """
 
 from __future__ import annotations
@@ -22,10 +23,19 @@ from comfy_depot.pinning import OverBudget, Plan
 if TYPE_CHECKING:
     from comfy_depot.depot import Depot
 
+LONGEST_PATTERN = 400
 _PIN = ('Send {"tier": "memory", "folder": "checkpoints", "name": "sdxl*"}, or {"group": "video"}; add '
         '"dry_run": true to only look.')
-_WARM = ('Send {"tier": "memory", "folder": "checkpoints", "name": "x.safetensors"}, or {"tier": "memory"} for '
-         'all pinned models; add "dry_run": true to only look.')
+_WARM = ('Send {"tier": "memory", "folder": "checkpoints", "name": "x.safetensors"}, or {"tier": "memory"} '
+         'for all pinned models; add "dry_run": true to only look.')
+
+
+def add_routes(routes: web.RouteTableDef, depot: Depot) -> None:
+    """Add what only memory has."""
+
+    @routes.get("/depot/groups")
+    async def list_groups(request: web.Request) -> web.Response:
+        return web.json_response({"groups": await asyncio.to_thread(depot.pinning.outlook)})
 
 
 def is_meant(body: dict[str, Any]) -> bool:
@@ -99,5 +109,7 @@ def _checked(body: dict[str, Any], fields: set[str], form: str) -> bool:
         if not isinstance(body["group"], str) or body.keys() & {"folder", "name"}:
             raise _BadBody(f"'group' is a text and stands without 'folder' and 'name'. {form}")
     elif "group" in fields or body.keys() & {"folder", "name"}:
-        _folder_and_name(body, form)
+        given = "/".join(_folder_and_name(body, form))
+        if len(given) > LONGEST_PATTERN or not given.isprintable():
+            raise _BadBody(f"'folder' and 'name' are at most {LONGEST_PATTERN} printable characters. {form}")
     return is_dry_run

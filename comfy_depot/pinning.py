@@ -10,10 +10,11 @@ import difflib
 import fnmatch
 import itertools
 import os
+import posixpath
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import folder_paths
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from comfy_depot.depot import Depot
 
 UNTIL_RESTART = "The command line names it, so it is pinned again at the next start."
+MOST_PINS = 1000
+"""By request: each is looked up again and again."""
 MOST_COMPARED = 5000  # names, for those that are near
 
 
@@ -85,7 +88,7 @@ class Plan:
             "tier": "memory", "pinned_bytes": self.bytes, "message": self.message,
             "models": [{"folder": one.folder, "name": one.name, "bytes": one.size}
                        for one in self.concerned],
-            "pins": [{"pattern": pin.pattern, "by": pin.by, "since": pin.since} for pin in self.pins],
+            "pins": [asdict(pin) for pin in self.pins],
         }
 
 
@@ -108,6 +111,8 @@ class Pinning:
     def plan_pin(self, folder: str, name: str, by: str) -> Plan:
         """Pin a model or all of a glob. ModelUnavailable when nobody knows such a name, OverBudget."""
         pattern = pattern_of(folder, name)
+        if len(self._pins.state.pins) >= MOST_PINS:
+            raise OverBudget(f"{MOST_PINS} patterns are pinned by request; no more can be. Unpin some.", [])
         concerned = self.targets([Pin(pattern, by, 0.0)])
         if not concerned:
             if not has_glob(pattern):
@@ -204,17 +209,18 @@ class Pinning:
         folder, _, glob = pattern.partition("/")
         if folder not in places.table() and not has_glob(folder):
             return f"No model can be pinned as '{pattern}': {places.unknown_type(folder)}"
-        names = list(self._names_in(folder))[:MOST_COMPARED]
         plain = glob.replace("*", "").replace("?", "")
-        near = difflib.get_close_matches(plain, names, n=3, cutoff=0.4)
+        compared = len(plain) if has_glob(glob) else None
+        begins = {name[:compared]: name for name in itertools.islice(self._names_in(folder), MOST_COMPARED)}
+        near = [begins[begin] for begin in difflib.get_close_matches(plain, begins, n=3)]
         advice = f"Near: {', '.join(near)}. " if near else ""
         return (f"No known model is called '{pattern}'. {advice}Such a model is pinned when it comes: on the "
                 "disk, or in a manifest.")
 
-    def warnings(self, targets: Iterable[Target]) -> list[str]:
-        """One for each pin in force that means none of the known models `targets`."""
+    def without_models(self, targets: Iterable[Target]) -> list[Pin]:
+        """The pins in force that mean none of the known models `targets`."""
         meaning = {pin for target in targets for pin in target.pins}
-        return [f"{pin.by}: {self.warning(pin.pattern)}" for pin in self._pins.all() if pin not in meaning]
+        return [pin for pin in self._pins.all() if pin not in meaning]
 
     def _names_like(self, globs: Sequence[Pin]) -> Iterator[str]:
         """The names of the folder types in which globs look."""
@@ -230,6 +236,8 @@ class Pinning:
 
     def _is_known(self, title: str) -> bool:
         folder, _, name = title.partition("/")
+        if posixpath.normpath(f"/{name}") != f"/{name}":  # lists show each model by one name
+            return False
         return (folder in places.table() and self._depot.local_path(folder, name) is not None
                 or self._depot.catalogue.find(folder, name) is not None)
 
@@ -250,6 +258,21 @@ class Pinning:
 
     # What there is.
 
+    def outlook(self) -> list[dict[str, Any]]:
+        """The groups, the models that each means, and why one that is not active could not become it now."""
+        found = []
+        for group in self._pins.groups():
+            meant = self.targets([Pin(pattern, "", 0.0) for pattern in group["patterns"]])
+            problem = None
+            try:
+                if not group["is_active"]:
+                    self.plan_group(group["name"])
+            except DepotError as error:
+                problem = str(error)
+            found.append({**group, "problem": problem, "models": [
+                {"folder": one.folder, "name": one.name, "bytes": one.size} for one in meant]})
+        return found
+
     def report(self) -> dict[str, Any]:
         """What is pinned, by whom, and how far it is: "memory" of `GET /depot/models`."""
         depot, pins = self._depot, self._pins.all()
@@ -260,7 +283,7 @@ class Pinning:
         return {
             "budget": self.budget,
             "pinned_bytes": sum(model.size for model in depot.residents.pinned()),
-            "pins": [{"pattern": pin.pattern, "by": pin.by, "since": pin.since, "models": models,
+            "pins": [{**asdict(pin), "models": models,
                       "warning": None if models else self.warning(pin.pattern)}
                      for pin, models in by_pin.items()],
             "groups": self._pins.groups(), "problem": self._pins.problem,

@@ -37,7 +37,7 @@ from comfy_depot.resident import Part, Resident
 if TYPE_CHECKING:
     from comfy_depot.digests import Digests
     from comfy_depot.host import Host
-    from comfy_depot.memory_pins import MemoryPins, Pin
+    from comfy_depot.memory_pins import MemoryPins
     from comfy_depot.options import Budget
 
 log = logging.getLogger(__name__)
@@ -153,10 +153,14 @@ class Residents:
 
     def apply_pins(self) -> None:
         """Hold what is pinned now, as far as it fits into the budget of pins, and nothing else."""
+        if self._pins is None:
+            return
         limit = self.pin_limit
         with self._lock:
             for model in self._models.values():
-                model.pins = self._pins_of(model)
+                model.pins = ()
+            for model in self._askable():
+                model.pins = self._pins.of(model.names)
             wished = sorted((model for model in self._models.values() if model.pins),
                             key=lambda model: (not model.is_pinned, min(pin.since for pin in model.pins)))
             fits = admit((model.size for model in wished), limit)
@@ -175,8 +179,8 @@ class Residents:
             return
         content = self._digests.of(stamp) or stamp
         with self._lock:
-            for model in self._models.values():
-                if model.bases() and (stamp in model.stamps or content in model.key[0]):
+            for model in self._askable():
+                if stamp in model.stamps or content in model.key[0]:
                     model.paths.add(os.path.abspath(path))
                     model.stamps.add(stamp)
 
@@ -188,10 +192,11 @@ class Residents:
 
     def parts_of(self, patchers: Iterable[Any]) -> list[tuple[Resident, Part]]:
         """The models in memory that these patchers work with, each part once."""
+        modules = (getattr(patcher, "model", None) for patcher in patchers)
+        wanted = {id(module) for module in modules if module is not None}
         with self._lock:
-            found = {id(part): (model, part) for patcher in patchers for model in self._models.values()
-                     if (part := model.part_of(patcher)) is not None}
-        return list(found.values())
+            return [(model, part) for model in self._models.values() for part in model.parts
+                    if part is not None and id(part.module) in wanted]
 
     def names_of(self, patchers: Iterable[Any]) -> list[str]:
         """The names of the models that patchers work with, as far as they are kept here."""
@@ -219,8 +224,7 @@ class Residents:
     def names(self) -> set[str]:
         """Each "folder type/name" of the models that can be given out."""
         with self._lock:
-            return {name for model in self._models.values() if model.bases() and not model.is_outdated
-                    for name in model.names}
+            return {name for model in self._askable() for name in model.names}
 
     def find(self, name: str, path: str | None) -> tuple[int, bool] | None:
         """(bytes, whether it is pinned) of the model in memory that has this "folder type/name" and what is
@@ -228,7 +232,7 @@ class Residents:
         """
         stamp = None if path is None else _stamp_of(path)
         with self._lock:
-            found = [model for model in self._models.values() if model.bases() and not model.is_outdated and (
+            found = [model for model in self._askable() if (
                 name in model.names if path is None or stamp is None
                 else stamp in model.stamps and os.path.abspath(path) in model.paths)]
             best = max(found, key=lambda model: (model.is_pinned, model.size), default=None)
@@ -263,10 +267,10 @@ class Residents:
         return [model for model in self._models.values()
                 if model.held and model.is_idle and not model.is_pinned]
 
-    def _pins_of(self, model: Resident) -> tuple[Pin, ...]:
-        if self._pins is None or model.is_outdated or not model.is_there:
-            return ()
-        return self._pins.of(model.names)
+    def _askable(self) -> list[Resident]:
+        """The models that can be given to whoever asks."""
+        return [model for model in self._models.values()
+                if model.bases() and model.is_there and not model.is_outdated]
 
     def _stamps_of(self, names: list[str], folder: str | None) -> dict[str, Stamp] | None:
         """Path -> what is there now; None where a file is not there."""
@@ -353,6 +357,7 @@ class Residents:
             return (loaded,)
         with self._lock:
             model = Resident(call.key, call.loader, is_tuple, parts, seconds)
+            model.mark(False)
             before = self._models.get(call.key)
             if before is not None:
                 model.keep_what_is_used(before)

@@ -92,17 +92,15 @@ class Part:
         """For whom each living clone was made, where that is known."""
         return list(self._users.values())
 
-    def is_of(self, patcher: Any) -> bool:
-        """Whether a patcher works with these weights."""
-        base = self.base()
-        return base is not None and base.model is getattr(patcher, "model", None)
+    @property
+    def module(self) -> Any:
+        """What holds the weights: a torch module, or a dictionary of tensors."""
+        return getattr(self.base(), "model", None)
 
     def mark(self, is_pinned: bool) -> None:
         """Tell whoever plans memory whether these weights must stay where they are."""
-        base = self.base()
-        if base is not None:
-            with contextlib.suppress(AttributeError):  # tensors without a module have no place for it
-                base.model.is_pinned = is_pinned
+        with contextlib.suppress(AttributeError):  # a dictionary, or nothing, has no place for it
+            self.module.is_pinned = is_pinned
 
     def position_now(self) -> Position:
         """Where it has been brought."""
@@ -114,11 +112,11 @@ class Part:
 
     def tensors(self) -> Iterator[Any]:
         """Its weights."""
-        model = getattr(self.base(), "model", None)
-        if isinstance(model, dict):
-            yield from model.values()
+        module = self.module
+        if isinstance(module, dict):
+            yield from module.values()
         for kind in ("parameters", "buffers"):
-            yield from getattr(model, kind, tuple)()
+            yield from getattr(module, kind, tuple)()
 
     def clone(self, user: str | None = None) -> Any:
         """A fresh object that shares the weights."""
@@ -198,10 +196,6 @@ class Resident:
         for part in self._parts():
             part.mark(is_pinned)
 
-    def part_of(self, patcher: Any) -> Part | None:
-        """The part that a patcher works with."""
-        return next((part for part in self._parts() if part.is_of(patcher)), None)
-
     def give(self, user: str | None = None) -> Any:
         """What the loader would return, as clones for a user."""
         given = tuple(None if part is None else part.clone(user) for part in self.parts)
@@ -230,7 +224,10 @@ class Resident:
     @property
     def bytes_on(self) -> dict[str, int]:
         """{device: bytes of its weights that are there}"""
-        tensors = {id(tensor): tensor for part in self._parts() for tensor in part.tensors()}
+        tensors: dict[int, Any] = {}
+        for part in self._parts():
+            with contextlib.suppress(RuntimeError):  # its layers are being changed: the rest next time
+                tensors.update((id(tensor), tensor) for tensor in part.tensors())
         found: dict[str, int] = {}
         for tensor in tensors.values():
             found[str(tensor.device)] = found.get(str(tensor.device), 0) + int(tensor.nbytes)

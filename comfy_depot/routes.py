@@ -7,6 +7,8 @@
     POST   /depot/evict {max_size, keep_days}       the same; `dry_run` in both
     POST   /depot/pin|unpin {folder, name, dry_run} {dry_run, pinned: [{folder, name}]}; with
                                          {"tier": "memory"} or {group} see memory_routes.py
+                                         of tier "memory" no model is listed but those in memory
+    GET    /depot/groups                 see memory_routes.py
     GET    /depot/search?name=&hash=&base_model=    {models: [...], total, is_complete} (`search_routes.py`)
     GET    /depot/transfers              {transfers: [...]}
     DELETE /depot/transfers/{id}         {cancelled: id}
@@ -62,6 +64,10 @@ _EVICT_BODY = ('Send {"folder": "checkpoints", "name": "x.safetensors"}, or limi
                '{"max_size": "200G", "keep_days": 7}; add "dry_run": true to only look.')
 
 
+IN_MEMORY = "memory"
+"""The tier for who asks only what is in memory: no file or manifest is listed, however many there are."""
+
+
 def add_routes(routes: web.RouteTableDef, depot: Depot) -> None:
     """Add the depot's routes to a route table."""
     handlers = _Handlers(depot)
@@ -75,6 +81,7 @@ def add_routes(routes: web.RouteTableDef, depot: Depot) -> None:
     routes.get("/depot/stats")(handlers.stats)
     routes.post("/depot/manifests/refresh")(handlers.refresh)
     warm_routes.add_routes(routes, depot)
+    memory_routes.add_routes(routes, depot)
     routes.get("/depot/offers")(handlers.list_offers)
     routes.post("/depot/offers")(handlers.offer)
     routes.post("/depot/offers/accept")(handlers.accept_offer)
@@ -92,11 +99,13 @@ class _Handlers:
     async def list_models(self, request: web.Request) -> web.Response:
         """Every known model with its tier."""
         folder, tier = request.query.get("folder"), request.query.get("tier")
-        if tier is not None and tier not in inventory.TIERS:
-            known = ", ".join(inventory.TIERS)
+        known_tiers = (*inventory.TIERS, IN_MEMORY)
+        if tier is not None and tier not in known_tiers:
+            known = ", ".join(known_tiers)
             return _error(400, "bad_tier", f"tier '{tier}' is not known. Use one of: {known}.")
         try:
-            found = await asyncio.to_thread(inventory.models, self.depot, folder=folder, tier=tier)
+            found = [] if tier == IN_MEMORY else await asyncio.to_thread(
+                inventory.models, self.depot, folder=folder, tier=tier)
         except ValueError as error:
             return _error(400, "bad_folder", str(error))
         problems = await asyncio.to_thread(self.depot.problems)

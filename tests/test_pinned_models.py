@@ -15,7 +15,8 @@ import nodes
 from comfy.cli_args import args
 from comfy_depot.host import Executing, Host
 from comfy_depot.options import Budget, Options
-from tests.fakes.server_process import ROOT
+from tests.fakes.server_process import ROOT, ServerProcess
+from tests.fakes.waiting import wait_until
 
 DEMO_MODEL = ROOT / "tests/data/demo_shapes.safetensors"
 
@@ -93,8 +94,7 @@ def run_out_of_memory():
     assert "memory" in execution._advice(torch.OutOfMemoryError("CUDA out of memory"), "KSampler")
 
 
-def fill_the_budget():
-    load("b")
+def fill_the_disk():
     comfy_depot.hooks.armed().residents.free_idle("the disk was full", most=1)
 
 
@@ -107,26 +107,34 @@ def cancelled():
     free_everything()
 
 
-@pytest.mark.parametrize("trouble", [free_everything, run_out_of_memory, fill_the_budget, cancelled])
 @pytest.mark.parametrize("is_used", [True, False])
-def test_a_pinned_model_stays_where_it_is_and_another_one_goes(stage, trouble, is_used):
+def test_a_pinned_model_stays_where_it_is_and_another_one_goes(stage, is_used):
     import comfy.model_management
 
-    stage.start(resident_budget=Budget(size=0 if trouble is fill_the_budget else 1 << 30))
+    stage.start()
     pinned, other = load("a"), load("b")
     comfy.model_management.load_models_gpu([pinned[0], pinned[1].patcher, pinned[2].patcher, other[0]])
     before = places(parts())
     kept = pinned if is_used else None
     del pinned, other
     gc.collect()
-    trouble()
-    there = comfy.model_management.loaded_models()
-    assert [patcher.model.is_pinned for patcher in there].count(True) == 3, "it is still on its device"
-    opened = list(stage.opened)
-    assert places(parts()) == before and stage.opened == opened
+    for trouble in (free_everything, run_out_of_memory, fill_the_disk, cancelled):
+        trouble()
+        there = comfy.model_management.loaded_models()
+        assert [patcher.model.is_pinned for patcher in there] == [True] * 3, trouble
+        assert places(parts()) == before and len(stage.opened) == 2, trouble
     assert [one["names"] for one in stage.depot.residents.models()] == [["checkpoints/a.safetensors"]]
     assert stage.resident("a.safetensors")["pinned"]["by"] == ["--pin checkpoints/a*"]
     del kept
+
+
+def test_a_pinned_model_stays_when_the_resident_budget_is_full(stage):
+    stage.start(resident_budget=Budget(size=0))
+    before = places(parts())
+    load("b")
+    gc.collect()
+    assert places(parts()) == before and len(stage.opened) == 2
+    assert [one["names"] for one in stage.depot.residents.models()] == [["checkpoints/a.safetensors"]]
 
 
 def test_without_a_pin_the_same_model_goes(stage):
@@ -226,3 +234,104 @@ def test_a_replaced_file_takes_over_the_pin_and_who_has_the_old_one_keeps_it(sta
     del old, outdated
     gc.collect()
     assert [one["pinned"] is None for one in stage.depot.residents.models()] == [False]
+
+
+# --- a whole server ---
+
+PACK = '''
+"""Tells where the weights of a model are and what was opened, and makes trouble."""
+import safetensors
+import threading
+import torch
+from comfy import model_management
+
+opened = []
+open_one = safetensors.safe_open
+
+def counting(path, *args, **kwargs):
+    opened.append(str(path))
+    return open_one(path, *args, **kwargs)
+
+safetensors.safe_open = counting
+
+class Where:
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "trouble": ("STRING",)}}
+    @classmethod
+    def IS_CHANGED(cls, **inputs):
+        return float("nan")
+    RETURN_TYPES = ()
+    FUNCTION = "run"
+    OUTPUT_NODE = True
+    CATEGORY = "test"
+    def run(self, model, trouble):
+        model_management.load_models_gpu([model])
+        if trouble == "full":
+            raise torch.OutOfMemoryError("the device is out of memory")
+        if trouble == "error":
+            raise ValueError("broken")
+        while trouble == "endless":
+            model_management.throw_exception_if_processing_interrupted()
+            threading.Event().wait(0.01)
+        places = [id(model.model), *(weight.data_ptr() for weight in model.model.parameters())]
+        return {"ui": {"places": [hash(tuple(places))], "opened": list(opened)}}
+
+NODE_CLASS_MAPPINGS = {"Where": Where}
+'''
+
+
+def prompt(name="a.safetensors", trouble=""):
+    return {"1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": name}},
+            "2": {"class_type": "Where", "inputs": {"model": ["1", 0], "trouble": trouble}}}
+
+
+@pytest.mark.slow
+def test_a_server_keeps_pinned_weights_where_they_are_whatever_prompts_do(tmp_path):
+    (tmp_path / "custom_nodes/where").mkdir(parents=True)
+    (tmp_path / "custom_nodes/where/__init__.py").write_text(PACK)
+    folder = tmp_path / "models/checkpoints"
+    folder.mkdir(parents=True)
+    shutil.copy(DEMO_MODEL, folder / "a.safetensors")
+    shutil.copy(DEMO_MODEL, folder / "b.safetensors")
+    options = ("--pin", "checkpoints/a*", "--resident-budget", "0", "--cache-lru", "1")
+    with ServerProcess(tmp_path, *options) as server:
+
+        def run(**options):
+            return server.run_prompt(prompt(**options))
+
+        def where():
+            return run()["outputs"]["2"]
+
+        def message(entry):
+            (found,) = [data for kind, data in entry["status"]["messages"] if kind == "execution_error"]
+            return found["exception_message"]
+
+        before = where()
+        assert before["opened"].count(str(folder / "a.safetensors")) == 1
+
+        def is_where_it_was():
+            now = where()
+            opened = now["opened"].count(str(folder / "a.safetensors"))
+            return (now["places"], opened) == (before["places"], 1)
+
+        for flags in (["unload_models"], ["free_memory"], ["unload_models", "free_memory"]):
+            server.request("POST", "/free", dict.fromkeys(flags, True))
+            assert is_where_it_was(), flags
+        for _ in range(3):  # results of the pinned one are dropped for those of others
+            run(name="b.safetensors")
+        assert is_where_it_was()
+        assert "broken" in message(run(trouble="error")) and is_where_it_was()
+        for name in ("a.safetensors", "b.safetensors"):
+            text = message(run(trouble="full", name=name))
+            assert "Pinned in memory are" in text and "checkpoints/a.safetensors (" in text
+            assert is_where_it_was()
+        queued = server.post_json("/prompt", {"prompt": prompt(trouble="endless")})
+        wait_until(lambda: server.get_json("/queue")["queue_running"])
+        server.request("POST", "/interrupt", {})
+        wait_until(lambda: server.get_json(f"/history/{queued['prompt_id']}"))
+        assert is_where_it_was()
+        found = server.get_json("/depot/models")
+        (resident,) = [one for one in found["resident"] if one["pinned"]]
+        assert resident["names"] == ["checkpoints/a.safetensors"] and resident["loads"] == 1
+        assert found["memory"]["devices"][0]["total"] > 0

@@ -1,4 +1,4 @@
-"""`pin --memory` and `unpin --memory`: pins in memory, written for the server that shares the state folder."""
+"""`pin --memory` and `unpin --memory`: for the server that shares the state folder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import functools
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 
 from comfy_depot.commands.opening import folder_and_name, open_depot
 from comfy_depot.commands.printing import human_size, print_json, print_table
@@ -33,8 +34,8 @@ def change_pins(arguments: argparse.Namespace, *, is_pin: bool) -> int:
         if depot.memory_pins.problem is not None and not errors:
             errors.append(depot.memory_pins.problem)
     if arguments.json:
-        print_json({"dry_run": arguments.dry_run, "errors": errors, "pins": [
-            {"pattern": pin.pattern, "by": pin.by, "since": pin.since, "bytes": size} for pin, size in found]})
+        print_json({"dry_run": arguments.dry_run, "errors": errors,
+                    "pins": [{**asdict(pin), "bytes": size} for pin, size in found]})
     else:
         print_table(("pinned in memory", "size", "by"),
                     [(pin.pattern, human_size(size), pin.by) for pin, size in found])

@@ -101,7 +101,8 @@ def test_weights_of_another_model_are_recognised_after_that_one_was_patched(base
         clone.add_patches(other.get_key_patches(), 0.5, 0.5)
         return weight(clone)
 
-    first, file = merged(), lora(2)
+    file = lora(2)
+    first = merged()
     of_other = weight(with_lora(other, file))
     weight(other)
     weight(base)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,8 @@ class World:
     options: Options = field(default_factory=Options)
     models_in_use: set[tuple[str, str]] = field(default_factory=set)
     prompts: list[QueuedPrompt] = field(default_factory=list)
+    load_model: Callable[[str, str], bool] = lambda folder, name: False
+    bytes_of_device: int = 1 << 40
 
     @property
     def manifests(self) -> Path:
@@ -65,6 +67,8 @@ class World:
             models_in_use=lambda: self.models_in_use,
             queued_prompts=lambda most: list(self.prompts[:most]),
             chosen=_chosen,
+            load_model=lambda folder, name: self.load_model(folder, name),
+            bytes_of_device=lambda: self.bytes_of_device,
         )
 
     def _raise_if_interrupted(self) -> None:

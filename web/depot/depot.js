@@ -2,6 +2,7 @@
 import { app } from "/scripts/app.js";
 import { hookQueueing, runAgain, runNodeAgain } from "./force.js";
 import { addForceButton } from "./force_menu.js";
+import { explainModels } from "./memory_section.js";
 import { sidebarTab, TAB } from "./panel.js";
 import { followQueue } from "./queue.js";
 import { explain } from "./reasons.js";
@@ -44,6 +45,7 @@ app.registerExtension({
         return [
             null,
             { content: TEXT.reasons.menuItem, callback: () => explain(node) },
+            { content: TEXT.memory.menuItem, callback: () => explainModels(node) },
             { content: TEXT.reasons.menuForce, callback: () => runNodeAgain(node) },
         ];
     },

@@ -40,3 +40,23 @@ export function duration(seconds) {
     if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
     return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
 }
+
+/** Make these elements the children, in this order. What stands right already is not touched, so it keeps the focus. */
+export function arrange(parent, wanted) {
+    const staying = new Set(wanted);
+    for (const child of [...parent.children]) if (!staying.has(child)) child.remove();
+    wanted.forEach((one, place) => {
+        if (parent.children[place] !== one) parent.insertBefore(one, parent.children[place] ?? null);
+    });
+}
+
+/** A line for what a click has led to; hidden while it is empty. */
+export function answerLine() {
+    const whole = element("p", { class: "depot-note", role: "status", hidden: true });
+    const say = (text, isProblem = false) => {
+        whole.hidden = !text;
+        whole.textContent = text ?? "";
+        whole.classList.toggle("depot-problem", isProblem);
+    };
+    return { whole, say };
+}

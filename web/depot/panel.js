@@ -1,6 +1,7 @@
-// The Depot tab of the sidebar: the queue, what runs again, downloads, and why each node ran.
+// The Depot tab of the sidebar: the queue, what runs again, downloads, models in memory, and why each node ran.
 import { section } from "./dom.js";
 import { forceFields } from "./force_menu.js";
+import { memorySection } from "./memory_section.js";
 import { queueSection } from "./queue.js";
 import { reasonsSection } from "./reasons.js";
 import { TEXT } from "./text.js";
@@ -25,7 +26,7 @@ export const sidebarTab = {
     type: "custom",
     render(container) {
         close();
-        const sections = [queueSection(), forceSection(), transfersSection(), reasonsSection()];
+        const sections = [queueSection(), forceSection(), transfersSection(), memorySection(), reasonsSection()];
         const panel = document.createElement("div");
         panel.className = "depot depot-panel";
         const heading = document.createElement("h2");

@@ -46,6 +46,11 @@ export function followTransfers() {
     });
 }
 
+/** The download of a model that is under way. */
+export function transferOf(folder, name) {
+    return [...transfers.values()].find((one) => one.folder === folder && one.name === name && !ENDED.has(one.state));
+}
+
 async function cancel(transfer) {
     const answer = await api.fetchApi(`/depot/transfers/${encodeURIComponent(transfer.id)}`, { method: "DELETE" });
     if (answer.ok) return;
