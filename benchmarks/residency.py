@@ -1,26 +1,27 @@
 """What does a switch to another workflow cost while its models are in memory? Ours beside upstream ComfyUI.
 
-    python benchmarks/residency.py --models DIR --set wide --write           write the models (residency_set.py)
-    python benchmarks/residency.py --models DIR --set wide --start=--cpu    measure ours, and with it
+    python benchmarks/residency.py --models DIR --set wide --write     write the models (residency_set.py)
+    python benchmarks/residency.py --models DIR --set wide --start=--cpu    start ours, measure it; also with
             --upstream ../ComfyUI --upstream-python ../ComfyUI/venv/bin/python --upstream-start=--cpu
-    python benchmarks/residency.py --models DIR --set wide --url http://127.0.0.1:8188 --pid 4711   one that runs
+    python benchmarks/residency.py --models DIR --set wide --url http://127.0.0.1:8188 --pid 4711   is running
 
 `--start`, `--upstream-start` and `--url` may be given several times; ours is started with the set pinned. A
-server that runs already must have DIR as its models folder. All take turns, one prompt at a time.
+server that runs already must have DIR as its models folder and pin `residency_set.PINS`. All take turns, one
+prompt at a time.
 
 Each server runs all workflows once, which is the first load. Then it goes from workflow to workflow in random
-order; after each switch (or with `--repeat-every` after some) the same workflow runs once more with another seed. What a switch adds is its time less
-the median of the repeats of that workflow, and the spread of the repeats around that median is the noise of
-the machine, which stands beside it. Times are seen by a client with a websocket (wall), and as CPU time of
-the server, in which other programs on the machine count less. `least` compares the fastest switch to each
-workflow with its fastest repeat: what a switch costs when nothing disturbs it.
+order; after each switch (`--repeat-every`: after some) the same workflow runs once more with another seed.
+What a switch adds is its time less the median of the repeats of that workflow, and the spread of the repeats
+around that median is the noise of the machine, which stands beside it. Times are seen by a client with a
+websocket (wall), and as CPU time of the server, in which other programs on the machine count less. `least`
+compares the fastest switch to each workflow with its fastest repeat: a switch that nothing disturbs.
 
 Reads are what the kernel says: each time that a model file is opened or read (inotify) during a prompt, bytes
 that the process reads from disk, page faults that need the disk.
 
 `--fields '{"cache": "off"}'` is sent with each prompt to ours, so that every node runs again, loaders too.
-`--pressure` measures ours alone: only checkpoint a, the LoRAs and the ControlNet are pinned, the budget of
-the others holds one of the three other checkpoints, and everything is freed (`POST /free`) after each switch.
+`--pressure SIZE` measures ours alone: only checkpoint a, the LoRAs and the ControlNet are pinned, this is the
+resident budget, and everything is freed (`POST /free`) after each switch.
 """
 
 from __future__ import annotations
@@ -154,9 +155,10 @@ def report(server: Server, *, pressure: bool) -> None:
     print(f"  read from disk {used.read_bytes / 1e6:.1f} MB, by read() {used.rchar / 1e6:.1f} MB, "
           f"page faults from disk {used.major_faults}, resident memory {used.rss / 1e6:+.0f} MB")
     usual = medians(server.repeated, "cpu")
-    slowest = sorted((run for run in server.switched if run.workflow in usual), key=lambda run: usual[run.workflow] - run.cpu * MILLISECONDS)[:4]
-    print("  most CPU time added: " + ", ".join(
-        f"{run.workflow} {run.cpu * MILLISECONDS - usual[run.workflow]:.0f} ms" for run in slowest))
+    added = [(run.cpu * MILLISECONDS - usual[run.workflow], run.workflow) for run in server.switched
+             if run.workflow in usual]
+    slowest = ", ".join(f"{name} {value:.0f} ms" for value, name in sorted(added)[:-5:-1])
+    print(f"  most CPU time added: {slowest}")
     if server.noted:
         print("  counted by the server: " + ", ".join(f"{name} {int(n)}" for name, n in server.noted.items()))
 
@@ -170,9 +172,9 @@ def compare(ours: Server, other: Server) -> None:
     added = statistics.median(beyond(ours.switched, usual, "wall"))
     theirs = statistics.median(beyond(other.switched, usual_of_other, "wall"))
     whole = [statistics.median(run.wall for run in server.switched) for server in (ours, other)]
-    print(f"\n{other.name} beside {ours.name}: a switch adds {theirs:.0f} ms there, {added:.1f} ms here (noise p90 "
-          f"{noise:.1f} ms): at least {theirs / max(added, noise, 1.0):.0f} x; whole switched prompts "
-          f"{whole[1] * MILLISECONDS:.0f} and {whole[0] * MILLISECONDS:.0f} ms: {whole[1] / whole[0]:.1f} x")
+    print(f"\n{other.name} beside {ours.name}: a switch adds {theirs:.0f} ms there, {added:.1f} ms here (p90 "
+          f"of its noise {noise:.1f} ms): at least {theirs / max(added, noise, 1.0):.0f} x; whole switched "
+          f"prompts {whole[1] * MILLISECONDS:.0f} and {whole[0] * MILLISECONDS:.0f} ms: {whole[1] / whole[0]:.1f} x")
     if added > 0:
         print(f"  of the medians alone: {theirs / added:.0f} x")
 
@@ -189,7 +191,8 @@ def programs(options: argparse.Namespace) -> list[Program]:
         more += f" --resident-budget {options.pressure}"
     elif options.resident_budget:
         more += f" --resident-budget {options.resident_budget}"
-    found = [Program(f"ours {flags}", sys.executable, HERE, f"--depot-hash off {flags}{more}", environment, True)
+    more = f" --depot-hash off{more}"  # which reads files
+    found = [Program(f"ours {flags}", sys.executable, HERE, flags + more, environment, True)
              for flags in options.start]
     if options.upstream_start:
         root = Path(options.upstream).resolve()
@@ -247,7 +250,7 @@ def arguments() -> argparse.Namespace:
     add("--cpu", type=int, help="the CPU that servers run on; this client keeps to the others")
     add("--fields", default="{}", help="JSON that is sent with each prompt to ours")
     add("--resident-budget", help="of ours; the default is that of the server")
-    add("--pressure", metavar="SIZE", help="the budget of models that are not pinned; see above")
+    add("--pressure", metavar="SIZE", help="the resident budget; see above")
     return parser.parse_args()
 
 

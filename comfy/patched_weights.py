@@ -3,8 +3,9 @@
     a clone is loaded, another takes its place, the first is loaded again: its patched weights are put back
 
 What is kept is known by what was patched with what: the patches' own tensors, by their place in memory, and
-their numbers. They are held as long as the result is, so a place is never another tensor's. The kept weights take
-memory that nobody else wants: they go first, the least recently used ones, when a device or the machine gets full.
+their numbers. They are held as long as the result is, so a place is never another tensor's. The kept weights
+take memory that nobody else wants: they go first, the least recently used ones, when a device or the machine
+gets full.
 """
 
 from __future__ import annotations

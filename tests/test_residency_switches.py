@@ -48,7 +48,8 @@ def own_vae():
 
 
 FILES = {
-    **{f"checkpoints/{name}": (lambda seed=seed: tiny_sd1.checkpoint(seed)) for seed, name in enumerate("abc")},
+    **{f"checkpoints/{name}": (lambda seed=seed: tiny_sd1.checkpoint(seed))
+       for seed, name in enumerate("abc")},
     **{f"loras/{seed}": (lambda seed=seed: lora(seed)) for seed in (1, 2)},
     "vae/own": own_vae,
     "controlnet/net": lambda: tiny_control.original_controlnet(tiny_control.controlnet()),
@@ -79,8 +80,8 @@ def workflow(name="a", *, loras=(), vae=False, control=False, skip=0, text="a ca
                 positive=positive, negative=negative, control_net=net, image=hint
             )
         latent = g.EmptyLatentImage(width=32, height=32)
-        sampled = g.KSampler(model=model, positive=positive, negative=negative, latent_image=latent, seed=seed,
-                             steps=1, cfg=1.0)
+        sampled = g.KSampler(model=model, positive=positive, negative=negative, latent_image=latent,
+                             seed=seed, steps=1, cfg=1.0)
         g.keep(g.VAEDecode(samples=sampled, vae=g.VAELoader(vae_name="own.safetensors") if vae else own))
         return g
 
@@ -92,7 +93,7 @@ WORKFLOWS = {
     **PLAIN,
     "lora": workflow(loras=[(1, 0.8)]), "weaker": workflow(loras=[(1, 0.3)]),
     "other lora": workflow(loras=[(2, 0.8)]), "two": workflow(loras=[(1, 0.8), (2, 0.5)]),
-    "two, turned": workflow(loras=[(2, 0.5), (1, 0.8)]), "lora on b": workflow("b", loras=[(1, 0.8)]),
+    "two, turned": workflow(loras=[(2, 0.8), (1, 0.5)]), "lora on b": workflow("b", loras=[(1, 0.8)]),
     "two on c": workflow("c", loras=[(1, 0.8), (2, 0.5)]), "own vae": workflow(vae=True),
     "own vae on b": workflow("b", vae=True), "control": workflow(control=True),
     "control on c": workflow("c", control=True), "control, lora": workflow(control=True, loras=[(2, 1.0)]),
@@ -173,7 +174,9 @@ def random_switches(count, names=tuple(WORKFLOWS), seed=3):
         yield last
 
 
-@pytest.mark.parametrize("count", [20, pytest.param(500, marks=[pytest.mark.slow, pytest.mark.timeout(1500)])])
+@pytest.mark.parametrize(
+    "count", [20, pytest.param(500, marks=[pytest.mark.slow, pytest.mark.timeout(1500)])]
+)
 def test_switching_between_pinned_models_moves_what_repeating_a_workflow_moves(stage, count):
     stage.start(PINS)
     repeated = {}
@@ -199,7 +202,8 @@ def test_on_a_device_that_is_too_small_for_all_only_what_is_not_pinned_comes_and
     names = ("a", "b", "lora", "c", "control", "weaker", "own vae on b", "lora")
     for name in ("a", "lora", "control"):
         stage.run(name)
-    (size,) = [model["bytes"] for model in stage.residents.models() if "checkpoints/a.safetensors" in model["names"]]
+    listed = {name: model["bytes"] for model in stage.residents.models() for name in model["names"]}
+    size = listed["checkpoints/a.safetensors"]
     stage.bench.device["capacity"] = int(2.9 * size)  # two checkpoints, and an eighth to compute with
     opened, weights = list(stage.opened), stage.pinned_weights("a")
     for name in names:
