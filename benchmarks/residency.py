@@ -171,10 +171,10 @@ def compare(ours: Server, other: Server) -> None:
     noise = share(beyond(ours.repeated, usual, "wall"), 0.9)
     added = statistics.median(beyond(ours.switched, usual, "wall"))
     theirs = statistics.median(beyond(other.switched, usual_of_other, "wall"))
-    whole = [statistics.median(run.wall for run in server.switched) for server in (ours, other)]
+    whole = [statistics.median(run.wall for run in server.switched) * MILLISECONDS for server in (ours, other)]
     print(f"\n{other.name} beside {ours.name}: a switch adds {theirs:.0f} ms there, {added:.1f} ms here (p90 "
           f"of its noise {noise:.1f} ms): at least {theirs / max(added, noise, 1.0):.0f} x; whole switched "
-          f"prompts {whole[1] * MILLISECONDS:.0f} and {whole[0] * MILLISECONDS:.0f} ms: {whole[1] / whole[0]:.1f} x")
+          f"prompts {whole[1]:.0f} and {whole[0]:.0f} ms: {whole[1] / whole[0]:.1f} x")
     if added > 0:
         print(f"  of the medians alone: {theirs / added:.0f} x")
 
