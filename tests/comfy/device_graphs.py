@@ -77,6 +77,13 @@ def family_sdxl(g):
 
 
 @graph
+def family_refiner(g):
+    model, clip, _ = g.CheckpointLoaderSimple(ckpt_name="refiner.safetensors")
+    positive, negative = (g.CLIPTextEncodeSDXLRefiner(clip=clip, ascore=n, text="a cat") for n in (6, 2))
+    g.keep(positive, sampled(g, model, positive, negative))
+
+
+@graph
 def family_inpaint(g):
     model, _, vae, positive, negative = sd1(g, "inpaint")
     image, mask = loaded_picture(g)
@@ -151,6 +158,29 @@ def flux_control(g):
         positive=text, negative=text, control_net=net, image=loaded_picture(g)[0], strength=0.7, vae=vae
     )
     g.keep(flux_latent(g, model, text))
+
+
+@graph
+def flux_control_of_a_hole(g):
+    model, vae, text = flux(g)
+    net = g.ControlNetLoader(control_net_name="hole.safetensors")
+    image = g.VAEDecode(samples=flux_latent(g, model, text), vae=vae)
+    text, _ = g.ControlNetInpaintingAliMamaApply(
+        positive=text, negative=text, control_net=net, vae=vae, image=image, mask=loaded_picture(g)[1]
+    )
+    g.keep(flux_latent(g, model, text))
+
+
+@graph
+def flux_in_fp8(g):
+    text = g.T5TokenizerOptions(
+        clip=g.DualCLIPLoader(clip_name1="clip_l.safetensors", clip_name2="t5.safetensors", type="flux",
+                              device="cpu"), min_padding=3, min_length=12,
+    )  # fmt: skip
+    text = g.FluxDisableGuidance(conditioning=g.CLIPTextEncode(text="a red cat", clip=text))
+    for name, dtype in (("flux", "fp8_e4m3fn"), ("scaled", "default")):
+        model = g.UNETLoader(unet_name=f"{name}.safetensors", weight_dtype=dtype)
+        g.keep(flux_latent(g, model, text))
 
 
 @graph
@@ -256,8 +286,9 @@ def latents(g):
     g.keep(*(g.LatentUpscale(samples=latent, width=80, height=64, upscale_method=method)
              for method in ("nearest-exact", "bilinear", "area", "bicubic", "bislerp")))  # fmt: skip
     g.keep(g.LatentUpscaleBy(samples=latent), g.LatentFromBatch(samples=latent, batch_index=1))
-    g.keep(g.RepeatLatentBatch(samples=latent, amount=3), g.LatentRotate(samples=latent, rotation="90 degrees"))
-    g.keep(g.LatentFlip(samples=latent), g.LatentCrop(samples=latent, width=24, height=16, x=8, y=8))
+    g.keep(g.LatentRotate(samples=latent, rotation="90 degrees"))
+    g.keep(g.RepeatLatentBatch(samples=latent, amount=3), g.LatentFlip(samples=latent))
+    g.keep(g.LatentCrop(samples=latent, width=24, height=16, x=8, y=8))
     g.keep(g.LatentComposite(samples_to=latent, samples_from=other, x=8, y=8, feather=16))
     g.keep(g.LatentComposite(samples_to=empty, samples_from=latent, x=8))
     g.keep(*(g.add(name, **two) for name in TWO_LATENTS), g.LatentMultiply(samples=latent, multiplier=0.5))
@@ -299,12 +330,15 @@ def conditionings(g):
     model, clip, _, positive, negative = sd1(g)
     other = g.CLIPTextEncode(text="a (blue:1.3) [dog] in the snow, " * 12, clip=clip)
     skipped = g.CLIPTextEncode(text="sun", clip=g.CLIPSetLastLayer(clip=clip, stop_at_clip_layer=-2))
+    louder = g.CLIPAttentionMultiply(clip=clip, q=1.2, v=0.9)
+    embedded = g.CLIPTextEncode(text="a (embedding:style:1.2) cat", clip=clip)
+    named = g.CLIPTextEncodeControlnet(clip=clip, conditioning=positive, text="a drawing")
     sides = [
-        other, skipped, g.ConditioningZeroOut(conditioning=positive),
+        other, skipped, embedded, named, prompts(g, louder)[0], g.ConditioningZeroOut(conditioning=positive),
         g.ConditioningCombine(conditioning_1=positive, conditioning_2=other),
         g.ConditioningConcat(conditioning_to=positive, conditioning_from=other),
-        g.ConditioningAverage(conditioning_to=positive, conditioning_from=other, conditioning_to_strength=0.6),
-        g.ConditioningAverage(conditioning_to=other, conditioning_from=positive, conditioning_to_strength=0.6),
+        *(g.ConditioningAverage(conditioning_to=to, conditioning_from=of, conditioning_to_strength=0.6)
+          for to, of in ((positive, other), (other, positive))),
         g.ConditioningSetTimestepRange(conditioning=positive, start=0.2, end=0.9),
     ]  # fmt: skip
     g.keep(*sides)
@@ -352,8 +386,9 @@ def control_net(g):
     _controlled(g, net, picture(g)[1])
     _controlled(g, net, loaded_picture(g)[0])
     model, _, _, positive, negative = sd1(g)
-    plain = g.ControlNetApply(conditioning=positive, control_net=net, image=loaded_picture(g)[0], strength=0.4)
-    twice = g.ControlNetApply(conditioning=plain, control_net=net, image=picture(g)[1], strength=0.3)
+    twice = positive
+    for image in (loaded_picture(g)[0], picture(g)[1]):
+        twice = g.ControlNetApply(conditioning=twice, control_net=net, image=image, strength=0.4)
     g.keep(sampled(g, model, twice, negative))
     _controlled(g, g.DiffControlNetLoader(model=model, control_net_name="net.safetensors"), picture(g)[1])
 

@@ -21,6 +21,7 @@ from tests.comfy.test_taesd import author_files, tiny_autoencoder
 from tests.comfy.toy_model import latents, prompt, toy_model
 from tests.fakes.accelerator import KINDS, accelerated
 
+
 @pytest.fixture(params=KINDS)
 def device(request):
     with accelerated(request.param) as device:
@@ -73,7 +74,8 @@ def test_a_sampler_that_draws_on_the_device_follows_the_seed(sampler, device):
 
 @pytest.mark.parametrize("scheduler", sampler_names.SCHEDULER_NAMES)
 def test_a_scheduler_walks_as_on_the_cpu(scheduler, device):
-    assert_same(sampled(toy_model(device), "dpmpp_2m", scheduler), sampled(toy_model(), "dpmpp_2m", scheduler))
+    found, expected = (sampled(model, "dpmpp_2m", scheduler) for model in (toy_model(device), toy_model()))
+    assert_same(found, expected)
 
 
 @pytest.mark.parametrize("device_of_latents", ["cpu", "device"])
@@ -87,13 +89,13 @@ def test_masks_and_latents_may_be_anywhere(device, device_of_latents):
 
 def test_requests_of_one_batch_are_sampled_as_on_the_cpu(device):
     def together(model):
-        requests = [
-            comfy.merged_sampling.Request(
-                comfy.sample.prepare_noise(latents(seed)[:1], seed), latents(seed)[:1], prompt(seed), prompt(9),
-                cfg, seed, torch.ones(1, 1, 16, 24) * 0.5,
+        requests = []
+        for seed, cfg in ((1, 3.0), (2, 7.0)):
+            latent, mask = latents(seed)[:1], torch.full((1, 1, 16, 24), 0.5)
+            noise = comfy.sample.prepare_noise(latent, seed)
+            requests.append(
+                comfy.merged_sampling.Request(noise, latent, prompt(seed), prompt(9), cfg, seed, mask)
             )
-            for seed, cfg in ((1, 3.0), (2, 7.0))
-        ]  # fmt: skip
         return comfy.merged_sampling.sample(
             model, requests, steps=3, sampler_name="dpmpp_2m", scheduler="normal", disable_pbar=True
         )
