@@ -91,6 +91,10 @@ def family_inpaint(g):
         positive=positive, negative=negative, vae=vae, pixels=image, mask=mask
     )
     g.keep(positive, latent, sampled(g, model, positive, negative, latent))
+    plain = sd1(g, "inpaint")[3:]
+    g.keep(sampled(g, model, *plain))
+    masked = g.SetLatentNoiseMask(samples=g.VAEEncode(pixels=image, vae=vae), mask=mask)
+    g.keep(sampled(g, model, *plain, masked, denoise=0.8))
 
 
 @graph
@@ -153,11 +157,24 @@ def flux_style(g):
 @graph
 def flux_control(g):
     model, vae, text = flux(g)
-    net = g.ControlNetLoader(control_net_name="flux.safetensors")
-    text, other = g.ControlNetApplyAdvanced(
-        positive=text, negative=text, control_net=net, image=loaded_picture(g)[0], strength=0.7, vae=vae
+    for name in ("flux", "xlabs", "mist"):
+        net = g.ControlNetLoader(control_net_name=f"{name}.safetensors")
+        controlled, _ = g.ControlNetApplyAdvanced(
+            positive=text, negative=text, control_net=net, image=loaded_picture(g)[0], strength=0.7, vae=vae
+        )
+        g.keep(flux_latent(g, model, controlled))
+
+
+@graph
+def flux_fill(g):
+    _, vae, text = flux(g)
+    model = g.UNETLoader(unet_name="fill.safetensors")
+    image, mask = loaded_picture(g)
+    text, other, latent = g.InpaintModelConditioning(
+        positive=text, negative=text, vae=vae, pixels=image, mask=mask
     )
-    g.keep(flux_latent(g, model, text))
+    g.keep(sampled(g, model, text, other, latent, cfg=1.0, scheduler="simple"))
+    g.keep(flux_latent(g, model, flux(g)[2]))
 
 
 @graph
@@ -367,6 +384,17 @@ def vision(g):
         model = g.CLIPVisionLoader(clip_name=f"{name}.safetensors")
         g.keep(g.CLIPVisionEncode(clip_vision=model, image=image, crop="none"))
         g.keep(g.CLIPVisionEncode(clip_vision=model, image=loaded_picture(g)[0]))
+
+
+@graph
+def style_adapter(g):
+    model, _, _, positive, negative = sd1(g)
+    seen = g.CLIPVisionEncode(
+        clip_vision=g.CLIPVisionLoader(clip_name="clip.safetensors"), image=loaded_picture(g)[0]
+    )
+    adapter = g.StyleModelLoader(style_model_name="adapter.safetensors")
+    text = g.StyleModelApply(conditioning=positive, style_model=adapter, clip_vision_output=seen)
+    g.keep(text, sampled(g, model, text, negative))
 
 
 # --- control ------------------------------------------------------------------------------------------

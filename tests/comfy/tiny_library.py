@@ -89,6 +89,7 @@ FILES = {
     "embeddings/style": lambda: {"clip_l": torch.randn(2, 64, generator=torch.Generator().manual_seed(3))},
     "diffusion_models/scaled": lambda: tiny_flux.quantise(tiny_flux.transformer(""))[0],
     "diffusion_models/flux": lambda: tiny_flux.transformer(""),
+    "diffusion_models/fill": lambda: tiny_flux.transformer("", in_channels=96),
     "diffusion_models/z": lambda: test_z_image_family.transformer(""),
     "text_encoders/clip_l": lambda: tiny_flux.clip_weights(tiny_flux.clip_l()),
     "text_encoders/t5": lambda: tiny_flux.t5_weights(tiny_flux.t5()),
@@ -100,10 +101,13 @@ FILES = {
     "controlnet/lora": _control_lora,
     "controlnet/flux": lambda: tiny_control.flux_controlnet().state_dict(),
     "controlnet/hole": _flux_controlnet_of_a_hole,
+    "controlnet/xlabs": tiny_control.xlabs_file,
+    "controlnet/mist": tiny_control.mist_file,
     "controlnet/t2i": lambda: tiny_control.original_adapter(tiny_control.adapter("full_adapter")),
     "clip_vision/clip": lambda: tiny_vision.in_open_clip(tiny_vision.clip()),
     "clip_vision/siglip": lambda: tiny_vision.siglip_weights(tiny_vision.siglip()),
     "style_models/redux": lambda: test_style_model.redux(128, tiny_flux.CONTEXT),
+    "style_models/adapter": lambda: test_style_model.adapter(128, 64),
     "upscale_models/esrgan": lambda: test_upscalers.small_rrdbnet(2).state_dict(),
 }
 
