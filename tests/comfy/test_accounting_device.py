@@ -1,7 +1,6 @@
 """The accounting device has the rules of a real one: what runs here on `acct` runs with `-m gpu` on CUDA."""
 
 import copy
-import gc
 import pickle
 
 import pytest
@@ -30,7 +29,6 @@ def device(request):
 def acct():
     accounting_device.register()
     with accounting_module.present():
-        gc.collect()
         accounting_module.Module.empty_cache()
         accounting_module.Module.reset_peak_memory_stats()
         yield accounting_device.DEVICE
