@@ -316,11 +316,13 @@ def test_streams_and_events_write_down_what_they_would_order(acct):
     stream = module.Stream()
     with module.stream(stream):
         assert module.current_stream() is stream
+        torch.zeros(3).to(acct, non_blocking=True)
         event = stream.record_event()
     module.current_stream().wait_event(event)
     module.synchronize()
     assert accounting_module.journal == [
-        ("record", event, stream), ("wait_event", module.current_stream(), event), ("synchronize", None)
+        ("to_device", stream, 12), ("record", event, stream),
+        ("wait_event", module.current_stream(), event), ("synchronize", None),
     ]  # fmt: skip
 
 
