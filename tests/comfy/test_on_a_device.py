@@ -14,6 +14,7 @@ import comfy.sd
 import comfy.utils
 import folder_paths
 from comfy.taesd import taesd
+from comfy_execution.results.size import measure
 from scripts import demo_shapes
 from tests.comfy import test_taesd, tiny_library
 from tests.comfy.device_graphs import DRAWN_ON_THE_DEVICE, ROUNDED
@@ -162,6 +163,14 @@ def test_nothing_stays_on_the_device_once_nobody_uses_it(filled):
     del kept, bench
     gc.collect()
     assert accounting_module.memory.active == before
+
+
+def test_results_that_are_kept_on_the_device_are_no_ram():
+    with accelerated() as device:
+        picture = torch.zeros(1, 64, 64, 3, device=device)
+        found = measure([{"samples": picture, "view": picture[0]}, {"other": torch.zeros(10)}])
+    assert found.is_elsewhere and found.device == picture.nbytes
+    assert list(found.blocks.values()) == [40]
 
 
 # --- files --------------------------------------------------------------------------------------------
