@@ -102,12 +102,19 @@ def _choose_vram_state() -> VRAMState:
     return VRAMState.LOW_VRAM if args.lowvram else VRAMState.NORMAL_VRAM
 
 
+def _reserved_for_others() -> int:
+    """Bytes that are left to other programs: what was asked for, else 400 MB, of small devices less."""
+    if args.reserve_vram:
+        return int(args.reserve_vram * 1024 * MB)
+    return min(400 * MB, get_total_memory() // 16)
+
+
 # Values that packs read as module attributes, worked out from the command line and the machine when read.
 _LAZY = {
     "cpu_state": _choose_cpu_state,
     "vram_state": _choose_vram_state,
     "DISABLE_SMART_MEMORY": lambda: args.disable_smart_memory,
-    "EXTRA_RESERVED_VRAM": lambda: int(args.reserve_vram * 1024 * MB) if args.reserve_vram else 400 * MB,
+    "EXTRA_RESERVED_VRAM": lambda: _reserved_for_others(),
     "directml_enabled": lambda: False,
     "total_vram": lambda: get_total_memory(get_torch_device()) / MB,
     "total_ram": lambda: get_total_memory(torch.device("cpu")) / MB,

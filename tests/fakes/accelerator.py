@@ -42,7 +42,7 @@ def accelerated(
             undo.enter_context(accounting_module.present())
             undo.enter_context(accounting_device.limited_to(capacity))
             device = accounting_device.DEVICE
-            _say_what_only_cuda_is_asked(patch, device)
+            patch.setattr(management, "get_torch_device", lambda: device)
         patch.setattr(management, "_choose_cpu_state", lambda: management.CPUState.GPU)
         patch.setattr(management, "should_use_fp16", lambda *_, **__: half is torch.float16)
         patch.setattr(management, "should_use_bf16", lambda *_, **__: half is torch.bfloat16)
@@ -50,30 +50,6 @@ def accelerated(
             patch.setattr(management, "text_encoder_device", lambda: device)
         undo.enter_context(_own_models())
         yield device
-
-
-def _say_what_only_cuda_is_asked(patch: pytest.MonkeyPatch, device: torch.device) -> None:
-    """The answers of `comfy.model_management` that it has from `torch.cuda`."""
-    of_cpu = {name: getattr(management, name) for name in ("get_total_memory", "get_free_memory")}
-    module = torch.get_device_module(device)
-
-    def total(dev=None, torch_total_too=False):
-        if dev is not None and torch.device(dev).type == "cpu":
-            return of_cpu["get_total_memory"](dev, torch_total_too)
-        count = module.mem_get_info(device)[1]
-        return (count, module.memory_reserved(device)) if torch_total_too else count
-
-    def free(dev=None, torch_free_too=False):
-        if dev is not None and torch.device(dev).type == "cpu":
-            return of_cpu["get_free_memory"](dev, torch_free_too)
-        kept = module.memory_reserved(device) - module.memory_allocated(device)
-        count = module.mem_get_info(device)[0] + kept
-        return (count, kept) if torch_free_too else count
-
-    patch.setattr(management, "get_torch_device", lambda: device)
-    patch.setattr(management, "get_total_memory", total)
-    patch.setattr(management, "get_free_memory", free)
-    patch.setattr(management, "soft_empty_cache", lambda force=False: module.empty_cache())
 
 
 @contextlib.contextmanager
