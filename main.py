@@ -18,12 +18,14 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 import webbrowser
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import comfy_depot
+import comfy_depot.hooks
 import comfy_depot.options
 import folder_paths
 from comfy import cli_args, interruption, tokenizer_files
@@ -32,6 +34,7 @@ from comfy.progress_bar import ProgressBar
 log = logging.getLogger(__name__)
 STARTED = time.perf_counter()
 MOST_GPUS = 32
+SERVING = threading.Event()
 
 
 class StartRefused(Exception):
@@ -111,7 +114,14 @@ def prepare_folders(args: argparse.Namespace) -> None:
 
 
 def tokenizer_path(name: str) -> str:
-    """Where the vocabulary `name` is; a node that runs gets it, fetched if it is missing."""
+    """Where the vocabulary `name` is, fetched if it is missing: for a node that runs, by its hook; else for a
+    model that is loaded ahead of workflows.
+    """
+    from comfy_execution.utils import get_executing_context
+
+    depot = comfy_depot.hooks.armed()
+    if depot is not None and get_executing_context() is None:
+        depot.fetch("tokenizers", name)
     return folder_paths.get_full_path_or_raise("tokenizers", name)
 
 
@@ -146,6 +156,13 @@ def load_settings() -> tuple[str, ...]:
     return tuple(str(getattr(model_management, choice)()) for choice in choices)
 
 
+def bytes_of_device() -> int:
+    """Bytes of memory of the device that models work on: the GPU's, without one the machine's."""
+    from comfy import model_management
+
+    return int(model_management.get_total_memory(model_management.get_torch_device()))
+
+
 def bytes_free(device) -> float:
     """Bytes of memory that are free on a device."""
     from comfy import model_management
@@ -153,11 +170,16 @@ def bytes_free(device) -> float:
     return model_management.get_free_memory(device)
 
 
-def bytes_of_device() -> int:
-    """Bytes of memory of the device that models work on: the GPU's, without one the machine's."""
-    from comfy import model_management
+def load_model(folder: str, name: str) -> bool:
+    """Load a model as a workflow would, in the calling thread (see `app.model_loaders`). Before the server
+    answers there are no nodes, so it waits for that.
+    """
+    import server
+    from app import worker
 
-    return int(model_management.get_total_memory(model_management.get_torch_device()))
+    SERVING.wait()
+    with worker.settled_environment():
+        return server.PromptServer.instance.model_loaders.load_model(folder, name)
 
 
 def depot_host():
@@ -187,6 +209,7 @@ def depot_host():
         chosen=lambda prompt: queued_models.chosen_values(prompt.graph, prompt.outputs),
         load_settings=load_settings,
         let_models_go=lambda: server.PromptServer.instance.let_models_go(),
+        load_model=load_model,
         bytes_free=bytes_free,
         bytes_allowed=lambda: ram.read_ram().total,
         bytes_of_device=bytes_of_device,
@@ -215,6 +238,16 @@ def attach_journal(server, args: argparse.Namespace) -> None:
         raise StartRefused(str(error)) from error
 
 
+def attach_model_loaders(server, options: comfy_depot.options.Options) -> None:
+    """Let models be loaded ahead of workflows, in the way that workflows have loaded them."""
+    from app.loader_recipes import Recipes
+    from app.model_loaders import ModelLoaders
+
+    recipes = Recipes(options.depot_dir)
+    server.prompt_succeeded = recipes.learn
+    server.model_loaders = ModelLoaders(recipes, between_prompts=lambda act: server.between_prompts(act))
+
+
 async def start_server(args: argparse.Namespace):
     """Everything up to the first answer; returns the listening server."""
     import server as server_module
@@ -224,6 +257,7 @@ async def start_server(args: argparse.Namespace):
     server = server_module.PromptServer(asyncio.get_running_loop())
     if depot is not None:
         server.add_on_prompt_handler(depot.offers.on_prompt)
+        attach_model_loaders(server, options)
     attach_journal(server, args)
     await load_nodes(args)
     server.queue_updated()  # prompts from before a restart wait already, and now their nodes are known
@@ -262,6 +296,7 @@ async def serve(args: argparse.Namespace) -> None:
     server = await start_server(args)
     progress_messages.install(server)
     worker.start(server)
+    SERVING.set()
     announce(args)
     if args.quick_test_for_ci:
         return

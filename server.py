@@ -116,6 +116,8 @@ class PromptServer:
         self.client_id: str | None = None
         self.cache_stats: Callable[[], dict[str, Any]] = dict  # the worker puts its own here and there
         self.let_models_go: Callable[[], bool] = bool
+        self.between_prompts: Callable[[Callable[[], None]], None] = lambda act: act()
+        self.prompt_succeeded: Callable[[dict[str, Any], list[str]], None] = lambda graph, outputs: None
         self._last_node_id: str | None = None
         self.last_prompt_id: str | None = None
         self.client_session: aiohttp.ClientSession | None = None

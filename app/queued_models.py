@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import nodes
 from comfy_depot.host import Chosen, QueuedPrompt
+from comfy_execution.chosen import chosen_texts
 from comfy_execution.dynamic_prompt import DynamicPrompt
 from comfy_execution.execution_list import ExecutionList
 from comfy_execution.graph_utils import is_link
-from comfy_execution.node_facts import InputSpec, NodeFacts
 from comfy_execution.queueing.schedule import schedule_of
 
 
@@ -46,11 +46,11 @@ def chosen_values(graph: dict[str, Any], outputs: Sequence[str]) -> list[Chosen]
     """
     prompt = DynamicPrompt(graph, nodes.NODE_CLASS_MAPPINGS)
     found: list[Chosen] = []
-    for node_id in dict.fromkeys([*_running_order(prompt, outputs), *_all_sources(graph, outputs)]):
+    for node_id in dict.fromkeys([*_running_order(prompt, outputs), *all_sources(graph, outputs)]):
         try:
             facts = prompt.node_facts(node_id)
-            inputs = graph[node_id]["inputs"]
-            found.extend(_chosen_in(facts.live(inputs) if facts.is_dynamic else facts, inputs))
+            texts = chosen_texts(facts, graph[node_id]["inputs"])
+            found.extend(Chosen(text, list(choices)) for text, choices in texts)
         except Exception as error:  # a pack's class can raise anything, and says so itself when its node runs
             logging.debug("What node %s opens is not known before it runs: %s", node_id, error)
     return found
@@ -70,7 +70,7 @@ def _running_order(prompt: DynamicPrompt, outputs: Sequence[str]) -> list[str]:
     return order
 
 
-def _all_sources(graph: dict[str, Any], outputs: Sequence[str]) -> list[str]:
+def all_sources(graph: dict[str, Any], outputs: Sequence[str]) -> list[str]:
     """The outputs and every node that they are linked to, lazily or not."""
     seen = dict.fromkeys(outputs)
     waiting = list(outputs)
@@ -80,21 +80,3 @@ def _all_sources(graph: dict[str, Any], outputs: Sequence[str]) -> list[str]:
                 seen[value[0]] = None
                 waiting.append(value[0])
     return [node_id for node_id in seen if node_id in graph]
-
-
-def _chosen_in(facts: NodeFacts, inputs: dict[str, Any]) -> Iterator[Chosen]:
-    for name, value in inputs.items():
-        spec = facts.inputs[name]
-        if spec is None or is_link(value):
-            continue
-        choices = _choices(spec)
-        if choices is not None:
-            texts = value if isinstance(value, list) else [value]
-            yield from (Chosen(text, choices) for text in texts if isinstance(text, str))
-
-
-def _choices(spec: InputSpec) -> Sequence[Any] | None:
-    """The list that an input chooses from; None for one that does not."""
-    if isinstance(spec.type, list):
-        return spec.type
-    return list(spec.options.get("options") or ()) if spec.plain_type == "COMBO" else None

@@ -10,7 +10,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import execution
@@ -42,11 +44,19 @@ def inference_environment() -> Iterator[None]:
         yield
 
 
-@functools.cache
+_settling = threading.Lock()
+
+
 def settle() -> None:
     """Load torch. Whatever is there now stays, and is not searched for garbage any more: that takes 0.2 s
-    each time. Models come later and are no part of it.
+    each time. Models come later and are no part of it, so who loads one first calls this too.
     """
+    with _settling:
+        _settle_once()
+
+
+@functools.cache
+def _settle_once() -> None:
     import torch  # noqa: F401
 
     gc.collect()
@@ -158,7 +168,9 @@ class Worker:
             self.executor.serve_together(args.merge_requests, queue.first_waiting)
         server.cache_stats = self.cache_stats
         server.let_models_go = self.let_models_go
+        server.between_prompts = self.between_prompts
         self.thread_id: int | None = None
+        self.errands: deque[tuple[Callable[[], None], Future[None]]] = deque()
         self.needs_cleanup = False
         self.next_cleanup = 0.0
         self.ends = LogOfEnds()
@@ -173,6 +185,7 @@ class Worker:
         else:
             self.ends.say_rest()
         self.follow_flags()
+        self.run_errands()
         self.clean_up()
 
     def run_prompt(self, item: tuple, item_id: int) -> None:
@@ -187,6 +200,8 @@ class Worker:
             self.server.send_sync("executing", {"node": None, "prompt_id": prompt_id}, self.server.client_id)
         self.needs_cleanup = True
         self.ends.add(time.perf_counter() - started)
+        if status.completed:
+            self.server.prompt_succeeded(item[2], item[4])
 
     def execute(self, item: tuple) -> tuple[dict[str, Any], execution.PromptQueue.ExecutionStatus]:
         """(outputs for the history, status) of a prompt, also when the executor itself breaks."""
@@ -255,6 +270,27 @@ class Worker:
             management.unload_all_models()
         if flags:
             self.needs_cleanup, self.next_cleanup = True, 0.0
+
+    def between_prompts(self, act: Callable[[], None]) -> None:
+        """Call `act` in this worker's thread when no prompt runs, and wait until it has ended; raises what it
+        raises. For other threads that change what prompts rely on, such as where weights are.
+        """
+        ended: Future[None] = Future()
+        self.errands.append((act, ended))
+        self.queue.set_flag("errand", True)  # wakes the worker
+        ended.result()
+
+    def run_errands(self) -> None:
+        """Do what other threads wait for."""
+        while self.errands:
+            act, ended = self.errands.popleft()
+            try:
+                with inference_environment():
+                    act()
+            except BaseException as error:  # whoever waits gets it, whatever it is
+                ended.set_exception(error)
+            else:
+                ended.set_result(None)
 
     def clean_up(self) -> None:
         """Give unused memory back, some time after work."""

@@ -45,6 +45,9 @@ class Host:
     def queue_updated(self) -> None:
         """Nobody looks."""
 
+    def prompt_succeeded(self, graph: dict, outputs: list) -> None:
+        """Nobody learns."""
+
 
 def live(base: Path, inbox: int, outbox: int, sync: str) -> None:
     """A process that owns the queue: prompts come in as lines of JSON, ids of accepted ones go out."""

@@ -14,8 +14,8 @@ def cut_to_multiple(pixels, mask, multiple):
 
 
 def mask_like(mask, pixels):
-    """A mask (..., H, W) as (B, 1, H, W) in the size of the pixels."""
-    mask = mask.reshape((-1, 1, mask.shape[-2], mask.shape[-1]))
+    """A mask (..., H, W) as (B, 1, H, W) in the size of the pixels, on their device."""
+    mask = mask.reshape((-1, 1, mask.shape[-2], mask.shape[-1])).to(pixels.device)
     return torch.nn.functional.interpolate(mask, size=tuple(pixels.shape[1:3]), mode="bilinear")
 
 
@@ -62,7 +62,7 @@ def _edge_distance(length, border_before, border_after):
 
 def pasted(base, patch, x, y, feather):
     """Latents `base` with `patch` at (x, y); `feather` units fade where the patch is inside the base."""
-    patch = patch[:, :, : base.shape[2] - y, : base.shape[3] - x]
+    patch = patch[:, :, : base.shape[2] - y, : base.shape[3] - x].to(base)
     height, width = patch.shape[2:]
     rows = _fade(height, feather, y != 0, y + height < base.shape[2], patch)
     columns = _fade(width, feather, x != 0, x + width < base.shape[3], patch)

@@ -223,7 +223,10 @@ class ControlNet(ControlBase):
         dtype = self.manual_cast_dtype or self.control_model.dtype
         self._prepare_hint(x_noisy, batched_number, dtype)
         context = cond.get("crossattn_controlnet", cond["c_crossattn"])
-        extra = {name: cond[name].to(dtype) for name in self.extra_conds if cond.get(name) is not None}
+        extra = {
+            name: comfy.model_management.cast_to_device(cond[name], x_noisy.device, dtype)
+            for name in self.extra_conds if cond.get(name) is not None
+        }  # fmt: skip
         timestep = self.model_sampling_current.timestep(t)
         x = self.model_sampling_current.calculate_input(t, x_noisy)
         control = self.control_model(

@@ -12,15 +12,14 @@ import copy
 import logging
 import time
 import uuid
-from dataclasses import dataclass
 
 import torch
 
 import comfy.lora
 import comfy.model_management
+import comfy.ops
 import comfy.utils
-from comfy import host_memory, patched_weights, placement
-from comfy.cli_args import args
+from comfy import patched_weights, weight_places
 from comfy.patcher_extension import CallbacksMP, PatcherInjection, WrappersMP
 from comfy.patcher_registries import (
     AutoPatcherEjector,
@@ -31,7 +30,6 @@ from comfy.patcher_registries import (
     set_model_options_post_cfg_function,
     set_model_options_pre_cfg_function,
 )
-from comfy.streaming import Streamer
 from comfy.utils import string_to_seed
 
 __all__ = [
@@ -51,6 +49,7 @@ _SHARED_STATE = {
     "model_offload_buffer_memory": 0,
     "seconds_to_place": 0.0,
     "is_pinned": False,
+    "keeps_originals": False,
 }
 
 
@@ -75,6 +74,7 @@ class ModelPatcher(OptionSetters, Registries):
                 setattr(model, name, offload_device if name == "device" else start)
         self.patches: dict[str, list] = {}
         self.patches_uuid = uuid.uuid4()
+        self._known_identity: tuple[uuid.UUID, patched_weights.Identity] | None = None
         self.backup: dict[str, Backup] = {}
         self.object_patches: dict = {}
         self.object_patches_backup: dict = {}
@@ -132,7 +132,7 @@ class ModelPatcher(OptionSetters, Registries):
         )
         new.parent = self
         new.patches = {key: list(patches) for key, patches in self.patches.items()}
-        new.patches_uuid = self.patches_uuid
+        new.patches_uuid, new._known_identity = self.patches_uuid, self._known_identity
         new.object_patches = self.object_patches.copy()
         new.weight_wrapper_patches = self.weight_wrapper_patches.copy()
         new.model_options = copy.deepcopy(self.model_options)
@@ -253,9 +253,12 @@ class ModelPatcher(OptionSetters, Registries):
             comfy.utils.set_attr_param(self.model, key, patched.to(weight.dtype))
 
     def _original(self, key: str, weight: torch.Tensor, is_overwritten: bool) -> torch.Tensor:
-        """What to put back when the patches are undone; nothing is copied where host memory has it."""
+        """What to put back when the patches are undone; nothing is copied where it is kept anyway."""
+        if not is_overwritten and self.model.keeps_originals and weight.device == self.model.device:
+            return weight
         kept = self.model.__dict__.get("weights_in_host_memory", {}).get(key)
-        if kept is not None and self.offload_device.type == "cpu" and kept.dtype == weight.dtype:
+        is_home = self.offload_device.type == "cpu" and weight.device.type != "cpu"
+        if kept is not None and is_home and kept.dtype == weight.dtype:
             return kept
         return weight.to(device=self.offload_device, copy=is_overwritten)
 
@@ -265,6 +268,8 @@ class ModelPatcher(OptionSetters, Registries):
         self, device_to=None, lowvram_model_memory=0, load_weights=True, force_patch_weights=False
     ):
         """Apply object patches and, with `load_weights`, bring the patched weights to `device_to`."""
+        if self.force_cast_weights:  # casting to the dtype that they have is nothing to others' layers
+            comfy.ops.cast_on_use(self.model)
         with self.use_ejected():
             for name, value in self.object_patches.items():
                 previous = comfy.utils.set_attr(self.model, name, value)
@@ -286,7 +291,11 @@ class ModelPatcher(OptionSetters, Registries):
         started = time.perf_counter()
         if device_to is not None:
             is_partial = lowvram_model_memory > 0 and not full_load
-            self._place(torch.device(device_to), int(lowvram_model_memory) if is_partial else None)
+            weight_places.place(
+                self.model, torch.device(device_to), self.model_size(),
+                int(lowvram_model_memory) if is_partial else None, home=self.offload_device,
+                patched=self.backup.keys(),
+            )  # fmt: skip
         streamed = self.model.__dict__.get("streamed_weights", ())
         if self.model.current_weight_patches_uuid != self.patches_uuid:
             self._patch_weights(device_to, streamed)
@@ -298,116 +307,78 @@ class ModelPatcher(OptionSetters, Registries):
 
     def _patch_weights(self, device_to, streamed) -> None:
         """Patch the weights that have patches, or put back what was patched before."""
-        identity = patched_weights.identity_of(self.patches)
-        before = patched_weights.take(self.model, identity)
-        for key in self.patches:
-            weight = comfy.utils.get_attr(self.model, key)
-            if key in before and before[key].device == weight.device and key not in self.backup:
-                self.backup[key] = Backup(self._original(key, weight, False), False)
-                _replace_tensor(self.model, key, before[key])
-                continue
+        before = patched_weights.take(self.model, self._identity()) if self.patches else {}
+        self.model.keeps_originals = self._has_room_for_originals()
+        computed = [key for key in self.patches if not self._is_put_back(key, before.get(key))]
+        for key in computed:
             self.patch_weight_to_device(key, device_to)
             if key in streamed:
-                self._bring_home([key])
-        self.model.patched_with = identity
+                weight_places.bring_home(self.model, [key], patched=self.backup.keys())
+        self.model.patched_with = self._identity() if self.patches else None
+        self.model.is_patched_anew = bool(computed)
 
-    def _keep_patched_weights(self) -> None:
-        """Before another's patches take the place of these."""
+    def _has_room_for_originals(self) -> bool:
+        """May weights stay on the device beside patched ones? A pinned model is then switched uncopied."""
+        sizes = (weight_places.size_of(self.model, key) for key in self.patches)
+        return self.model.is_pinned and self._has_room_for(2 * sum(sizes))
+
+    def _has_room_for(self, size: int) -> bool:
+        """Are so many bytes free on the device, and what a run needs besides?"""
+        management, device = comfy.model_management, self.model.device
+        if not management.has_own_memory(device):
+            return True
+        return management.get_free_memory(device) > size + management.minimum_inference_memory()
+
+    def _is_put_back(self, key: str, patched: torch.Tensor | None) -> bool:
+        owner, name = weight_places.owner_of(self.model, key)
+        weight = None if owner is None else owner._parameters.get(name)
+        if patched is None or weight is None or weight.device != patched.device or key in self.backup:
+            return False
+        self.backup[key] = Backup(self._original(key, weight, False), False)
+        owner._parameters[name] = patched
+        return True
+
+    def _identity(self) -> patched_weights.Identity:
+        """What the weights are patched with, when this patcher is the loaded one."""
+        if self._known_identity is None or self._known_identity[0] != self.patches_uuid:
+            self._known_identity = self.patches_uuid, patched_weights.identity_of(self.patches)
+        return self._known_identity[1]
+
+    def _undo_patches(self, is_kept: bool) -> None:
+        """Put the weights back; the patched ones are kept for the next time, if `is_kept`."""
+        coming = sum(saved.weight.nbytes for saved in self.backup.values()
+                     if saved.weight.device != self.model.device)  # fmt: skip
+        is_kept = is_kept and self._has_room_for(coming)
+        patched = {}
+        for key, saved in self.backup.items():
+            owner, name = weight_places.owner_of(self.model, key)
+            if saved.inplace_update:
+                comfy.utils.copy_to_param(self.model, key, saved.weight)
+                continue
+            patched[key] = owner._parameters[name]
+            weight_places.set_tensor(owner, name, saved.weight)
+            if saved.weight.device != self.model.device:
+                self.model.placed_on = None
         identity = self.model.__dict__.pop("patched_with", None)
-        if identity is not None and not any(saved.inplace_update for saved in self.backup.values()):
-            weights = {key: comfy.utils.get_attr(self.model, key) for key in self.backup}
-            patched_weights.keep(self.model, identity, weights)
-
-    def _place(self, device: torch.device, budget: int | None) -> None:
-        """Have so many bytes of the weights on `device` (None: all) and the others streamed to it."""
-        self._stop_streaming()
-        size = self.model_size()
-        layers = [] if budget is None or budget >= size else _layers_to_stream(self.model)
-        budget = size if budget is None else budget - (size - sum(layer.size for layer in layers))
-        resident = placement.choose_resident([(layer.name, layer.size) for layer in layers], budget)
-        streamed = [layer for layer in layers if layer.name not in resident]
-        names = {name for layer in streamed for name in layer.weights}
-        if names:
-            self._bring_home([name for name, tensor in _own_tensors(self.model)
-                              if name in names and tensor.device.type != "cpu"])
-            self._lock_pages(names, device)
-            ahead = 0 if args.disable_async_offload else max(1, args.async_offload or 1)
-            self.model.streamer = Streamer([layer.module for layer in streamed], device, layers_ahead=ahead)
-        self._move_weights(device, stay=names)
-        self.model.streamed_weights = names
-        self.model.model_lowvram = bool(names)
-        self.model.model_loaded_weight_memory = size - sum(layer.size for layer in streamed)
+        if is_kept and identity is not None and len(patched) == len(self.backup):
+            patched_weights.keep(self.model, identity, patched, is_new=self.model.is_patched_anew)
+        self.backup.clear()
+        self.model.current_weight_patches_uuid = None
 
     def rest(self) -> None:
         """Give back what streaming holds on the device between two runs."""
         if self.model.model_lowvram:
             self.model.streamer.rest()
 
-    def _stop_streaming(self) -> None:
-        streamer = self.model.__dict__.pop("streamer", None)
-        if streamer is not None:
-            streamer.close()
-        self.model.streamed_weights = set()
-
-    def _bring_home(self, names) -> None:
-        """Move these weights, patched or not, to host memory."""
-        kept = self.model.__dict__.setdefault("weights_in_host_memory", {})
-        tensors = {name: comfy.utils.get_attr(self.model, name) for name in names}
-        tensors = {name: tensor for name, tensor in tensors.items() if tensor.device.type != "cpu"}
-        here = {name: kept[name] for name in tensors if name in kept and name not in self.backup}
-        moved = host_memory.to_host({name: tensor for name, tensor in tensors.items() if name not in here})
-        for name, tensor in {**here, **moved}.items():
-            _replace_tensor(self.model, name, tensor)
-
-    def _lock_pages(self, names, device: torch.device) -> None:
-        """Let the device take these weights at the bus's speed."""
-        tensors = {name: comfy.utils.get_attr(self.model, name) for name in names}
-        for name, tensor in host_memory.lock_pages(tensors, device).items():
-            if tensor is not tensors[name]:
-                _replace_tensor(self.model, name, tensor)
-
-    def _move_weights(self, device: torch.device, stay=frozenset()) -> None:
-        """Move the weights but those that `stay`.
-
-        Those in host memory stay there as well, so that moving back copies nothing: weights of a safetensors
-        file are mapped, not read, and keeping them costs address space, not memory.
-        """
-        kept = self.model.__dict__.setdefault("weights_in_host_memory", {})
-        moving = {name: tensor for name, tensor in _own_tensors(self.model)
-                  if tensor.device != device and name not in stay}
-        if device.type == "cpu":
-            back = {name: kept[name] for name, tensor in moving.items() if _is_kept(kept.get(name), tensor)}
-            copied = host_memory.to_host({n: tensor for n, tensor in moving.items() if n not in back})
-            kept.clear()
-            moved = {**back, **copied}
-        else:
-            if self.offload_device.type == "cpu":
-                kept.update({name: tensor for name, tensor in moving.items()
-                             if tensor.device.type == "cpu" and name not in self.backup})
-            moved = host_memory.to_device(moving, device)
-        for name, tensor in moved.items():
-            _replace_tensor(self.model, name, tensor)
-        self.model.device = device
-
     def unpatch_model(self, device_to=None, unpatch_weights=True) -> None:
         """Undo what `patch_model` did; with `device_to` the weights go there."""
         self.eject_model()
         if unpatch_weights:
-            if device_to is None:
-                self._keep_patched_weights()
-            else:
-                patched_weights.release(self.model)
-            for key, saved in self.backup.items():
-                if saved.inplace_update:
-                    comfy.utils.copy_to_param(self.model, key, saved.weight)
-                else:
-                    comfy.utils.set_attr_param(self.model, key, saved.weight)
-            self.backup.clear()
-            self.model.current_weight_patches_uuid = None
+            self._undo_patches(is_kept=device_to is None)
             if device_to is not None:
-                self._stop_streaming()
-                self._move_weights(torch.device(device_to))
-                self.model.model_lowvram = False
+                patched_weights.release(self.model)
+                weight_places.stop_streaming(self.model)
+                weight_places.move(self.model, torch.device(device_to), home=self.offload_device)
                 self.model.model_loaded_weight_memory = 0
         for name, value in self.object_patches_backup.items():
             comfy.utils.set_attr(self.model, name, value)
@@ -438,7 +409,7 @@ class ModelPatcher(OptionSetters, Registries):
         shared = self.model
         if shared.current_weight_patches_uuid in (None, self.patches_uuid):
             return
-        if shared.__dict__.get("patched_with") == patched_weights.identity_of(self.patches):
+        if self.patches and shared.__dict__.get("patched_with") == self._identity():
             shared.current_weight_patches_uuid = self.patches_uuid
 
     def _load_or_detach(self, device_to, bytes_there: float, force_patch_weights: bool) -> None:
@@ -458,7 +429,10 @@ class ModelPatcher(OptionSetters, Registries):
         before = self.model.model_loaded_weight_memory
         if memory_to_free <= 0 or before == 0 or torch.device(device_to) == self.model.device:
             return 0
-        self._place(torch.device(self.model.device), max(1, int(before - memory_to_free)))
+        weight_places.place(
+            self.model, torch.device(self.model.device), self.model_size(),
+            max(1, int(before - memory_to_free)), home=self.offload_device, patched=self.backup.keys(),
+        )  # fmt: skip
         return before - self.model.model_loaded_weight_memory
 
     def detach(self, unpatch_all=True):
@@ -496,52 +470,3 @@ CoreModelPatcher = ModelPatcher
 
 def _unchanged(weight, **_options):
     return weight
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """A layer whose weights nobody but itself uses, while it computes."""
-
-    name: str
-    module: torch.nn.Module
-    weights: tuple[str, ...]
-    """Their names in the model."""
-    size: int
-
-
-def _layers_to_stream(model: torch.nn.Module) -> list[_Layer]:
-    """The layers without layers inside; buffers, and the weights of others, stay on the device."""
-    attentions = [module for module in model.modules() if isinstance(module, torch.nn.MultiheadAttention)]
-    read_from_outside = {part for attention in attentions for part in attention.modules()}
-    layers = []
-    for name, module in model.named_modules():
-        weights = {key: tensor for key, tensor in module._parameters.items() if tensor is not None}
-        if weights and not module._modules and module not in read_from_outside:
-            names = tuple(f"{name}.{key}" if name else key for key in weights)
-            layers.append(_Layer(name, module, names, sum(t.nbytes for t in weights.values())))
-    return layers
-
-
-def _is_kept(kept: torch.Tensor | None, tensor: torch.Tensor) -> bool:
-    """Is this host copy all that must be kept? Where page-locked memory helps, a mapped file is not."""
-    if kept is None or kept.dtype != tensor.dtype:
-        return False
-    return kept.is_pinned() or not host_memory.locks_pages(tensor.device)
-
-
-def _own_tensors(module: torch.nn.Module):
-    """(dotted name, tensor) of every parameter and buffer, also the buffers that are not saved."""
-    for prefix, part in module.named_modules():
-        for name, tensor in (*part._parameters.items(), *part._buffers.items()):
-            if tensor is not None:
-                yield (f"{prefix}.{name}" if prefix else name), tensor
-
-
-def _replace_tensor(model: torch.nn.Module, key: str, tensor: torch.Tensor) -> None:
-    owner_name, _, name = key.rpartition(".")
-    owner = model.get_submodule(owner_name)
-    if name in owner._parameters:
-        is_parameter = isinstance(tensor, torch.nn.Parameter)
-        owner._parameters[name] = tensor if is_parameter else torch.nn.Parameter(tensor, requires_grad=False)
-    else:
-        owner._buffers[name] = tensor

@@ -70,12 +70,14 @@ _known: dict[int, weakref.ref] = {}
 """The models of which something is kept, by id."""
 
 
-def keep(model: torch.nn.Module, identity: Identity, weights: dict[str, torch.Tensor]) -> None:
-    """Remember the patched weights of a model, if there is room."""
+def keep(
+    model: torch.nn.Module, identity: Identity, weights: dict[str, torch.Tensor], *, is_new: bool = True
+) -> None:
+    """Remember the patched weights of a model, if there is room; unless `is_new` they were kept before."""
     size = sum(one.nbytes for one in (*weights.values(), *identity.holds) if isinstance(one, torch.Tensor))
     in_ram = sum(tensor.nbytes for tensor in weights.values() if tensor.device.type == "cpu")
     with _lock:
-        if not weights or not _make_room_in_ram(in_ram):
+        if not weights or (is_new and not _make_room_in_ram(in_ram)):
             return
         _known.setdefault(id(model), weakref.ref(model, lambda _, key=id(model): _forget(key)))
         _kept[id(model), identity] = _Kept(weights, size)

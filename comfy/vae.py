@@ -141,7 +141,8 @@ class VAE:
     def _run(self, function, samples: torch.Tensor, memory_used: float) -> torch.Tensor | None:
         """`function` on groups of samples that fit; None when memory ran out all the same.
 
-        The caller goes on outside of the `except`: the exception holds on to the tensors of its frames.
+        The caller goes on outside of the `except`: the exception holds on to the tensors of its frames, and
+        must not be kept by a log either.
         """
         try:
             group = self._prepare(memory_used)
@@ -150,7 +151,7 @@ class VAE:
         except (RuntimeError, MemoryError) as error:
             if not comfy.model_management.is_oom(error):
                 raise
-            logging.warning("Not enough memory for the VAE at this size; going on in tiles. (%s)", error)
+            logging.warning("Not enough memory for the VAE at this size; going on in tiles. (%s)", str(error))
             return None
 
     def _decode_part(self, latent: torch.Tensor) -> torch.Tensor:

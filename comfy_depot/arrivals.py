@@ -1,40 +1,52 @@
-"""What the depot has fetched, and what a manifest promised then: a note beside each model.
-
-    models/checkpoints/.depot/sd15.safetensors.5f1c0e2a.arrival
+"""What the depot has fetched, and what a manifest promised then (SQLite, WAL; in the state folder).
 
 A manifest may point a name to other bytes. Then a file that the depot brought is replaced, and a file that
-somebody put there never is: this note tells them apart. It counts for a file of exactly its size and time of
-change, so who writes into a file, or puts another in its place, makes it theirs.
+somebody put there never is: this tells them apart. What is noted counts for a file of exactly this name, size
+and time of change, so who writes into a file, or puts another in its place, makes it theirs. Device and
+inode do not count: a library that was copied to another disk with its dates is still the depot's.
 
-The note is written before the file gets its name, and keeps what it said of the file that stands there:
-whenever the process ends, the file under the name has its note.
+A file is noted before it gets its name, and what was noted of the one that stands there stays: whenever the
+process ends, both are known. Where nothing can be noted or read, nothing is the depot's.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Callable, Mapping
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from comfy_depot.digests import Digests
 from comfy_depot.eviction import Stamp
 from comfy_depot.hashing import digest_of, sha256_file
-from comfy_depot.layout import Place
 from comfy_depot.manifest import Entry
-from comfy_depot.replacing import replace_file
-from comfy_depot.watch import fsync
 
-VERSION = 1
+FILE_NAME = "arrivals.sqlite3"
+MOST_OF_ONE = 8
+"""Notes about one name: those of files that have gone are of no use."""
+_CREATE = """
+CREATE TABLE IF NOT EXISTS arrivals (
+    folder TEXT NOT NULL, name TEXT NOT NULL, size INTEGER NOT NULL, changed_ns INTEGER NOT NULL,
+    promise TEXT NOT NULL, PRIMARY KEY (folder, name, size, changed_ns))
+"""
+_FORGET_OLD = """
+DELETE FROM arrivals WHERE folder = ?1 AND name = ?2 AND rowid NOT IN (
+    SELECT rowid FROM arrivals WHERE folder = ?1 AND name = ?2 ORDER BY rowid DESC LIMIT ?3)
+"""
+_FIND = "SELECT promise FROM arrivals WHERE folder = ? AND name = ? AND size = ? AND changed_ns = ?"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Promise:
-    """What a manifest's entry says about the bytes; long parts as digests."""
+    """What a manifest's entry says about the bytes; long parts as digests. That of nothing: whatever comes is
+    something else.
+    """
 
-    folder: str
     urls: tuple[str, ...] = ()
     sha256: str | None = None
     size: int | None = None
@@ -49,7 +61,7 @@ class Promise:
         bundle = entry.bundle
         has_pieces = entry.pieces is not None and entry.sha256 is None  # a sha256 says it all
         return cls(
-            entry.folder, tuple(map(digest_of, entry.urls)), entry.sha256, entry.size,
+            tuple(map(digest_of, entry.urls)), entry.sha256, entry.size,
             digest_of(repr(entry.pieces)) if has_pieces else None,
             None if bundle is None else bundle.sha256, None if bundle is None else bundle.member,
         )
@@ -77,76 +89,60 @@ class Promise:
         return not set(self.urls) & set(then.urls)
 
 
-@dataclass(frozen=True)
-class Arrival:
-    """A file that the depot has brought."""
+class Arrivals:
+    """The notes of one state folder. Every method may be called from any thread and by several processes."""
 
-    size: int
-    changed_ns: int
-    promise: Promise
+    def __init__(self, state_dir: Path) -> None:
+        self._file = state_dir / FILE_NAME
 
-    def is_of(self, stamp: Stamp) -> bool:
-        """Whether the file with this stamp is that one. Device and inode do not count: a library that was
-        copied to another disk with its dates is still the depot's.
-        """
-        return (self.size, self.changed_ns) == (stamp.size, stamp.changed_ns)
+    def note(self, entry: Entry, stamp: Stamp, promise: Promise) -> None:
+        """The file with this stamp was brought for this promise, and gets the name of the entry, or has it."""
+        key = (entry.folder, entry.name)
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self._file, timeout=30)) as connection, connection:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute(_CREATE)
+                connection.execute("INSERT OR REPLACE INTO arrivals VALUES (?, ?, ?, ?, ?)",
+                                   (*key, stamp.size, stamp.changed_ns, json.dumps(asdict(promise))))
+                connection.execute(_FORGET_OLD, (*key, MOST_OF_ONE))
+        except (sqlite3.Error, OSError) as error:
+            log.error("That %s was fetched cannot be noted in %s (%s). It counts as a file of yours, which is "
+                      "not replaced when the manifest names other bytes. Correct the rights of the file, or "
+                      "delete it.", entry.key, self._file, error)
 
-
-def read(place: Place, stamp: Stamp) -> Arrival | None:
-    """How the file with this stamp came to its place; None when it was not the depot that brought it."""
-    return next((arrival for arrival in _read_all(place.arrival) if arrival.is_of(stamp)), None)
-
-
-def note(place: Place, stamp: Stamp, promise: Promise) -> None:
-    """The file with this stamp was brought for this promise, and gets its name next, or has it.
-
-    OSError when that cannot be written. Whoever calls holds the lock of the place.
-    """
-    arrivals = [Arrival(stamp.size, stamp.changed_ns, promise)]
-    here = _stamp_of(place.file)
-    if here is not None and not arrivals[0].is_of(here):
-        arrivals += [arrival for arrival in _read_all(place.arrival) if arrival.is_of(here)]
-    content = {"version": VERSION, "files": [asdict(arrival) for arrival in arrivals]}
-    replace_file(place.arrival, json.dumps(content), durable=True)
-    fsync(place.arrival.parent)
+    def of(self, entry: Entry, stamp: Stamp) -> Promise | None:
+        """What the file with this stamp was fetched for; None when it was not the depot that brought it."""
+        if not self._file.exists():
+            return None
+        try:
+            with closing(sqlite3.connect(self._file, timeout=30)) as connection:
+                values = (entry.folder, entry.name, stamp.size, stamp.changed_ns)
+                row = connection.execute(_FIND, values).fetchone()
+            if row is None:
+                return None
+            fields = json.loads(row[0])
+            return Promise(**{**fields, "urls": tuple(fields["urls"])})
+        except (sqlite3.Error, OSError, ValueError, LookupError, TypeError) as error:
+            log.warning("What %s was fetched for cannot be read from %s: %s", entry.key, self._file, error)
+            return None
 
 
 def is_what_is_named(
-    place: Place, stamp: Stamp, entry: Entry, *, digests: Digests, check: Callable[[], None]
+    file: Path, stamp: Stamp, entry: Entry, *, state_dir: Path, check: Callable[[], None]
 ) -> bool:
     """Whether the file with this stamp, which was fetched without a sha256, has the one that the entry names
     now: then it stays, and that is noted. Reads it where nobody has; `check` may raise to stop.
     """
-    if entry.sha256 is None or _stamp_of(place.file) != stamp:
+    if entry.sha256 is None or Stamp.of(os.stat(file)) != stamp:
         return False
+    digests = Digests(state_dir)
     found = digests.of(stamp)
     if found is None:
-        found = sha256_file(place.file, check=check)
-        if _stamp_of(place.file) != stamp:
+        found = sha256_file(file, check=check)
+        if Stamp.of(os.stat(file)) != stamp:
             return False
         digests.note(stamp, found)
     if found == entry.sha256:
-        note(place, stamp, Promise.of(entry))
+        Arrivals(state_dir).note(entry, stamp, Promise.of(entry))
     return found == entry.sha256
-
-
-def _read_all(file: Path) -> list[Arrival]:
-    try:
-        content = json.loads(file.read_bytes())
-        if content["version"] != VERSION:
-            return []
-        return [_arrival(one) for one in content["files"]]
-    except (OSError, ValueError, LookupError, TypeError):  # none, or damaged: then nothing is the depot's
-        return []
-
-
-def _arrival(written: Mapping[str, Any]) -> Arrival:
-    promise = {**written["promise"], "urls": tuple(written["promise"]["urls"])}
-    return Arrival(int(written["size"]), int(written["changed_ns"]), Promise(**promise))
-
-
-def _stamp_of(path: Path) -> Stamp | None:
-    try:
-        return Stamp.of(os.stat(path))
-    except OSError:
-        return None

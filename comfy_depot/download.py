@@ -18,7 +18,7 @@ from pathlib import Path
 
 from comfy_depot import arrivals, copies, hashing, journal, library, schemes, sources, windows
 from comfy_depot.aria2 import DaemonGone, is_alive
-from comfy_depot.arrivals import Promise
+from comfy_depot.arrivals import Arrivals, Promise
 from comfy_depot.digests import Digests
 from comfy_depot.errors import DepotError, DiskFull, DownloadFailed, SentTooMuch, WrongContent
 from comfy_depot.eviction import Stamp
@@ -84,8 +84,8 @@ class Download:
 
     def _is_here_after_all(self) -> bool:
         """Whether the file that should be replaced turns out to be the one that the manifest names."""
-        return self.replaces is not None and arrivals.is_what_is_named(
-            self.place, self.replaces, self.entry, digests=Digests(self.services.options.depot_dir),
+        return self.replaces is not None and self.place.file.exists() and arrivals.is_what_is_named(
+            self.place.file, self.replaces, self.entry, state_dir=self.services.options.depot_dir,
             check=self.progress.check)
 
     def _make_folder(self) -> None:
@@ -473,7 +473,7 @@ class Download:
         fsync(place.partial)
         if self._is_free_to_come():
             stamp = Stamp.of(os.stat(place.partial))
-            arrivals.note(place, stamp, Promise.of(self.entry))
+            Arrivals(self.services.options.depot_dir).note(self.entry, stamp, Promise.of(self.entry))
             os.replace(place.partial, place.file)
             if self.entry.sha256:
                 Digests(self.services.options.depot_dir).note(stamp, self.entry.sha256)

@@ -77,12 +77,8 @@ def _nothing_to_let_go() -> bool:
     return False
 
 
-def _loads_nothing(folder: str, name: str) -> bool:
+def _nothing_loaded(folder: str, name: str) -> bool:
     return False
-
-
-def _no_devices() -> list[dict[str, Any]]:
-    return []
 
 
 def _all_of_the_machine() -> int:
@@ -93,6 +89,10 @@ def _all_of_the_machine() -> int:
 
 def _no_limit(device: Any) -> float:
     return float("inf")
+
+
+def _no_devices() -> list[dict[str, Any]]:
+    return []
 
 
 @dataclass(frozen=True)
@@ -117,14 +117,13 @@ class Host:
     """What decides, besides a loader's arguments, how a model is loaded: the devices of now."""
     let_models_go: Callable[[], bool] = _nothing_to_let_go
     """Let go of models that are kept for prompts to come; whether there were any. A node waits for room."""
+    load_model: Callable[[str, str], bool] = _nothing_loaded
+    """Load a model as a workflow would, and place it; whether it is in memory. ValueError says why not."""
     bytes_free: Callable[[Any], float] = _no_limit
     """Bytes of memory that are free on a device (a `torch.device`)."""
     bytes_allowed: Callable[[], int] = _all_of_the_machine
     """Bytes of memory that this process may use at most, everything that it uses already included."""
     bytes_of_device: Callable[[], int] = _all_of_the_machine
     """Bytes of memory of the device that models work on; may load what is needed to know."""
-    load_model: Callable[[str, str], bool] = _loads_nothing
-    """Bring a model into memory and to its device as a workflow would: `load_model(folder, name)`. False: it
-    cannot be done ahead here; a ValueError says why."""
     memory_report: Callable[[], list[dict[str, Any]]] = _no_devices
     """{"device", "total", "free", "allocated", "reserved", "peak"} of each device, in bytes."""

@@ -8,7 +8,6 @@ models/checkpoints/
     ├── sd15.safetensors.5f1c0e2a.part.1      a link to the partial, for each further window (windows.py)
     ├── sd15.safetensors.5f1c0e2a.json        the record: validators of the source and the journal of pieces
     ├── sd15.safetensors.5f1c0e2a.lock        one writer at a time over all processes
-    ├── sd15.safetensors.5f1c0e2a.arrival     what the finished file was fetched for (arrivals.py)
     └── sd15.safetensors.5f1c0e2a.bad         the last copy that failed verification
 <state folder>/
 ├── bundles/.depot/KEY.archive.5f1c0e2a.part  an archive of which members are wanted (bundles.py), and so on
@@ -49,7 +48,6 @@ class Place:
     record: Path
     lock: Path
     quarantine: Path
-    arrival: Path
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,6 @@ class Layout:
             record=stem.with_name(stem.name + ".json"),
             lock=stem.with_name(stem.name + ".lock"),
             quarantine=stem.with_name(stem.name + ".bad"),
-            arrival=stem.with_name(stem.name + ".arrival"),
         )
 
     def archive(self, key: str) -> Place:

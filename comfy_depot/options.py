@@ -298,6 +298,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
              "they are accepted, or take up those at --workflow-hosts and keep others (default: allow-hosts)")
     add("--workflow-hosts", type=parse_hosts, default=Options.workflow_hosts, metavar="HOST,...",
         help="hosts whose models are taken up from workflows (default: huggingface.co)")
+    _add_memory_arguments(add)
+    add("--depot-stream", choices=("on", "off"), default=Options.depot_stream,
+        help="load a .safetensors file while it arrives, so that the node that waits has it as soon as it is "
+             "verified (default: on)")
+    add("--depot-scratch", type=Path, metavar="DIR",
+        help="where archives lie while models are unpacked from them, such as /dev/shm: at most half of it "
+             "is taken, and what does not fit goes to the state folder (default: the state folder)")
+    add("--depot-off", action="store_true", help="no manifest, no download, no access log")
+
+
+def _add_memory_arguments(add: Callable[..., object]) -> None:
+    """Those of models in memory."""
     add("--resident-budget", type=parse_budget, default=Options.resident_budget, metavar="SIZE|PERCENT",
         help="memory in which loaded models stay, so that no loader reads a file twice, such as 20G or 40%%; "
              "0 keeps nothing beyond what is in use (default: 40%% of the memory)")
@@ -310,13 +322,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--pin-budget", type=parse_budget, metavar="SIZE|PERCENT",
         help="memory that pinned models may take together, such as 60G, or 50%% of the GPU's memory (without "
              "a GPU: of the machine's) (default: no limit but the memory)")
-    add("--depot-stream", choices=("on", "off"), default=Options.depot_stream,
-        help="load a .safetensors file while it arrives, so that the node that waits has it as soon as it is "
-             "verified (default: on)")
-    add("--depot-scratch", type=Path, metavar="DIR",
-        help="where archives lie while models are unpacked from them, such as /dev/shm: at most half of it "
-             "is taken, and what does not fit goes to the state folder (default: the state folder)")
-    add("--depot-off", action="store_true", help="no manifest, no download, no access log")
 
 
 def from_args(args: argparse.Namespace, *, base_directory: Path | None = None) -> Options:

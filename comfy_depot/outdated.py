@@ -13,19 +13,18 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
+from time import monotonic
 from typing import TYPE_CHECKING
 
-from comfy_depot import arrivals, layout, places
-from comfy_depot.arrivals import Arrival, Promise
+from comfy_depot import layout, places
+from comfy_depot.arrivals import Arrivals, Promise
 from comfy_depot.digests import Digests
 from comfy_depot.errors import TransferCancelled, UnsafeName
 from comfy_depot.eviction import Stamp
-from comfy_depot.layout import Layout
 from comfy_depot.manifest import Entry, Problem
 from comfy_depot.policies import Key
 
@@ -57,7 +56,7 @@ class Outdated:
         local_path: Callable[[str, str], str | None],
     ) -> None:
         """`find` gives the manifest's entry of a model, `local_path` the file that is used for it."""
-        self._layout = Layout(state_dir)
+        self._arrivals = Arrivals(state_dir)
         self._digests = digests
         self._find = find
         self._local_path = local_path
@@ -65,8 +64,8 @@ class Outdated:
         self._failures: dict[Key, _Failure] = {}
         self._strangers: dict[Key, tuple[Stamp, Promise, bool]] = {}
         """Files of the user's under names of manifests, and whether they are certainly something else."""
-        self._known: dict[str, tuple[Stamp, int, Arrival | None]] = {}
-        """{path: (its stamp, when the note beside it was written, what that says)}"""
+        self._promises: dict[Key, tuple[Stamp, Promise | None]] = {}
+        """What the file of a model was fetched for."""
 
     def stamp_of(self, entry: Entry) -> Stamp | None:
         """The file that must give way to the one that an entry names. None where there is none: nothing is
@@ -76,11 +75,11 @@ class Outdated:
         stamp = None if path is None else _stamp_of(path)
         if path is None or stamp is None:
             return None
-        promise, arrival = Promise.of(entry), self._arrival(path, stamp)
-        if arrival is None or arrival.promise.folder != entry.folder:
+        promise, then = Promise.of(entry), self._promise_of(entry, stamp)
+        if then is None:
             self._look_at_stranger(entry, promise, stamp)
             return None
-        then = arrival.promise
+        self._strangers.pop((entry.folder, entry.name), None)
         known = None if then.sha256 or promise.sha256 in (None, then.sha256) else self._digests.of(stamp)
         is_other = promise.names_other_bytes(then, size=stamp.size, sha256=known)
         # What a workflow names replaces nothing, and only what stands where it would be fetched to can be.
@@ -102,18 +101,16 @@ class Outdated:
         stamp = None if path is None else _stamp_of(path)
         if path is None or stamp is None:
             return promise.content
-        arrival = self._arrival(path, stamp)
-        return f"{stamp.inode} {stamp.size} {stamp.changed_ns}" if arrival is None else arrival.promise.content
+        then = self._promise_of(entry, stamp)
+        return f"{stamp.inode} {stamp.size} {stamp.changed_ns}" if then is None else then.content
 
     def adopt(self, entry: Entry) -> None:
         """Let a file of the user's be replaced like one of the depot's: somebody asked for that."""
         path = self._local_path(entry.folder, entry.name)
         stamp = None if path is None else _stamp_of(path)
-        if path is None or stamp is None or self._arrival(path, stamp) is not None:
-            return
-        place = self._layout.place(Path(path))
-        place.arrival.parent.mkdir(exist_ok=True)
-        arrivals.note(place, stamp, Promise(entry.folder))
+        if stamp is not None and self._promise_of(entry, stamp) is None:
+            self._arrivals.note(entry, stamp, Promise())
+            self._promises[entry.folder, entry.name] = (stamp, Promise())
 
     # What becomes of a replacement.
 
@@ -121,8 +118,10 @@ class Outdated:
         """A transfer has ended; whether one that was to replace a file has done so counts."""
         if transfer.replaces is not None and not isinstance(transfer.error, TransferCancelled):
             if transfer.error is None:
+                key = (transfer.entry.folder, transfer.entry.name)
                 with self._lock:
-                    self._failures.pop((transfer.entry.folder, transfer.entry.name), None)
+                    self._failures.pop(key, None)
+                    self._promises.pop(key, None)  # a file that was recognised has another one now
             else:
                 self.note_failure(transfer.entry, transfer.error)
 
@@ -130,7 +129,7 @@ class Outdated:
         """The new file could not be had: the old one is used, and the new one tried again later."""
         content, key = Promise.of(entry).content, (entry.folder, entry.name)
         with self._lock:
-            before, now = self._failures.get(key), time.monotonic()
+            before, now = self._failures.get(key), monotonic()
             tries = 1 if before is None or before.content != content else before.tries + 1
             if before is not None and tries > 1 and now < before.until:  # all who waited tell the same
                 return
@@ -143,7 +142,9 @@ class Outdated:
         """What is not as the manifests say, of all that was asked for since the start."""
         with self._lock:
             keys = sorted({*self._failures, *self._strangers})
-            self._strangers.clear()  # their sha256 may be known by now
+            for key, stranger in list(self._strangers.items()):
+                if not stranger[2] or self._local_path(*key) is None:
+                    del self._strangers[key]  # looked at again: its sha256 may be known by now
         found = []
         for key in keys:
             entry = self._find(*key)
@@ -168,20 +169,17 @@ class Outdated:
         with self._lock:
             failure = self._failures.get((entry.folder, entry.name))
         return (failure is not None and failure.content == Promise.of(entry).content
-                and time.monotonic() < failure.until)
+                and monotonic() < failure.until)
 
-    def _arrival(self, path: str, stamp: Stamp) -> Arrival | None:
-        place = self._layout.place(Path(path))
-        try:
-            written_ns = os.stat(place.arrival).st_mtime_ns
-        except OSError:
-            return None
-        known = self._known.get(path)
-        if known is not None and known[:2] == (stamp, written_ns):
-            return known[2]
-        arrival = arrivals.read(place, stamp)
-        self._known[path] = (stamp, written_ns, arrival)
-        return arrival
+    def _promise_of(self, entry: Entry, stamp: Stamp) -> Promise | None:
+        """What the file with this stamp was fetched for. A file is noted before it stands under its name, so
+        what was found for a stamp once goes on being true.
+        """
+        key = (entry.folder, entry.name)
+        known = self._promises.get(key)
+        if known is None or known[0] != stamp:
+            known = self._promises[key] = (stamp, self._arrivals.of(entry, stamp))
+        return known[1]
 
     def _look_at_stranger(self, entry: Entry, promise: Promise, stamp: Stamp) -> None:
         """Find out, once, whether a file that stays as it is is certainly not what the manifest names."""

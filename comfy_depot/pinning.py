@@ -10,6 +10,7 @@ import difflib
 import fnmatch
 import itertools
 import os
+import posixpath
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -212,10 +213,10 @@ class Pinning:
         return (f"No known model is called '{pattern}'. {advice}Such a model is pinned when it comes: on the "
                 "disk, or in a manifest.")
 
-    def warnings(self, targets: Iterable[Target]) -> list[str]:
-        """One for each pin in force that means none of the known models `targets`."""
+    def without_models(self, targets: Iterable[Target]) -> list[Pin]:
+        """The pins in force that mean none of the known models `targets`."""
         meaning = {pin for target in targets for pin in target.pins}
-        return [f"{pin.by}: {self.warning(pin.pattern)}" for pin in self._pins.all() if pin not in meaning]
+        return [pin for pin in self._pins.all() if pin not in meaning]
 
     def _names_like(self, globs: Sequence[Pin]) -> Iterator[str]:
         """The names of the folder types in which globs look."""
@@ -231,6 +232,8 @@ class Pinning:
 
     def _is_known(self, title: str) -> bool:
         folder, _, name = title.partition("/")
+        if posixpath.normpath(f"/{name}") != f"/{name}":  # lists show each model by one name
+            return False
         return (folder in places.table() and self._depot.local_path(folder, name) is not None
                 or self._depot.catalogue.find(folder, name) is not None)
 

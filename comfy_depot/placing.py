@@ -48,7 +48,6 @@ class _Here(threading.local):
 
     wanted: Sequence[Any] = ()
     """The patchers that are being brought to a device."""
-    purpose = ""
 
 
 class Placing:
@@ -57,29 +56,30 @@ class Placing:
     def __init__(self, residents: Residents) -> None:
         self._residents = residents
         self._here = _Here()
+        self._purpose = ""
         self.moves = self.bytes_moved = 0
         """Since the start."""
 
     @contextlib.contextmanager
     def purpose(self, text: str) -> Iterator[None]:
-        """What this thread brings models to devices for, when no node runs in it."""
-        before, self._here.purpose = self._here.purpose, text
+        """What models are brought to devices for now where no node runs, in whatever thread that is done."""
+        self._purpose = text
         try:
             yield
         finally:
-            self._here.purpose = before
+            self._purpose = ""
 
     def place(self, function: Callable[..., Any], models: Any, *args: Any, **kwargs: Any) -> Any:
         """`load_models_gpu(models, ...)`. Where memory does not suffice the error lists the pinned ones."""
-        outer, self._here.wanted = self._here.wanted, list(models)
+        models = list(models)
+        outer, self._here.wanted = self._here.wanted, models
         started = time.perf_counter()
         try:
             with self.explaining():
                 return function(models, *args, **kwargs)
         finally:
-            wanted, self._here.wanted = self._here.wanted, outer
-            patchers = [*wanted, *_loaded(function)]
-            self._settle(patchers, self._why_placed(), time.perf_counter() - started)
+            self._here.wanted = outer
+            self._settle([*models, *_loaded(function)], self._why_placed(), time.perf_counter() - started)
 
     def free(self, function: Callable[..., Any], memory_required: float, device: Any, keep_loaded: Any,
              *args: Any, **kwargs: Any) -> Any:
@@ -126,7 +126,7 @@ class Placing:
 
     def _where(self) -> str:
         node = self._residents.host.current_node()
-        return self._here.purpose if node is None else f"in node {node.node_id} of prompt {node.prompt_id}"
+        return self._purpose if node is None else f"in node {node.node_id} of prompt {node.prompt_id}"
 
     def _settle(self, patchers: Iterable[Any], why: str, seconds: float) -> None:
         """Note what has moved since the last look. The time is that of all of them, by their bytes."""

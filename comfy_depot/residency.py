@@ -37,7 +37,7 @@ from comfy_depot.resident import Part, Resident
 if TYPE_CHECKING:
     from comfy_depot.digests import Digests
     from comfy_depot.host import Host
-    from comfy_depot.memory_pins import MemoryPins, Pin
+    from comfy_depot.memory_pins import MemoryPins
     from comfy_depot.options import Budget
 
 log = logging.getLogger(__name__)
@@ -153,10 +153,14 @@ class Residents:
 
     def apply_pins(self) -> None:
         """Hold what is pinned now, as far as it fits into the budget of pins, and nothing else."""
+        if self._pins is None:
+            return
         limit = self.pin_limit
         with self._lock:
             for model in self._models.values():
-                model.pins = self._pins_of(model)
+                model.pins = ()
+            for model in self._askable():
+                model.pins = self._pins.of(model.names)
             wished = sorted((model for model in self._models.values() if model.pins),
                             key=lambda model: (not model.is_pinned, min(pin.since for pin in model.pins)))
             fits = admit((model.size for model in wished), limit)
@@ -175,8 +179,8 @@ class Residents:
             return
         content = self._digests.of(stamp) or stamp
         with self._lock:
-            for model in self._models.values():
-                if model.bases() and (stamp in model.stamps or content in model.key[0]):
+            for model in self._askable():
+                if stamp in model.stamps or content in model.key[0]:
                     model.paths.add(os.path.abspath(path))
                     model.stamps.add(stamp)
 
@@ -219,8 +223,7 @@ class Residents:
     def names(self) -> set[str]:
         """Each "folder type/name" of the models that can be given out."""
         with self._lock:
-            return {name for model in self._models.values() if model.bases() and not model.is_outdated
-                    for name in model.names}
+            return {name for model in self._askable() for name in model.names}
 
     def find(self, name: str, path: str | None) -> tuple[int, bool] | None:
         """(bytes, whether it is pinned) of the model in memory that has this "folder type/name" and what is
@@ -228,7 +231,7 @@ class Residents:
         """
         stamp = None if path is None else _stamp_of(path)
         with self._lock:
-            found = [model for model in self._models.values() if model.bases() and not model.is_outdated and (
+            found = [model for model in self._askable() if (
                 name in model.names if path is None or stamp is None
                 else stamp in model.stamps and os.path.abspath(path) in model.paths)]
             best = max(found, key=lambda model: (model.is_pinned, model.size), default=None)
@@ -263,10 +266,10 @@ class Residents:
         return [model for model in self._models.values()
                 if model.held and model.is_idle and not model.is_pinned]
 
-    def _pins_of(self, model: Resident) -> tuple[Pin, ...]:
-        if self._pins is None or model.is_outdated or not model.is_there:
-            return ()
-        return self._pins.of(model.names)
+    def _askable(self) -> list[Resident]:
+        """The models that can be given to whoever asks."""
+        return [model for model in self._models.values()
+                if model.bases() and model.is_there and not model.is_outdated]
 
     def _stamps_of(self, names: list[str], folder: str | None) -> dict[str, Stamp] | None:
         """Path -> what is there now; None where a file is not there."""

@@ -230,7 +230,10 @@ class Resident:
     @property
     def bytes_on(self) -> dict[str, int]:
         """{device: bytes of its weights that are there}"""
-        tensors = {id(tensor): tensor for part in self._parts() for tensor in part.tensors()}
+        tensors: dict[int, Any] = {}
+        for part in self._parts():
+            with contextlib.suppress(RuntimeError):  # its layers are being changed: the rest next time
+                tensors.update((id(tensor), tensor) for tensor in part.tensors())
         found: dict[str, int] = {}
         for tensor in tensors.values():
             found[str(tensor.device)] = found.get(str(tensor.device), 0) + int(tensor.nbytes)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from comfy_depot.depot import Depot
 
 SECONDS_BETWEEN_LOOKS = 0.5
+OUTDATED = "the manifest names other bytes now, and until these are here it is the only copy"
 Entries = Mapping[str, Mapping[str, Entry]]
 
 
@@ -40,7 +41,7 @@ def local_models(depot: Depot) -> list[LocalModel]:
     found = []
     for path, keys in _keys_by_path(depot).items():
         try:
-            model = _judge(entries, path, keys, uses)
+            model = _judge(depot, entries, path, keys, uses)
         except OSError:  # gone since the folder was read
             continue
         found.append(model if model.kept else replace(model, kept=busy.reason(model)))
@@ -145,21 +146,24 @@ def _unfinished_one(depot: Depot, kind: str, directory: str, path: Path) -> Loca
     )
 
 
-def _judge(entries: Entries, path: str, keys: list[Key], uses: Mapping[Key, LastUse]) -> LocalModel:
+def _judge(
+    depot: Depot, entries: Entries, path: str, keys: list[Key], uses: Mapping[Key, LastUse]
+) -> LocalModel:
     """A file with why it must stay, apart from what happens now."""
     status = os.lstat(path)
     key: Key = keys[0]
     kept: str | None = "no manifest names it, so nothing could bring it back"
     for entry in _entries_of(entries, keys):
         key = (entry.folder, entry.name)
-        kept = _why_not_own(entry, path, status.st_size, uses.get(key))
-        if kept is None:
+        is_outdated = depot.outdated.stamp_of(entry) == Stamp.of(status)
+        kept = OUTDATED if is_outdated else _why_not_own(entry, path, status.st_size, uses.get(key))
+        if kept in (None, OUTDATED):
             break
     if stat.S_ISLNK(status.st_mode):
         kept = "it is a symbolic link"
     times = [status.st_mtime, *(uses[alias].time for alias in keys if alias in uses)]
     return LocalModel(
-        *key, path, Stamp.of(status), max(times), is_own=kept is None, kept=kept,
+        *key, path, Stamp.of(status), max(times), is_own=kept in (None, OUTDATED), kept=kept,
         occupied=0 if status.st_nlink > 1 else None,  # a library has it too: evicting it frees nothing
         aliases=frozenset(keys) - {key},
     )

@@ -35,8 +35,8 @@ SECONDS_OF_PATIENCE = 30.0
 SECONDS_BETWEEN_GLANCES = 0.1
 SECONDS_TO_RETRY = 600.0
 REMEMBERED = 50
-NOT_AHEAD = "Nothing here loads it ahead of a workflow. It is pinned when one loads it."
-NOT_KEPT = "It was loaded and is not kept: its loader keeps nothing in memory, or --resident-budget is full."
+NOT_KEPT = ("It is not in memory: nothing here loads it ahead of a workflow, its loader keeps nothing, or it "
+            "is not pinned and --resident-budget is full. A pinned one stays once a workflow has loaded it.")
 log = logging.getLogger(__name__)
 
 
@@ -69,6 +69,7 @@ class WarmMemory:
         self._patience = patience
         self._closed = threading.Event()
         self._woken = threading.Event()
+        self._seconds_to_look = 0.0
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()  # guards what follows
         self._known: dict[str, Warming] = {}
@@ -78,7 +79,7 @@ class WarmMemory:
         self._asked: deque[str] = deque(maxlen=REMEMBERED)
         self._to_do: list[str] = []
         """Those of the asked ones that were not begun yet."""
-        self._warned: set[str] = set()
+        self._warned: set[Pin] = set()
 
     def start(self) -> None:
         """Begin."""
@@ -148,33 +149,35 @@ class WarmMemory:
     # -- the thread
 
     def _run(self) -> None:
-        seconds = 0.0
         while not self._closed.is_set():
-            self._woken.wait(max(self._pause, seconds / SHARE_OF_LOOKS) if seconds else 0.0)
-            self._woken.clear()
-            started = time.perf_counter()
             try:
-                if not self._closed.is_set():
-                    self.look()
+                self.look()
             except Exception:  # the thread must outlive whatever a host, a pack or a folder does
                 log.exception("Pinned models are not loaded this time.")
-            seconds = max(1e-6, time.perf_counter() - started)
+            self._woken.wait(max(self._pause, self._seconds_to_look / SHARE_OF_LOOKS))
+            self._woken.clear()
 
     def look(self) -> None:
         """Take up what has changed and load what is missing, one after the other."""
         self._depot.memory_pins.refresh()
         while not self._closed.is_set():
-            targets = self._targets()
-            self._warn(targets)
-            for target in targets:
-                if target.path is not None:
-                    self._depot.residents.recognise(target.path)
-            self._depot.residents.apply_pins()
-            following = self._next(targets)
+            following = self._next(self._survey())
             if following is None:
                 return
             if self._wait_for_quiet() and self.state_of(following).state != "ready":
                 self._bring(following)
+
+    def _survey(self) -> list[Target]:
+        """The pinned models as they are now; what is in memory already is taken up."""
+        started = time.perf_counter()
+        targets = self._targets()
+        self._warn(targets)
+        for target in targets:
+            if target.path is not None:
+                self._depot.residents.recognise(target.path)
+        self._depot.residents.apply_pins()
+        self._seconds_to_look = time.perf_counter() - started
+        return targets
 
     def _next(self, targets: list[Target]) -> Target | None:
         """What is to be loaded first: what was asked for, then pinned models in the order of their pins."""
@@ -211,8 +214,9 @@ class WarmMemory:
             message = str(error) or type(error).__name__
         self._depot.residents.apply_pins()
         now = self._of_title(target.title)  # it may have been fetched
-        if message is None and (now is None or self.state_of(now).state != "ready"):
-            message = NOT_KEPT
+        found = None if now is None else self.state_of(now)
+        if message is None and (found is None or found.state != "ready"):
+            message = (found and found.message) or NOT_KEPT
         if message is None:
             log.info("%s is in memory after %.1f s.", target.title, time.perf_counter() - started)
             self._tell(target, "ready")
@@ -234,7 +238,7 @@ class WarmMemory:
         self._tell(target, "loading")
         with residents.placing.purpose("for warm-up"):
             is_loaded = self._depot.host.load_model(target.folder, target.name)
-        return None if is_loaded else NOT_AHEAD
+        return None if is_loaded else NOT_KEPT
 
     def _stop_if_closed(self) -> None:
         if self._closed.is_set():
@@ -257,10 +261,10 @@ class WarmMemory:
         self._depot.host.send(EVENT, memory_payload(known))
 
     def _warn(self, targets: list[Target]) -> None:
-        for warning in self._depot.pinning.warnings(targets):
-            if warning not in self._warned:
-                self._warned.add(warning)
-                log.warning("%s", warning)
+        for pin in self._depot.pinning.without_models(targets):
+            if pin not in self._warned:
+                self._warned.add(pin)
+                log.warning("%s: %s", pin.by, self._depot.pinning.warning(pin.pattern))
 
     # -- names
 

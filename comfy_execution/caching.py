@@ -33,6 +33,7 @@ from comfy_execution.cache_provider import (
 from comfy_execution.dynamic_prompt import DynamicPrompt
 from comfy_execution.force import Plan, Request
 from comfy_execution.is_changed import ChangeValues
+from comfy_execution.results.of_models import ResultsOfModels
 from comfy_execution.results.reasons import CACHED, FORCED, NOT_READ, PLAIN, NodeKey, PastRuns, Reason
 from comfy_execution.results.retention import make_limit
 from comfy_execution.results.scopes import PastExpansions, Scope, Scopes
@@ -121,6 +122,7 @@ class CacheSet:
         self.reasons: dict[str, Reason] = {}
         self.hits = self.drops = 0
         self._past: PastRuns = PastRuns() if before is None else before._past
+        self._of_models = ResultsOfModels()
         self._expansions = PastExpansions()
         self._plan: Plan | None = None
         self._signatures: Signatures | None = None
@@ -194,7 +196,8 @@ class CacheSet:
         self._changes = changes
         if self.outputs.needs_signatures:
             await changes.add(prompt)
-            self._signatures = Signatures(dynprompt, changes.values)
+            self._drop_replaced(changes)
+            self._signatures = Signatures(dynprompt, changes.values, changes.contents)
             self._signatures.add(prompt)
         keys = {(node_id, node["class_type"]) for node_id, node in prompt.items()}
         scopes = self.scopes.keep_only(keys)
@@ -211,6 +214,18 @@ class CacheSet:
         self.outputs.hide(self._plan.reasons)
         usable = self.outputs.all_node_ids()
         self.reasons = {node_id: self._why_cached(node_id) for node_id in prompt if node_id in usable}
+
+    def _drop_replaced(self, changes: ChangeValues) -> None:
+        """Let go of the old bytes of models that have others now: nothing asks for these results any more."""
+        if self.outputs.drop_with_models(self._of_models.replaced(changes.contents.values()), "replaced"):
+            gc.collect()  # objects of models refer to each other
+
+    def _disown_replaced(self, node_id: str) -> None:
+        """A model may have come to other bytes while the node that names it waited or ran."""
+        changes, signatures = self._changes, self._signatures
+        if changes is not None and signatures is not None and node_id in changes.contents:
+            if changes.contents_now([node_id]).get(node_id) != changes.contents[node_id]:
+                signatures.disown(node_id)
 
     def _inner_nodes(self, key: NodeKey) -> list[NodeKey]:
         """The nodes that a node expanded into when it, or an equal one, ran last."""
@@ -317,7 +332,10 @@ class CacheSet:
             self.outputs.put(node_id, entry)
             return
         seconds = time.perf_counter() - self._started.pop(node_id, float("inf"))
+        self._disown_replaced(node_id)
         sources = self._past.note((node_id, class_type), signatures)
+        models = signatures.contents.get(node_id, ())
+        self._of_models.note(signatures.by_node[node_id], models, sources)
         computed = Computed(max(0.0, seconds), sources, signatures.is_lasting(node_id))
         self.outputs.put(node_id, entry, computed)
         if self._outside is not None:

@@ -1,11 +1,15 @@
-"""The IS_CHANGED values of a prompt's nodes: asked once per node and prompt, with literal inputs only."""
+"""What a prompt's nodes depend on beside their inputs: their IS_CHANGED values, asked once per node and prompt
+with literal inputs only, and the contents of the models that they name.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from comfy_depot import hooks as depot
+from comfy_execution.chosen import chosen_texts
 from comfy_execution.dynamic_prompt import DynamicPrompt
 from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.inputs import collect_inputs
@@ -18,16 +22,21 @@ MapOverLists = Callable[..., Awaitable[list[Any]]]
 
 
 class ChangeValues:
-    """`values` holds what IS_CHANGED returned, by node id, for the nodes whose class has it."""
+    """`values` holds what IS_CHANGED returned, by node id, for the nodes whose class has it, and `contents`
+    {model: a text for its content} for the nodes that have chosen models whose content may change.
+    """
 
     def __init__(self, prompt_id: str, dynprompt: DynamicPrompt, map_over_lists: MapOverLists) -> None:
         self.values: dict[str, Any] = {}
+        self.contents: dict[str, dict[str, str]] = {}
         self._prompt_id = prompt_id
         self._dynprompt = dynprompt
         self._map_over_lists = map_over_lists
 
     async def add(self, node_ids: Iterable[str]) -> None:
         """Ask these nodes. One that fails counts as changed, always."""
+        node_ids = list(node_ids)
+        self.contents.update(self.contents_now(node_ids))
         asked: dict[str, str | None] = {}
         for node_id in node_ids:
             node = self._dynprompt.get_node(node_id)
@@ -37,6 +46,21 @@ class ChangeValues:
             function = asked[class_type]
             if function is not None and node_id not in self.values:
                 self.values[node_id] = node["is_changed"] = await self._ask(node_id, node, function)
+
+    def contents_now(self, node_ids: Iterable[str]) -> dict[str, dict[str, str]]:
+        """The contents of the models that these nodes have chosen, as they are at this moment."""
+        contents: dict[str, dict[str, str]] = depot.contents_of(self._chosen(node_ids))
+        return contents
+
+    def _chosen(self, node_ids: Iterable[str]) -> Iterator[tuple[str, str, Sequence[Any]]]:
+        for node_id in node_ids:
+            node = self._dynprompt.get_node(node_id)
+            try:
+                facts = self._dynprompt.facts.of(node["class_type"])
+                found = list(chosen_texts(facts, node["inputs"]))
+            except Exception:  # the same: a pack's class says so itself when its node runs
+                continue
+            yield from ((node_id, text, choices) for text, choices in found)
 
     def _function(self, class_type: str) -> str | None:
         try:

@@ -272,7 +272,7 @@ class Merging:
         with utils.ahead():
             changes = ChangeValues(prompt_id, dynprompt, self._map_over_lists)
             await changes.add(graph)
-        signatures = Signatures(dynprompt, changes.values)
+        signatures = Signatures(dynprompt, changes.values, changes.contents)
         signatures.add(graph)
         return _Waiting(graph, extra_data or {}, prompt_id, list(outputs), dynprompt, signatures)
 

@@ -83,7 +83,7 @@ class ControlNetInpaintingAliMamaApply(io.ComfyNode):
         if control_net.concat_mask:
             import comfy.utils
 
-            kept = 1.0 - mask.reshape(-1, 1, *mask.shape[-2:])  # 1 where the picture stays
+            kept = 1.0 - mask.reshape(-1, 1, *mask.shape[-2:]).to(image.device)  # 1 where the picture stays
             height, width = image.shape[1:3]
             in_size = comfy.utils.common_upscale(kept, width, height, "bilinear", "center").round()
             image, masks = image * in_size.movedim(1, -1), [kept]

@@ -8,7 +8,7 @@ AXES = {"x": -1, "y": -2, "t": -3}
 
 
 def _like(latent, other):
-    """`other` in the size and number of `latent`."""
+    """`other` in the size and number of `latent`, on its device."""
     import comfy.utils
 
     return comfy.utils.repeat_to_batch_size(_sized_like(latent, other), latent.shape[0])
@@ -17,6 +17,7 @@ def _like(latent, other):
 def _sized_like(latent, other):
     import comfy.utils
 
+    other = other.to(latent)
     if other.shape[1:] == latent.shape[1:]:
         return other
     return comfy.utils.common_upscale(other, latent.shape[-1], latent.shape[-2], "bilinear", "center")
@@ -101,7 +102,7 @@ class LatentConcat(_Latent):
         import comfy.utils
 
         first = samples1["samples"]
-        parts = [first, comfy.utils.repeat_to_batch_size(samples2["samples"], first.shape[0])]
+        parts = [first, comfy.utils.repeat_to_batch_size(samples2["samples"].to(first), first.shape[0])]
         if dim.startswith("-"):
             parts.reverse()
         return ({**samples1, "samples": torch.cat(parts, dim=AXES[dim[-1]])},)

@@ -94,8 +94,7 @@ def run_out_of_memory():
     assert "memory" in execution._advice(torch.OutOfMemoryError("CUDA out of memory"), "KSampler")
 
 
-def fill_the_budget():
-    load("b")
+def fill_the_disk():
     comfy_depot.hooks.armed().residents.free_idle("the disk was full", most=1)
 
 
@@ -108,26 +107,34 @@ def cancelled():
     free_everything()
 
 
-@pytest.mark.parametrize("trouble", [free_everything, run_out_of_memory, fill_the_budget, cancelled])
 @pytest.mark.parametrize("is_used", [True, False])
-def test_a_pinned_model_stays_where_it_is_and_another_one_goes(stage, trouble, is_used):
+def test_a_pinned_model_stays_where_it_is_and_another_one_goes(stage, is_used):
     import comfy.model_management
 
-    stage.start(resident_budget=Budget(size=0 if trouble is fill_the_budget else 1 << 30))
+    stage.start()
     pinned, other = load("a"), load("b")
     comfy.model_management.load_models_gpu([pinned[0], pinned[1].patcher, pinned[2].patcher, other[0]])
     before = places(parts())
     kept = pinned if is_used else None
     del pinned, other
     gc.collect()
-    trouble()
-    there = comfy.model_management.loaded_models()
-    assert [patcher.model.is_pinned for patcher in there].count(True) == 3, "it is still on its device"
-    opened = list(stage.opened)
-    assert places(parts()) == before and stage.opened == opened
+    for trouble in (free_everything, run_out_of_memory, fill_the_disk, cancelled):
+        trouble()
+        there = comfy.model_management.loaded_models()
+        assert [patcher.model.is_pinned for patcher in there] == [True] * 3, trouble
+        assert places(parts()) == before and len(stage.opened) == 2, trouble
     assert [one["names"] for one in stage.depot.residents.models()] == [["checkpoints/a.safetensors"]]
     assert stage.resident("a.safetensors")["pinned"]["by"] == ["--pin checkpoints/a*"]
     del kept
+
+
+def test_a_pinned_model_stays_when_the_resident_budget_is_full(stage):
+    stage.start(resident_budget=Budget(size=0))
+    before = places(parts())
+    load("b")
+    gc.collect()
+    assert places(parts()) == before and len(stage.opened) == 2
+    assert [one["names"] for one in stage.depot.residents.models()] == [["checkpoints/a.safetensors"]]
 
 
 def test_without_a_pin_the_same_model_goes(stage):
@@ -287,7 +294,8 @@ def test_a_server_keeps_pinned_weights_where_they_are_whatever_prompts_do(tmp_pa
     folder.mkdir(parents=True)
     shutil.copy(DEMO_MODEL, folder / "a.safetensors")
     shutil.copy(DEMO_MODEL, folder / "b.safetensors")
-    with ServerProcess(tmp_path, "--pin", "checkpoints/a*", "--resident-budget", "0", "--cache-lru", "1") as server:
+    options = ("--pin", "checkpoints/a*", "--resident-budget", "0", "--cache-lru", "1")
+    with ServerProcess(tmp_path, *options) as server:
 
         def run(**options):
             return server.run_prompt(prompt(**options))
@@ -304,10 +312,11 @@ def test_a_server_keeps_pinned_weights_where_they_are_whatever_prompts_do(tmp_pa
 
         def is_where_it_was():
             now = where()
-            return (now["places"], now["opened"].count(str(folder / "a.safetensors"))) == (before["places"], 1)
+            opened = now["opened"].count(str(folder / "a.safetensors"))
+            return (now["places"], opened) == (before["places"], 1)
 
-        for flags in ({"unload_models": True}, {"free_memory": True}, {"unload_models": True, "free_memory": True}):
-            server.request("POST", "/free", flags)
+        for flags in (["unload_models"], ["free_memory"], ["unload_models", "free_memory"]):
+            server.request("POST", "/free", dict.fromkeys(flags, True))
             assert is_where_it_was(), flags
         for _ in range(3):  # results of the pinned one are dropped for those of others
             run(name="b.safetensors")

@@ -101,6 +101,51 @@ def test_the_server_opens_a_checkpoint_once_whatever_is_forced(tmp_path):
         assert opened(prompt()) == [str(path)] * 2
 
 
+WARMING_PACK = """
+import threading
+from comfy_depot import hooks
+
+loaded = threading.Thread(target=lambda: hooks.armed().host.load_model("checkpoints", "demo.safetensors"))
+loaded.start()  # before the server answers
+
+class Warm:
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+    RETURN_TYPES = ()
+    FUNCTION = "run"
+    OUTPUT_NODE = True
+    CATEGORY = "test"
+    def run(self):
+        return {"ui": {"warm": [not loaded.is_alive()]}}
+
+NODE_CLASS_MAPPINGS = {"Warm": Warm}
+"""
+
+
+@pytest.mark.slow
+def test_a_model_that_the_server_has_loaded_by_itself_is_not_opened_by_the_first_workflow(tmp_path):
+    for name, text in (("counting", COUNTING_PACK), ("warming", WARMING_PACK)):
+        (tmp_path / "custom_nodes" / name).mkdir(parents=True)
+        (tmp_path / "custom_nodes" / name / "__init__.py").write_text(text)
+    path = tmp_path / "models/checkpoints/demo.safetensors"
+    path.parent.mkdir(parents=True)
+    shutil.copy(DEMO_MODEL, path)
+    with ServerProcess(tmp_path) as server:
+        asked = {"1": {"class_type": "Warm", "inputs": {}}}
+        wait_until(lambda: server.run_prompt(asked, force=True)["outputs"]["1"]["warm"] == [True], seconds=60)
+        (resident,) = server.get_json("/depot/models")["resident"]
+        assert (resident["loads"], resident["in_use"], resident["kept"]) == (1, False, True)
+        entry = server.run_prompt(prompt())
+        assert entry["outputs"]["4"]["opened"] == [str(path)], "once, by the server itself"
+        (resident,) = server.get_json("/depot/models")["resident"]
+        assert (resident["loads"], resident["hits"]) == (1, 1)
+        wait_until((tmp_path / "depot/loaders.json").exists)
+    (recipe,) = json.loads((tmp_path / "depot/loaders.json").read_text())
+    assert (recipe["class_type"], recipe["inputs"]) == (
+        "CheckpointLoaderSimple", {"ckpt_name": "demo.safetensors"})  # fmt: skip
+
+
 def decode(name):
     """Shows a picture that a checkpoint's VAE makes of nothing."""
     return {

@@ -87,7 +87,7 @@ class _Walk:
         """Add the last tensor of that name that is left."""
         left = self.control.get(name)
         added = left.pop() if left else None
-        return h if added is None else h + added
+        return h if added is None else (h + added).to(h.dtype)  # control may be of another precision
 
     def layer(self, h, block, index: int):
         """A resnet and, where the level has one, its attention."""

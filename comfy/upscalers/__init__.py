@@ -194,5 +194,5 @@ def _in_tiles(model: UpscaleModel, pixels: torch.Tensor, tile: int, overlap: int
     except (RuntimeError, MemoryError) as error:
         if not comfy.model_management.is_oom(error):
             raise
-        logging.warning("Not enough memory to upscale in tiles of %d pixels. (%s)", tile, error)
+        logging.warning("Not enough memory to upscale in tiles of %d pixels. (%s)", tile, str(error))
         return None

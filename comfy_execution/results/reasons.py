@@ -5,6 +5,7 @@ A reason is `{"reason": word}`. Two words say more:
     changed   "inputs": own inputs whose value, or whose link, is another one than when the node ran last
               "upstream": ids of linked nodes that are not what they were
               "is_changed": true, if the value of IS_CHANGED is another one
+              "models": models that it names and that have other bytes now, if there are any
     dropped   "why": what made room for what (see DROP_CAUSES), when that is known
 
 Plain reasons are shared objects: nobody changes them.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from comfy_execution.graph_utils import is_link
@@ -32,9 +34,9 @@ DROPPED = "dropped"
 NEVER_RAN = "never ran"
 """It is new here."""
 
-DROP_CAUSES = ("budget", "free", "workflow", "models")
+DROP_CAUSES = ("budget", "free", "workflow", "models", "replaced")
 """The limit of the cache was reached; POST /free; only the last workflow's results are kept; the models in it
-had to leave a full disk.
+had to leave a full disk; the models in it have other bytes now.
 """
 
 Reason = dict[str, Any]
@@ -43,6 +45,7 @@ PLAIN: Mapping[str, Reason] = {
 }
 DROPPED_FOR: Mapping[str, Reason] = {cause: {"reason": DROPPED, "why": cause} for cause in DROP_CAUSES}
 
+_NO_CONTENTS: Mapping[str, str] = MappingProxyType({})
 REMEMBERED_INPUTS = 100_000
 REMEMBERED_DROPS = 50_000
 LONGEST_REMEMBERED_TEXT = 64
@@ -52,8 +55,10 @@ NodeKey = tuple[str, str]
 
 
 # Each node that runs makes these; plain tuples are made in half the time of named ones.
-_LastRun = tuple[Signature, dict[str, Any], Any]
-"""A node as it was when it ran last: (signature, a trace of each input, a trace of IS_CHANGED)."""
+_LastRun = tuple[Signature, dict[str, Any], Any, Mapping[str, str]]
+"""A node as it was when it ran last: (signature, a trace of each input, a trace of IS_CHANGED, contents of the
+models that it names).
+"""
 # The trace of a link is (source, slot, signature of the source); that of a long text has two elements.
 
 
@@ -130,13 +135,14 @@ def _last_run(node_id: str, signatures: Signatures, sources: list[Signature]) ->
                 sources.append(source)
         else:
             inputs[name] = _trace(value)
-    return known[node_id], inputs, _trace(changed[node_id]) if node_id in changed else None
+    trace = _trace(changed[node_id]) if node_id in changed else None
+    return known[node_id], inputs, trace, signatures.contents.get(node_id, _NO_CONTENTS)
 
 
 def _difference(before: _LastRun, node_id: str, signatures: Signatures) -> Reason:
     """The reason `changed`, with what is different."""
-    _, old, was_changed = before
-    _, new, is_changed = _last_run(node_id, signatures, [])
+    _, old, was_changed, past_contents = before
+    _, new, is_changed, contents = _last_run(node_id, signatures, [])
     inputs: list[str] = []
     upstream: dict[str, None] = {}
     for name in {**new, **old}:
@@ -154,4 +160,7 @@ def _difference(before: _LastRun, node_id: str, signatures: Signatures) -> Reaso
     reason: Reason = {"reason": CHANGED, "inputs": inputs, "upstream": list(upstream)}
     if not _equal(was_changed, is_changed):
         reason["is_changed"] = True
+    models = [name for name, past in past_contents.items() if contents.get(name, past) != past]
+    if models:
+        reason["models"] = models
     return reason

@@ -1,7 +1,7 @@
 """Signatures: the same content gives the same signature, so a result can be found again.
 
-The signature of a node is a digest of its class, its `IS_CHANGED` value, its literal inputs and the
-signatures of the nodes it is linked to. Node ids are no part of it (unless the class says so): a workflow
+The signature of a node is a digest of its class, its `IS_CHANGED` value, its literal inputs, the contents of
+the models that it names, and the signatures of the nodes it is linked to. Node ids are no part of it (unless the class says so): a workflow
 with other numbers finds its results, and two equal nodes share one. Since a link contributes the finished
 digest of its source, all signatures of a prompt cost O(nodes + links).
 
@@ -14,8 +14,9 @@ from __future__ import annotations
 import itertools
 import marshal
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import Any
 
 from comfy_execution.dynamic_prompt import DynamicPrompt
@@ -27,6 +28,9 @@ NESTING_LIMIT = 200
 _scalars = frozenset({str, int, bool, type(None), bytes})
 _process = os.urandom(8)
 _serial = itertools.count()
+
+
+_NO_CONTENTS: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 
 
 class NoStableContentError(Exception):
@@ -69,11 +73,17 @@ def digest(parts: list[Any]) -> Signature:
 
 
 class Signatures:
-    """The signatures of the nodes of one prompt. `changed` holds their IS_CHANGED values."""
+    """The signatures of the nodes of one prompt. `changed` holds their IS_CHANGED values, `contents` what tells
+    the content of models that they name; entries may join while nodes do.
+    """
 
-    def __init__(self, dynprompt: DynamicPrompt, changed: dict[str, Any]) -> None:
+    def __init__(
+        self, dynprompt: DynamicPrompt, changed: dict[str, Any],
+        contents: Mapping[str, Mapping[str, str]] = _NO_CONTENTS,
+    ) -> None:
         self.dynprompt = dynprompt
         self.changed = changed
+        self.contents = contents
         self.by_node: dict[str, Signature] = {}
         self._unstable: set[str] = set()
         self._below: tuple[int, set[str]] = (0, set())
@@ -114,6 +124,15 @@ class Signatures:
             self._below = (len(self.by_node), self._all_below(self._unstable))
         return node_id not in self._below[1]
 
+    def disown(self, node_id: str) -> None:
+        """What this node gives is not what its signature says. It and all that depends on it get signatures
+        that never come again.
+        """
+        for below in self._all_below({node_id}):
+            self.by_node[below] = never_again()
+            self._unstable.add(below)
+        self._below = (0, set())
+
     def _all_below(self, node_ids: Iterable[str]) -> set[str]:
         """These nodes and all that depend on them."""
         consumers: dict[str, list[str]] = {}
@@ -138,6 +157,8 @@ class Signatures:
         unknown = []
         if node_id in self.changed:
             parts.append(("changed", canonical(self.changed[node_id])))
+        if node_id in self.contents:
+            parts.append(("models", canonical(self.contents[node_id])))
         if self.dynprompt.facts.of(class_type).id_is_part_of_key:
             parts.append(("id", node_id))
         for name in names:

@@ -132,11 +132,15 @@ class ClassicCache:
         """Drop the results that hold models and that the running prompt does not use: somebody needs the room
         that these models take elsewhere. False if there are none.
         """
-        others = [(key, entry) for key, entry in self._entries.items() if key not in self._in_use]
-        gone = [key for key, entry in others if not is_small(entry.outputs) and measure(*entry).has_models]
+        return self.drop_with_models(self._entries.keys() - self._in_use, "models")
+
+    def drop_with_models(self, signatures: Iterable[Signature], cause: str) -> bool:
+        """Drop those of these results that hold models. False if there are none."""
+        some = [(key, self._entries[key]) for key in signatures if key in self._entries]
+        gone = [key for key, entry in some if not is_small(entry.outputs) and measure(*entry).has_models]
         for signature in gone:
             self._remove(signature)
-        self.on_drop(gone, "models")
+        self.on_drop(gone, cause)
         return bool(gone)
 
     def _remove(self, signature: Signature) -> None:

@@ -12,6 +12,7 @@ from comfy.cli_args import args
 from comfy_execution import progress
 from comfy_execution.dynamic_prompt import DynamicPrompt
 from protocol import BinaryEventTypes
+from tests.fakes.waiting import wait_until
 
 
 class Host:
@@ -22,6 +23,10 @@ class Host:
         self.sockets_metadata = {}
         self.sent = []
         self.queue = None
+        self.succeeded = []
+
+    def prompt_succeeded(self, graph, outputs):
+        self.succeeded.append((graph, outputs))
 
     def send_sync(self, event, data, sid=None):
         self.sent.append((event, data, sid, self.queue is not None and list(self.queue.history)))
@@ -200,6 +205,50 @@ def test_models_of_other_workflows_are_let_go_in_the_thread_of_the_prompts_only(
     other.start()
     other.join()
     assert asked == [1, False]
+
+
+def test_a_prompt_that_succeeded_is_told_with_its_graph_and_a_failed_one_is_not(house):
+    put(house)
+    put(house, text=["no node", 0])
+    house.run_next()
+    house.run_next()
+    assert house.server.succeeded == [({"1": {"class_type": "Echo", "inputs": {"text": "hi"}}}, ["1"])]
+    assert len(house.queue.history) == 1, "both had one id"
+
+
+def test_what_another_thread_does_between_prompts_is_done_when_the_running_one_has_ended(house, echo):
+    """The prompt itself starts the thread, and waits until its errand is known."""
+    import threading
+
+    happened, caught = [], []
+
+    def ask():
+        between = house.server.between_prompts
+        between(lambda: happened.append((threading.get_ident(), list(house.queue.history))))
+        try:
+            between(lambda: happened.append(1 / 0))
+        except ZeroDivisionError as error:
+            caught.append(error)
+
+    other = threading.Thread(target=ask)
+
+    def run(self, text, id=None):
+        other.start()
+        wait_until(lambda: house.errands)
+        assert happened == []
+        return (text,)
+
+    echo_run, echo.run = echo.run, run
+    try:
+        put(house)
+        house.run_next()
+    finally:
+        echo.run = echo_run
+    assert happened == [(threading.get_ident(), ["p"])]
+    if not caught:  # else it was taken together with the first
+        house.run_next()
+    other.join()
+    assert len(caught) == 1 and len(happened) == 1
 
 
 @pytest.fixture

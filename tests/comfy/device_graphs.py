@@ -3,6 +3,10 @@
 from tests.fakes.graphs import Graph
 
 GRAPHS = {}
+# Those in which the device draws random numbers, which are its own.
+DRAWN_ON_THE_DEVICE = {"patch_TomePatchModel", "growing_latents"}
+# Those that round to 8 bits what a model has computed; a difference of 1e-6 may become one of 1/255.
+ROUNDED = {"pictures", "vision"}
 
 
 def graph(function):
@@ -73,6 +77,13 @@ def family_sdxl(g):
 
 
 @graph
+def family_refiner(g):
+    model, clip, _ = g.CheckpointLoaderSimple(ckpt_name="refiner.safetensors")
+    positive, negative = (g.CLIPTextEncodeSDXLRefiner(clip=clip, ascore=n, text="a cat") for n in (6, 2))
+    g.keep(positive, sampled(g, model, positive, negative))
+
+
+@graph
 def family_inpaint(g):
     model, _, vae, positive, negative = sd1(g, "inpaint")
     image, mask = loaded_picture(g)
@@ -80,6 +91,10 @@ def family_inpaint(g):
         positive=positive, negative=negative, vae=vae, pixels=image, mask=mask
     )
     g.keep(positive, latent, sampled(g, model, positive, negative, latent))
+    plain = sd1(g, "inpaint")[3:]
+    g.keep(sampled(g, model, *plain))
+    masked = g.SetLatentNoiseMask(samples=g.VAEEncode(pixels=image, vae=vae), mask=mask)
+    g.keep(sampled(g, model, *plain, masked, denoise=0.8))
 
 
 @graph
@@ -142,11 +157,47 @@ def flux_style(g):
 @graph
 def flux_control(g):
     model, vae, text = flux(g)
-    net = g.ControlNetLoader(control_net_name="flux.safetensors")
-    text, other = g.ControlNetApplyAdvanced(
-        positive=text, negative=text, control_net=net, image=loaded_picture(g)[0], strength=0.7, vae=vae
+    for name in ("flux", "xlabs", "mist"):
+        net = g.ControlNetLoader(control_net_name=f"{name}.safetensors")
+        controlled, _ = g.ControlNetApplyAdvanced(
+            positive=text, negative=text, control_net=net, image=loaded_picture(g)[0], strength=0.7, vae=vae
+        )
+        g.keep(flux_latent(g, model, controlled))
+
+
+@graph
+def flux_fill(g):
+    _, vae, text = flux(g)
+    model = g.UNETLoader(unet_name="fill.safetensors")
+    image, mask = loaded_picture(g)
+    text, other, latent = g.InpaintModelConditioning(
+        positive=text, negative=text, vae=vae, pixels=image, mask=mask
+    )
+    g.keep(sampled(g, model, text, other, latent, cfg=1.0, scheduler="simple"))
+    g.keep(flux_latent(g, model, flux(g)[2]))
+
+
+@graph
+def flux_control_of_a_hole(g):
+    model, vae, text = flux(g)
+    net = g.ControlNetLoader(control_net_name="hole.safetensors")
+    image = g.VAEDecode(samples=flux_latent(g, model, text), vae=vae)
+    text, _ = g.ControlNetInpaintingAliMamaApply(
+        positive=text, negative=text, control_net=net, vae=vae, image=image, mask=loaded_picture(g)[1]
     )
     g.keep(flux_latent(g, model, text))
+
+
+@graph
+def flux_in_fp8(g):
+    text = g.T5TokenizerOptions(
+        clip=g.DualCLIPLoader(clip_name1="clip_l.safetensors", clip_name2="t5.safetensors", type="flux",
+                              device="cpu"), min_padding=3, min_length=12,
+    )  # fmt: skip
+    text = g.FluxDisableGuidance(conditioning=g.CLIPTextEncode(text="a red cat", clip=text))
+    for name, dtype in (("flux", "fp8_e4m3fn"), ("scaled", "default")):
+        model = g.UNETLoader(unet_name=f"{name}.safetensors", weight_dtype=dtype)
+        g.keep(flux_latent(g, model, text))
 
 
 @graph
@@ -195,6 +246,23 @@ def picture_to_picture(g):
 
 
 @graph
+def made_picture_with_loaded_mask(g):
+    image, mask = g.ImageScale(image=picture(g)[1], width=48, height=32), loaded_picture(g)[1]
+    model, _, vae, positive, negative = sd1(g, "inpaint")
+    filled = g.VAEEncodeForInpaint(pixels=image, vae=vae, mask=mask)
+    positive, negative, latent = g.InpaintModelConditioning(
+        positive=positive, negative=negative, vae=vae, pixels=image, mask=mask
+    )
+    g.keep(filled, positive, sampled(g, model, positive, negative, latent))
+    net = g.ControlNetLoader(control_net_name="net.safetensors")
+    model, _, vae, positive, negative = sd1(g)
+    positive, negative = g.ControlNetInpaintingAliMamaApply(
+        positive=positive, negative=negative, control_net=net, vae=vae, image=image, mask=mask
+    )
+    g.keep(sampled(g, model, positive, negative))
+
+
+@graph
 def outpainting(g):
     _, image = picture(g)
     padded, mask = g.ImagePadForOutpaint(image=image, left=16, top=8, feathering=8)
@@ -223,6 +291,9 @@ def pictures(g):
     g.keep(g.RebatchImages(images=g.ImageBatch(image1=image, image2=image), batch_size=1))
 
 
+TWO_LATENTS = ("LatentBlend", "LatentAdd", "LatentSubtract", "LatentBatch", "LatentInterpolate")
+
+
 @graph
 def latents(g):
     latent, _ = picture(g)
@@ -232,14 +303,19 @@ def latents(g):
     g.keep(*(g.LatentUpscale(samples=latent, width=80, height=64, upscale_method=method)
              for method in ("nearest-exact", "bilinear", "area", "bicubic", "bislerp")))  # fmt: skip
     g.keep(g.LatentUpscaleBy(samples=latent), g.LatentFromBatch(samples=latent, batch_index=1))
-    g.keep(g.RepeatLatentBatch(samples=latent, amount=3), g.LatentRotate(samples=latent, rotation="90 degrees"))
-    g.keep(g.LatentFlip(samples=latent), g.LatentCrop(samples=latent, width=24, height=16, x=8, y=8))
+    g.keep(g.LatentRotate(samples=latent, rotation="90 degrees"))
+    g.keep(g.RepeatLatentBatch(samples=latent, amount=3), g.LatentFlip(samples=latent))
+    g.keep(g.LatentCrop(samples=latent, width=24, height=16, x=8, y=8))
     g.keep(g.LatentComposite(samples_to=latent, samples_from=other, x=8, y=8, feather=16))
     g.keep(g.LatentComposite(samples_to=empty, samples_from=latent, x=8))
-    g.keep(g.LatentBlend(**two), g.LatentAdd(**two), g.LatentSubtract(**two), g.LatentBatch(**two))
-    g.keep(g.LatentInterpolate(**two, ratio=0.3), g.LatentMultiply(samples=latent, multiplier=0.5))
+    g.keep(*(g.add(name, **two) for name in TWO_LATENTS), g.LatentMultiply(samples=latent, multiplier=0.5))
     g.keep(g.LatentConcat(samples1=latent, samples2=empty, dim="x"), g.LatentCut(samples=latent, dim="y"))
     g.keep(g.LatentCutToBatch(samples=latent, dim="x", slice_size=2))
+    loaded = g.LoadLatent(latent="saved.latent")
+    for pair in ({"samples1": latent, "samples2": loaded}, {"samples1": loaded, "samples2": latent}):
+        g.keep(*(g.add(name, **pair) for name in TWO_LATENTS))
+        g.keep(g.LatentConcat(**pair, dim="x"))
+        g.keep(g.LatentComposite(samples_to=pair["samples1"], samples_from=pair["samples2"], y=8, feather=8))
     fixed = g.LatentBatchSeedBehavior(samples=latent)
     model, _, _, positive, negative = sd1(g)
     g.keep(sampled(g, model, positive, negative, fixed, denoise=0.5))
@@ -271,12 +347,15 @@ def conditionings(g):
     model, clip, _, positive, negative = sd1(g)
     other = g.CLIPTextEncode(text="a (blue:1.3) [dog] in the snow, " * 12, clip=clip)
     skipped = g.CLIPTextEncode(text="sun", clip=g.CLIPSetLastLayer(clip=clip, stop_at_clip_layer=-2))
+    louder = g.CLIPAttentionMultiply(clip=clip, q=1.2, v=0.9)
+    embedded = g.CLIPTextEncode(text="a (embedding:style:1.2) cat", clip=clip)
+    named = g.CLIPTextEncodeControlnet(clip=clip, conditioning=positive, text="a drawing")
     sides = [
-        other, skipped, g.ConditioningZeroOut(conditioning=positive),
+        other, skipped, embedded, named, prompts(g, louder)[0], g.ConditioningZeroOut(conditioning=positive),
         g.ConditioningCombine(conditioning_1=positive, conditioning_2=other),
         g.ConditioningConcat(conditioning_to=positive, conditioning_from=other),
-        g.ConditioningAverage(conditioning_to=positive, conditioning_from=other, conditioning_to_strength=0.6),
-        g.ConditioningAverage(conditioning_to=other, conditioning_from=positive, conditioning_to_strength=0.6),
+        *(g.ConditioningAverage(conditioning_to=to, conditioning_from=of, conditioning_to_strength=0.6)
+          for to, of in ((positive, other), (other, positive))),
         g.ConditioningSetTimestepRange(conditioning=positive, start=0.2, end=0.9),
     ]  # fmt: skip
     g.keep(*sides)
@@ -307,6 +386,17 @@ def vision(g):
         g.keep(g.CLIPVisionEncode(clip_vision=model, image=loaded_picture(g)[0]))
 
 
+@graph
+def style_adapter(g):
+    model, _, _, positive, negative = sd1(g)
+    seen = g.CLIPVisionEncode(
+        clip_vision=g.CLIPVisionLoader(clip_name="clip.safetensors"), image=loaded_picture(g)[0]
+    )
+    adapter = g.StyleModelLoader(style_model_name="adapter.safetensors")
+    text = g.StyleModelApply(conditioning=positive, style_model=adapter, clip_vision_output=seen)
+    g.keep(text, sampled(g, model, text, negative))
+
+
 # --- control ------------------------------------------------------------------------------------------
 
 
@@ -324,8 +414,9 @@ def control_net(g):
     _controlled(g, net, picture(g)[1])
     _controlled(g, net, loaded_picture(g)[0])
     model, _, _, positive, negative = sd1(g)
-    plain = g.ControlNetApply(conditioning=positive, control_net=net, image=loaded_picture(g)[0], strength=0.4)
-    twice = g.ControlNetApply(conditioning=plain, control_net=net, image=picture(g)[1], strength=0.3)
+    twice = positive
+    for image in (loaded_picture(g)[0], picture(g)[1]):
+        twice = g.ControlNetApply(conditioning=twice, control_net=net, image=image, strength=0.4)
     g.keep(sampled(g, model, twice, negative))
     _controlled(g, g.DiffControlNetLoader(model=model, control_net_name="net.safetensors"), picture(g)[1])
 
@@ -473,20 +564,25 @@ def custom_sampling(g):
     _custom(g, guider, sigmas=low, latent=first, noise=g.DisableNoise())
     noisy = g.AddNoise(model=model, noise=g.RandomNoise(noise_seed=2), sigmas=low, latent_image=latent)
     g.keep(noisy)
-    _custom(g, guider, sigmas=g.FlipSigmas(sigmas=low), latent=latent, noise=g.DisableNoise())
     masked = g.SetLatentNoiseMask(samples=latent, mask=loaded_picture(g)[1])
     _custom(g, guider, latent=masked)
     g.keep(*g.SamplerCustom(
         model=model, positive=positive, negative=negative, latent_image=latent,
         sampler=g.SamplerEulerCFGpp(), sigmas=g.BasicScheduler(model=model, steps=2, denoise=0.7),
     ))  # fmt: skip
-    upscaling = g.SamplerLCMUpscale(scale_ratio=1.5)
-    _custom(g, guider, upscaling, g.ManualSigmas(sigmas="8, 2, 1, 0"))
     late = {"start_at_step": 1, "return_with_leftover_noise": "enable", "end_at_step": 3, "steps": 4}
     g.keep(g.KSamplerAdvanced(
         model=model, positive=positive, negative=negative, latent_image=latent, scheduler="normal",
         sampler_name="dpmpp_2m", **late,
     ))  # fmt: skip
+
+
+@graph
+def growing_latents(g):
+    model, _, _, positive, _ = sd1(g)
+    sampler = g.SamplerLCMUpscale(scale_ratio=1.5)
+    guider = g.BasicGuider(model=model, conditioning=positive)
+    _custom(g, guider, sampler, g.ManualSigmas(sigmas="8, 2, 1, 0"))
 
 
 @graph
@@ -497,6 +593,7 @@ def schedules(g):
     g.keep(g.AlignYourStepsScheduler(steps=4), g.SamplingPercentToSigma(model=model, sampling_percent=0.4))
     sigmas = g.BasicScheduler(model=model, steps=4)
     g.keep(g.ExtendIntermediateSigmas(sigmas=sigmas), g.SetFirstSigma(sigmas=sigmas))
+    g.keep(g.FlipSigmas(sigmas=sigmas), *g.SplitSigmasDenoise(sigmas=sigmas, denoise=0.5))
 
 
 def _schedulers():

@@ -171,6 +171,16 @@ def test_what_changes_in_place_is_seen_through_every_view(device, graded):
     assert whole.tolist() == [[0, 0, 7], [5, 1, 8]] and view.tolist() == [5, 1, 8]
 
 
+def test_views_of_tensors_from_before_are_possible_while_no_gradients_are_kept(device):
+    before = torch.zeros(2, 3, device=device)
+    with torch.inference_mode():
+        view = before[:1]
+        view += 1
+        made = before + 1
+    assert not view.is_inference() and made.is_inference() and made[0].is_inference()
+    assert before.tolist() == [[1, 1, 1], [0, 0, 0]]
+
+
 def test_shapes_follow_operations_that_change_them_in_place(device, graded):
     tensor, out = torch.zeros(2, 3, device=device), torch.empty(0, device=device)
     torch.add(tensor, 1, out=out)

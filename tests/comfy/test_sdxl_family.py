@@ -363,7 +363,8 @@ def test_both_text_encoders_load_from_their_own_files_in_any_order(tmp_path, loa
 
 
 def test_the_node_for_two_files_loads_what_its_menu_calls_sdxl(tmp_path, references, monkeypatch):
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, "text_encoders", ([str(tmp_path)], {".safetensors"}))
+    place = ([str(tmp_path)], {".safetensors"})
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "text_encoders", place)
     for name, model in zip("lg", references):
         comfy.utils.save_torch_file(dict(model.state_dict()), tmp_path / f"{name}.safetensors")
     clip = core_loaders.DualCLIPLoader().load_clip("l.safetensors", "g.safetensors", "sdxl")[0]

@@ -340,6 +340,39 @@ def test_a_pinned_model_stays_and_the_other_is_streamed_beside_it():
     assert torch.equal(result(other), on_the_cpu()) and torch.equal(result(pinned), on_the_cpu())
 
 
+def test_a_pinned_model_is_switched_between_patches_without_a_copy():
+    base = patcher()
+    base.model.is_pinned = True
+    clones = [base.clone() for _ in range(3)]
+    for seed, clone in enumerate(clones[1:]):
+        for layer in range(LAYERS):
+            clone.add_patches(change(layer, seed=10 * seed + layer))
+    room = 40 * LAYER_BYTES
+    results = []
+    for clone in clones:
+        place(clone, room)
+        results.append(result(clone))
+    with accounting_device.counting() as moved:
+        for number in (0, 1, 2, 1, 0, 2):
+            place(clones[number], room)
+    assert moved.to_device.bytes == moved.to_host.bytes == moved.on_device.bytes == 0
+    for number in (2, 0, 1):
+        place(clones[number], room)
+        assert torch.equal(result(clones[number]), results[number])
+
+
+def test_a_pinned_model_gives_originals_to_host_memory_where_both_do_not_fit():
+    base = patcher()
+    base.model.is_pinned = True
+    clone = base.clone()
+    for layer in range(LAYERS):
+        clone.add_patches(change(layer, seed=layer))
+    place(clone, 15 * LAYER_BYTES)
+    assert torch.equal(result(clone), on_the_cpu(*(change(layer, seed=layer) for layer in range(LAYERS))))
+    place(base, 15 * LAYER_BYTES)
+    assert torch.equal(result(base), on_the_cpu())
+
+
 def test_a_large_tensor_comes_by_threads_and_arrives_whole(monkeypatch):
     monkeypatch.setattr(host_memory, "BUFFER_BYTES", 1000 * 4)
     monkeypatch.setattr(host_memory, "LEAST_BYTES_FOR_THREADS", 8000)

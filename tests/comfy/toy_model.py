@@ -38,11 +38,11 @@ class _Config:
         self.latent_format = comfy.latent_formats.SD15()
 
 
-def toy_model():
-    """A MODEL."""
+def toy_model(load_device=torch.device("cpu")):
+    """A MODEL that computes on a device and rests on the CPU."""
     device = torch.device("cpu")
     model = comfy.model_base.BaseModel(_Config(), device=device, unet_model=ToyNetwork)
-    return comfy.model_patcher.ModelPatcher(model, device, device)
+    return comfy.model_patcher.ModelPatcher(model, load_device, device)
 
 
 def tokens(seed, count=7, batch=1):

@@ -117,6 +117,7 @@ def test_every_hook_stands_on_the_page_of_hooks() -> None:
         "explains_full_memory",
         "free_idle_models",
         "queue_changed",
+        "contents_of",
         "add_routes",
     }
     for name in set(public) - {"arm", "disarm", "armed"}:

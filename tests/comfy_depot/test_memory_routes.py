@@ -99,6 +99,8 @@ async def test_a_group_is_switched_in_one_request(pinned: Pinned) -> None:
 @pytest.mark.parametrize("route, body, status, message", [
     ("pin", {**MEMORY, "name": "none*"}, 404, "No known model is called 'checkpoints/none*'"),
     ("pin", {**MEMORY, "name": "none"}, 404, "'none' is in no manifest"),
+    ("pin", {**MEMORY, "name": "../a.safetensors"}, 404, "is in no manifest"),
+    ("pin", {**MEMORY, "folder": "bogus", "name": "a*"}, 404, "There is no folder type 'bogus'"),
     ("unpin", {**MEMORY, "name": "a.safetensors"}, 404, "is not pinned in memory"),
     ("pin", {**MEMORY}, 400, "'name' is missing or no text."),
     ("pin", {**MEMORY, "name": "a", "dryrun": True}, 400, "'dryrun' is not known here."),

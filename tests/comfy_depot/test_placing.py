@@ -110,7 +110,8 @@ def load(world: World, name: str, size: int = 40) -> Patcher:
 
 
 def resident(depot: Depot, name: str) -> dict[str, Any]:
-    return next(one for one in depot.residents.models() if one["names"] == [f"checkpoints/{name}.safetensors"])
+    names = [f"checkpoints/{name}.safetensors"]
+    return next(one for one in depot.residents.models() if one["names"] == names)
 
 
 def moves(depot: Depot, name: str) -> list[tuple[str, str, int, str]]:

@@ -11,7 +11,7 @@ import pytest
 
 from comfy_depot.host import QueuedPrompt
 from comfy_depot.options import Budget
-from comfy_depot.warm_memory import NOT_AHEAD, NOT_KEPT
+from comfy_depot.warm_memory import NOT_KEPT
 from tests.comfy_depot.pinned import Pinned
 from tests.comfy_depot.world import World, queued
 from tests.fakes.origin import Origin, safetensors
@@ -81,7 +81,7 @@ def test_a_host_that_loads_nothing_ahead_pins_what_a_workflow_loads(pinned: Pinn
     pinned.world.load_model = lambda folder, name: False
     with pinned.start(pin=("checkpoints/a.safetensors",)) as depot:
         pinned.wait_for(a="failed")
-        assert depot.warm_memory.pinned()[0].message == NOT_AHEAD
+        assert depot.warm_memory.pinned()[0].message == NOT_KEPT
         pinned.load(pinned.path("a"))
         assert pinned.states() == {"a": "ready"} and pinned.in_memory() == {"a"}
 

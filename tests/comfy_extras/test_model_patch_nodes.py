@@ -4,9 +4,11 @@ import pytest
 import torch
 
 import comfy.guidance
+import comfy.model_management
 import comfy.model_sampling
 import comfy.sample
 import comfy.samplers
+import comfy.sd
 from comfy_extras import (
     nodes_differential_diffusion,
     nodes_freelunch,
@@ -107,6 +109,22 @@ def test_the_dtype_to_compute_in_is_the_clones_own():
     (half,) = nodes_model_advanced.ModelComputeDtype().patch(model, "bf16")
     assert half.get_model_object("manual_cast_dtype") is torch.bfloat16
     assert model.get_model_object("manual_cast_dtype") is None
+
+
+def test_a_clone_computes_in_its_dtype_also_with_control_in_another_and_the_model_in_its_own():
+    model = comfy.sd.load_state_dict_guess_config(tiny_sd1.checkpoint())[0]
+    (half,) = nodes_model_advanced.ModelComputeDtype().patch(model, "bf16")
+    found = []
+    for patcher in (model, half, model):
+        comfy.model_management.load_models_gpu([patcher])
+        torch.manual_seed(0)
+        given = {"x": torch.randn(1, 4, 8, 8), "t": torch.tensor([3.0]), "c_crossattn": torch.randn(1, 7, 64)}
+        control = {"input": [], "middle": [torch.randn(1, 64, 4, 4)], "output": []}
+        with torch.inference_mode():
+            found.append(model.model.apply_model(**given, control=control))
+    plain, in_half, again = found
+    assert torch.equal(again, plain) and not torch.equal(in_half, plain)
+    torch.testing.assert_close(in_half, plain, atol=0.1, rtol=0.1)
 
 
 def test_packs_find_the_names_that_they_import():

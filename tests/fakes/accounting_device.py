@@ -106,7 +106,11 @@ def _restored(raw: torch.Tensor, requires_grad: bool, is_parameter: bool) -> tor
 
 def wrapped(raw: torch.Tensor) -> AcctTensor:
     """`raw` as a tensor of the device. Raises torch.OutOfMemoryError."""
-    return AcctTensor(raw.resolve_conj() if raw.is_conj() else raw)
+    raw = raw.resolve_conj() if raw.is_conj() else raw
+    if raw.is_inference() == torch.is_inference_mode_enabled():
+        return AcctTensor(raw)
+    with torch.inference_mode(raw.is_inference()):  # a view is of the kind that its base is
+        return AcctTensor(raw)
 
 
 def _follow(tensor: AcctTensor) -> None:

@@ -58,6 +58,7 @@ class Lease:
     def __init__(self, storage: torch.UntypedStorage) -> None:
         self.count = 0
         self.storage = storage
+        self._give = memory.give  # also when the interpreter ends and takes the module apart
         self.resize(storage.nbytes())
 
     def is_of(self, raw: torch.Tensor) -> bool:
@@ -68,11 +69,11 @@ class Lease:
         if count > self.count:
             memory.take(count - self.count)
         elif count < self.count:
-            memory.give(self.count - count)
+            self._give(self.count - count)
         self.count = count
 
     def __del__(self) -> None:
-        memory.give(self.count)
+        self._give(self.count)
 
 
 _leases: weakref.WeakValueDictionary[int, Lease] = weakref.WeakValueDictionary()

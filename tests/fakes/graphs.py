@@ -1,9 +1,9 @@
 """Prompts written as Python, and a bench that runs them on a device.
 
-    g = Graph()
-    model, clip, vae = g.CheckpointLoaderSimple(ckpt_name="sd1.safetensors")
-    g.keep(g.CLIPTextEncode(text="a cat", clip=clip))
-    (conditioning,) = Bench("gpu_only").run(g)
+g = Graph()
+model, clip, vae = g.CheckpointLoaderSimple(ckpt_name="sd1.safetensors")
+g.keep(g.CLIPTextEncode(text="a cat", clip=clip))
+(conditioning,) = Bench("gpu_only").run(g)
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Graph:
                 inputs[name] = default
         key = f"{class_type} {inputs}"
         if key not in self._known:
-            number = str(len(self.prompt) + 1)
+            number = f"{class_type} {len(self.prompt) + 1}"
             self.prompt[number] = {"class_type": class_type, "inputs": inputs}
             count = len(nodes.NODE_CLASS_MAPPINGS[class_type].RETURN_TYPES)
             self._known[key] = [number, 0] if count == 1 else [[number, place] for place in range(count)]
@@ -52,7 +52,7 @@ class Graph:
     def keep(self, *links) -> None:
         """These outputs are what the graph gives."""
         for link in links:
-            self.add(KEEP, value=link, place=sum(node["class_type"] == KEEP for node in self.prompt.values()))
+            self.add(KEEP, value=link, place=len(self.prompt))
 
 
 class _Keep:
@@ -64,6 +64,10 @@ class _Keep:
     @classmethod
     def INPUT_TYPES(cls):
         return {"required": {"value": ("*", {}), "place": ("INT", {})}}
+
+    @classmethod
+    def IS_CHANGED(cls, **_inputs):
+        return float("nan")
 
     def keep(self, value, place):
         self.kept[place] = value
@@ -100,8 +104,8 @@ class Bench:
     def active(self):
         """Inside, `comfy` works on the device of this bench."""
         loaded = comfy.model_management.current_loaded_models
-        context = contextlib.nullcontext() if self.mode is None else accelerated(mode=self.mode, **self.device)
-        with context as device:
+        on_device = accelerated(mode=self.mode, **self.device) if self.mode else contextlib.nullcontext()
+        with on_device as device:
             before, loaded[:] = list(loaded), self._loaded
             try:
                 yield device

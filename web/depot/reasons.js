@@ -19,6 +19,7 @@ export function inWords(reason, titleOf) {
     const parts = [];
     if (reason.inputs?.length) parts.push(T.inputs(reason.inputs));
     if (reason.is_changed) parts.push(T.isChanged);
+    if (reason.models?.length) parts.push(T.models(reason.models));
     if (reason.upstream?.length) parts.push(T.upstream(reason.upstream.map(titleOf)));
     return parts.join("; ") || T.words.changed;
 }
