@@ -9,7 +9,7 @@
     offers    models that workflows name, and which of them are taken up
     clean     evict what was not used for long, or what is too much for a size
     evict     evict models by name
-    pin       keep models on the disk; without a name: show which are kept
+    pin       keep models on the disk, or in memory; without a name: show which are kept
     unpin     let pinned models go again when room is needed
     replay    what each eviction policy would have fetched, from a trace of uses
     warm      bring models that nobody waits for yet

@@ -144,7 +144,7 @@ def _steps(part: Part) -> list[tuple[str, str, int, bool]]:
     """(from, to, bytes, whether it went to rest) of each move of a part since it was last looked at."""
     before, now = part.position, part.position_now()
     part.position = now
-    rest = str(part.base().offload_device)
+    rest = str(getattr(part.base(), "offload_device", ""))
     if before[0] == now[0]:
         change = now[1] - before[1]
         before, now = (before[0], max(0, -change)), (now[0], max(0, change))

@@ -192,10 +192,11 @@ class Residents:
 
     def parts_of(self, patchers: Iterable[Any]) -> list[tuple[Resident, Part]]:
         """The models in memory that these patchers work with, each part once."""
+        modules = (getattr(patcher, "model", None) for patcher in patchers)
+        wanted = {id(module) for module in modules if module is not None}
         with self._lock:
-            found = {id(part): (model, part) for patcher in patchers for model in self._models.values()
-                     if (part := model.part_of(patcher)) is not None}
-        return list(found.values())
+            return [(model, part) for model in self._models.values() for part in model.parts
+                    if part is not None and id(part.module) in wanted]
 
     def names_of(self, patchers: Iterable[Any]) -> list[str]:
         """The names of the models that patchers work with, as far as they are kept here."""

@@ -92,17 +92,15 @@ class Part:
         """For whom each living clone was made, where that is known."""
         return list(self._users.values())
 
-    def is_of(self, patcher: Any) -> bool:
-        """Whether a patcher works with these weights."""
-        base = self.base()
-        return base is not None and base.model is getattr(patcher, "model", None)
+    @property
+    def module(self) -> Any:
+        """What holds the weights: a torch module, or a dictionary of tensors."""
+        return getattr(self.base(), "model", None)
 
     def mark(self, is_pinned: bool) -> None:
         """Tell whoever plans memory whether these weights must stay where they are."""
-        base = self.base()
-        if base is not None:
-            with contextlib.suppress(AttributeError):  # tensors without a module have no place for it
-                base.model.is_pinned = is_pinned
+        with contextlib.suppress(AttributeError):  # a dictionary, or nothing, has no place for it
+            self.module.is_pinned = is_pinned
 
     def position_now(self) -> Position:
         """Where it has been brought."""
@@ -114,11 +112,11 @@ class Part:
 
     def tensors(self) -> Iterator[Any]:
         """Its weights."""
-        model = getattr(self.base(), "model", None)
-        if isinstance(model, dict):
-            yield from model.values()
+        module = self.module
+        if isinstance(module, dict):
+            yield from module.values()
         for kind in ("parameters", "buffers"):
-            yield from getattr(model, kind, tuple)()
+            yield from getattr(module, kind, tuple)()
 
     def clone(self, user: str | None = None) -> Any:
         """A fresh object that shares the weights."""
@@ -197,10 +195,6 @@ class Resident:
         self.is_pinned = is_pinned
         for part in self._parts():
             part.mark(is_pinned)
-
-    def part_of(self, patcher: Any) -> Part | None:
-        """The part that a patcher works with."""
-        return next((part for part in self._parts() if part.is_of(patcher)), None)
 
     def give(self, user: str | None = None) -> Any:
         """What the loader would return, as clones for a user."""

@@ -180,7 +180,9 @@ class WarmMemory:
         return targets
 
     def _next(self, targets: list[Target]) -> Target | None:
-        """What is to be loaded first: what was asked for, then pinned models in the order of their pins."""
+        """What is to be loaded first: what was asked for, then pinned models in the order of their pins, and
+        those that must be fetched last.
+        """
         with self._lock:
             titles, self._to_do = self._to_do, []
             failed = dict(self._failed)
@@ -190,7 +192,7 @@ class WarmMemory:
             with self._lock:
                 self._to_do = [*(target.title for target in waiting[1:]), *self._to_do]
             return waiting[0]
-        for target in targets:
+        for target in sorted(targets, key=lambda target: target.path is None):
             content, again_at = failed.get(target.title, (None, 0.0))
             is_refused = content == target.content and time.monotonic() < again_at
             if not is_refused and self.state_of(target).state != "ready":

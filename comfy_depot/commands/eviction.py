@@ -30,7 +30,7 @@ def add_commands(add: AddCommand) -> None:
     command = add("evict", _evict, "evict models that a manifest can bring back, by name")
     command.add_argument("models", nargs="+", metavar="FOLDER/NAME", help="such as checkpoints/x.safetensors")
     command.add_argument("--dry-run", action="store_true", help="only show what would go")
-    for name, run, summary in (("pin", _pin, "keep models on the disk, or show which are kept"),
+    for name, run, summary in (("pin", _pin, "keep models on the disk or in memory, or show which are kept"),
                                ("unpin", _unpin, "let pinned models go again when room is needed")):
         command = add(name, run, summary)
         command.add_argument("models", nargs="*", metavar="FOLDER/NAME",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import shutil
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
@@ -436,6 +437,20 @@ def standing(
 def test_which_models_go_first(models: list[Standing], budget: int, going: list[str]) -> None:
     assert [model.key for model in plan_drops(models, budget)] == going
     assert [model.key for model in plan_drops(reversed(models), budget)] == going
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_plan_ever_holds_a_pinned_model_and_the_others_go_as_without_it(seed: int) -> None:
+    chance = random.Random(seed)
+    models = [standing(str(number), size=chance.randint(0, 100), seconds=chance.uniform(0, 9),
+                       used=number, idle=chance.random() < 0.5, pinned=chance.random() < 0.4)
+              for number in range(chance.randint(0, 30))]  # fmt: skip
+    budget = chance.randint(0, 1500)
+    plan = plan_drops(models, budget)
+    assert not any(model.is_pinned for model in plan)
+    assert plan == plan_drops([model for model in models if not model.is_pinned], budget)
+    left = sum(model.size for model in models if not model.is_pinned and model not in plan)
+    assert left <= budget
 
 
 # --- memory is needed ---

@@ -42,13 +42,21 @@ def test_what_the_command_line_pins_is_loaded_at_start_in_its_order_and_stays(
                       for state in ("waiting", "loading", "ready")]
 
 
-def test_a_model_that_is_only_in_the_cloud_is_fetched_first(pinned: Pinned) -> None:
+def test_a_model_that_is_only_in_the_cloud_is_fetched_after_those_on_the_disk(pinned: Pinned) -> None:
+    pinned.write("here")
     with Origin() as origin:
         url = origin.put("/c.safetensors", safetensors(5000))
-        pinned.world.write_manifest({"checkpoints": {"c.safetensors": {"url": url, "size": 5000}}})
-        with pinned.start(pin=("checkpoints/c*",)):
-            wait_until(lambda: pinned.states() == {"c": "ready"})
-    states = [one["state"] for kind, one in pinned.world.events if one["kind"] == "memory"]
+        pinned.world.write_manifest({"checkpoints": {
+            "c.safetensors": {"url": url, "size": 5000}, "huge.safetensors": {"url": url, "size": 10**15}}})
+        pins = ("checkpoints/c*", "checkpoints/h*")
+        with pinned.start(pin=pins, pin_budget=Budget(size=10000)) as depot:
+            wait_until(lambda: pinned.states() == {"c": "ready", "here": "ready", "huge": "failed"})
+            assert pinned.reads == ["here", "c"]
+            (huge,) = [one for one in depot.warm_memory.pinned() if one.state == "failed"]
+            assert "do not fit into --pin-budget" in (huge.message or ""), "nothing of it is fetched"
+        assert len({hit.path for hit in origin.hits()}) == 1
+    events = [one for _, one in pinned.world.events if one["kind"] == "memory"]
+    states = [one["state"] for one in events if one["name"] == "c.safetensors"]
     assert states == ["waiting", "fetching", "loading", "ready"]
 
 
