@@ -195,6 +195,7 @@ def test_groups_say_what_they_take_and_are_switched(open_panel):
         "--pin-group", "outline=controlnet/demo*", "--pin-group", "green=loras/demo*",
         "--pin-group", "all=controlnet/*,checkpoints/*", "--pin-budget", "5M",
     )  # fmt: skip
+    panel.page.load_workflow(DATA / "demo_workflow.json", 7)
     panel.run("demo_green.safetensors")
     outline, green, whole = (panel.row(name, "group") for name in ("outline", "green", "all"))
     panel.wait_for_text(outline, "1 model, 3.0 MB: demo_silhouette.safetensors")
@@ -206,6 +207,9 @@ def test_groups_say_what_they_take_and_are_switched(open_panel):
     panel.page.click(f"{green} [aria-label='Switch to group green']")
     panel.wait_for_text(green, "active")
     assert "active" not in panel.text(outline) and panel.pinned() == {GREEN}
+    panel.page.click(f"{panel.row(GREEN)} .depot-row")
+    panel.script(f"{element('.depot-memory')}.scrollIntoView()")
+    panel.page.save_screenshot("models-in-memory.png")
     panel.page.click(f"{whole} [aria-label='Switch to group all']")
     panel.wait_for_text(f"{whole} .depot-problem", "Nothing has changed.")
     assert panel.pinned() == {GREEN}
