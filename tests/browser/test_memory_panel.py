@@ -61,7 +61,7 @@ class Panel:
 
     def run(self, *loras):
         entry = self.server.run_prompt(drawing_prompt(*loras), seconds=120)
-        assert entry["status"]["status_str"] == "success", entry["status"]
+        assert entry["status"]["status_str"] == "success", f"{entry['status']}\n{self.server.log()}"
 
     def said(self):
         """What the server says of its memory."""
@@ -193,7 +193,7 @@ def test_a_pin_over_the_budget_is_refused_in_the_words_of_the_server(open_panel)
 def test_groups_say_what_they_take_and_are_switched(open_panel):
     panel = open_panel(
         "--pin-group", "outline=controlnet/demo*", "--pin-group", "green=loras/demo*",
-        "--pin-group", "all=controlnet/*,checkpoints/*", "--pin-budget", "5M",
+        "--pin-group", "all=controlnet/demo*,checkpoints/demo*,loras/demo*", "--pin-budget", "5M",
     )  # fmt: skip
     panel.page.load_workflow(DATA / "demo_workflow.json", 7)
     panel.run("demo_green.safetensors")
@@ -207,6 +207,7 @@ def test_groups_say_what_they_take_and_are_switched(open_panel):
     panel.page.click(f"{green} [aria-label='Switch to group green']")
     panel.wait_for_text(green, "active")
     assert "active" not in panel.text(outline) and panel.pinned() == {GREEN}
+    panel.script("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
     panel.page.click(f"{panel.row(GREEN)} .depot-row")
     panel.script(f"{element('.depot-memory')}.scrollIntoView()")
     panel.page.save_screenshot("models-in-memory.png")
@@ -324,9 +325,12 @@ def test_a_pinned_model_is_fetched_and_loaded_before_a_workflow_asks_for_it(libr
                 window.states = [];
                 app.api.addEventListener('depot', ({detail}) => window.states.push(detail.state));
             """)
-            panel.page.click(f"{refused} .depot-button")
+            panel.page.click(f"{refused} [aria-label='Load damaged.safetensors now']")
             panel.page.wait("return window.states.join() === 'waiting,loading,failed'")
             panel.wait_for_text(f"{refused} .depot-problem", "damaged.safetensors")
+            panel.page.click(f"{refused} [aria-label='Unpin checkpoints/damaged.safetensors']")
+            panel.page.wait(f"return !{element(refused)}")
+            assert [pin["pattern"] for pin in panel.said()["memory"]["pins"]] == ["checkpoints/demo*"]
             assert [error for error in panel.errors() if "404" not in error] == []
 
 
