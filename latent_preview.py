@@ -64,11 +64,13 @@ class Latent2RGBPreviewer(LatentPreviewer):
         if self.latent_rgb_factors_reshape is not None:
             x0 = self.latent_rgb_factors_reshape(x0)
         first = x0[0, :, 0] if x0.ndim == 5 else x0[0]
-        factors, bias = (
-            value if value is None else value.to(dtype=first.dtype, device=first.device)
-            for value in (self.latent_rgb_factors, self.latent_rgb_factors_bias)
+        self.latent_rgb_factors = self.latent_rgb_factors.to(first)  # once: they stay on its device
+        if self.latent_rgb_factors_bias is not None:
+            self.latent_rgb_factors_bias = self.latent_rgb_factors_bias.to(first)
+        colours = torch.nn.functional.linear(
+            first.movedim(0, -1), self.latent_rgb_factors, bias=self.latent_rgb_factors_bias
         )
-        return preview_to_image(torch.nn.functional.linear(first.movedim(0, -1), factors, bias=bias))
+        return preview_to_image(colours)
 
 
 class TAESDPreviewerImpl(LatentPreviewer):

@@ -53,6 +53,7 @@ LOADERS = {loader.class_type: loader for loader in (
     Loader("ControlNetLoader", {"control_net_name": "controlnet"}, {}),
     Loader("CLIPVisionLoader", {"clip_name": "clip_vision"}, {}),
     Loader("UpscaleModelLoader", {"model_name": "upscale_models"}, {}),
+    Loader("StyleModelLoader", {"style_model_name": "style_models"}, {}),
 )}  # fmt: skip
 
 

@@ -62,7 +62,7 @@ def _edge_distance(length, border_before, border_after):
 
 def pasted(base, patch, x, y, feather):
     """Latents `base` with `patch` at (x, y); `feather` units fade where the patch is inside the base."""
-    patch = patch[:, :, : base.shape[2] - y, : base.shape[3] - x].to(base)
+    patch = patch[:, :, : base.shape[2] - y, : base.shape[3] - x].to(base.device)
     height, width = patch.shape[2:]
     rows = _fade(height, feather, y != 0, y + height < base.shape[2], patch)
     columns = _fade(width, feather, x != 0, x + width < base.shape[3], patch)

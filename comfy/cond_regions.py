@@ -95,15 +95,22 @@ def calculate_start_end_timesteps(model, conds):
 
 
 def encode_model_conds(model_function, conds, noise, device, prompt_type, **kwargs):
-    """Let the model turn each conditioning into arguments of its network (`model_conds`)."""
+    """Let the model turn each conditioning into arguments of its network (`model_conds`), on its device."""
     for i, cond in enumerate(conds):
         params = {**kwargs, **cond, "device": device, "noise": noise}
         # The latent's size in pixels, for models that are conditioned on it.
         params.setdefault("width", noise.shape[3] * 8 if noise.ndim >= 4 else None)
         params.setdefault("height", noise.shape[2] * 8)
         params.setdefault("prompt_type", prompt_type)
-        conds[i] = {**cond, "model_conds": {**cond["model_conds"], **model_function(**params)}}
+        made = {**cond["model_conds"], **model_function(**params)}
+        there = {name: _on_device(value, device) for name, value in made.items()}
+        conds[i] = {**cond, "model_conds": there}
     return conds
+
+
+def _on_device(value, device):
+    """Values of packs need not know how to go there; the model moves those at each step."""
+    return value.on_device(device) if hasattr(value, "on_device") else value
 
 
 def create_cond_with_same_area_if_none(conds, c):

@@ -21,6 +21,11 @@ class CONDRegular:
         """The value for a batch of this size; `area` is (sizes..., offsets...) of the region, or None."""
         return self._copy_with(comfy.utils.repeat_to_batch_size(self.cond, batch_size))
 
+    def on_device(self, device):
+        """The same value where the network computes, so that no step copies it again."""
+        is_there = not torch.is_tensor(self.cond) or self.cond.device == torch.device(device)
+        return self if is_there else self._copy_with(self.cond.to(device))
+
     def can_concat(self, other):
         """May both be evaluated in one batch?"""
         return self.cond.shape == other.cond.shape and self._same_device(other)
@@ -108,6 +113,10 @@ class CONDList(CONDRegular):
     def process_cond(self, batch_size, **kwargs):
         """See CONDRegular."""
         return self._copy_with([comfy.utils.repeat_to_batch_size(c, batch_size) for c in self.cond])
+
+    def on_device(self, device):
+        """See CONDRegular."""
+        return self._copy_with([c.to(device) for c in self.cond])
 
     def can_concat(self, other):
         """See CONDRegular."""

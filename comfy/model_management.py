@@ -511,14 +511,18 @@ class LoadedModel:
 
     def _set_model(self, model) -> None:
         self._model = weakref.ref(model)
-        if model.parent is not None:
-            # A clone that goes away leaves the place to the patcher that it was cloned from.
-            parent = weakref.ref(model.parent)
-            weakref.finalize(model, self._switch_to, parent).atexit = False
+        # A clone that goes away leaves the place to the patcher that it was cloned from, or to that one's.
+        ancestors, parent = [], model.parent
+        while parent is not None:
+            ancestors.append(weakref.ref(parent))
+            parent = parent.parent
+        if ancestors:
+            weakref.finalize(model, self._switch_to, ancestors).atexit = False
 
-    def _switch_to(self, parent) -> None:
-        if self._model() is None and parent() is not None:
-            self._set_model(parent())
+    def _switch_to(self, ancestors) -> None:
+        alive = next((one for ancestor in ancestors if (one := ancestor()) is not None), None)
+        if self._model() is None and alive is not None:
+            self._set_model(alive)
 
     @property
     def model(self):

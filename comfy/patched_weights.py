@@ -2,9 +2,9 @@
 
     a clone is loaded, another takes its place, the first is loaded again: its patched weights are put back
 
-What is kept is known by what was patched with what: the patches' own tensors, by identity, and their numbers.
-They are held as long as the result is, so an identity is never another tensor's. The kept weights take memory
-that nobody else wants: they go first, the least recently used ones, when a device or the machine gets full.
+What is kept is known by what was patched with what: the patches' own tensors, by their place in memory, and
+their numbers. They are held as long as the result is, so a place is never another tensor's. The kept weights take
+memory that nobody else wants: they go first, the least recently used ones, when a device or the machine gets full.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Identity:
 
     content: tuple
     holds: tuple
-    """The objects that are known by identity."""
+    """The objects that are known by place or by identity."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Identity) and self.content == other.content
@@ -54,6 +54,9 @@ def _content(value: Any, holds: list) -> Any:
         facts = {name: part for name, part in vars(value).items() if name != "loaded_keys"}
         return type(value), *((name, _content(facts[name], holds)) for name in sorted(facts))
     holds.append(value)
+    if isinstance(value, torch.Tensor) and value.data_ptr():
+        # Models wrap a weight anew when patches are undone, as another model's that is merged in.
+        return type(value), value.data_ptr(), value.dtype, value.shape, value.stride()
     return "at", id(value)
 
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 import torch
 
 import comfy.families
+import comfy.model_management
+import comfy.model_patcher
 import comfy.ops
 import comfy.utils
 from comfy.errors import ModelFileError, UnknownArchitecture
 from comfy.families.base import StateDict, build_empty, count_indices, load_exactly
+from comfy_depot import hooks as depot
 
 STYLE_HEAD_WIDTH = 128  # channels per head of the style adapter
 
@@ -102,10 +105,12 @@ class StyleAdapter(torch.nn.Module):
 
 
 class StyleModel:
-    """What nodes pass around as STYLE_MODEL."""
+    """What nodes pass around as STYLE_MODEL. It works where conditioning rests between nodes."""
 
-    def __init__(self, model, device="cpu"):
+    def __init__(self, model, device=None):
         self.model = model
+        self.load_device = comfy.model_management.intermediate_device() if device is None else device
+        self.patcher = comfy.model_patcher.ModelPatcher(model, self.load_device, self.load_device)
 
     def get_cond(self, input):  # noqa: A002 (upstream's parameter name)
         """The tokens (B, tokens, width) for an `Output` of CLIP vision.
@@ -121,9 +126,11 @@ class StyleModel:
                 f"{states.shape[-1]}. Encode it with the CLIP vision model that it is for: SigLIP "
                 "(sigclip_vision_patch14_384) for Flux Redux, CLIP ViT-L for the style adapter of SD1."
             )
-        return self.model(states)
+        comfy.model_management.load_model_gpu(self.patcher)
+        return self.model(states.to(self.load_device)).to(states.device)
 
 
+@depot.keeps_resident("ckpt_path")
 def load(ckpt_path) -> StyleModel:
     """The style model of a file.
 

@@ -269,17 +269,26 @@ def convert_sd_to(state_dict, dtype):
 ATTR_UNSET: dict = {}
 
 
+def _part_of(obj, name: str):
+    """`getattr`, which takes long for what torch keeps in tables of a module; a model has thousands of parts."""
+    if isinstance(obj, torch.nn.Module):
+        found = obj._parameters.get(name)
+        found = obj._modules.get(name) if found is None else found
+        if found is not None:
+            return found
+    return getattr(obj, name)
+
+
 def _owner_of(obj, attr: str):
     *path, name = attr.split(".")
     for part in path:
-        obj = getattr(obj, part)
+        obj = _part_of(obj, part)
     return obj, name
 
 
 def get_attr(obj, attr: str):
     """`get_attr(model, "layer1.conv.weight")` is `model.layer1.conv.weight`."""
-    owner, name = _owner_of(obj, attr)
-    return getattr(owner, name)
+    return _part_of(*_owner_of(obj, attr))
 
 
 def set_attr(obj, attr: str, value):

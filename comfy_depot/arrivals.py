@@ -96,7 +96,7 @@ class Arrivals:
         self._file = state_dir / FILE_NAME
 
     def note(self, entry: Entry, stamp: Stamp, promise: Promise) -> None:
-        """The file with this stamp was brought for this promise, and gets the name of the entry, or has it."""
+        """The file with this stamp was brought for this promise, and gets the entry's name, or has it."""
         key = (entry.folder, entry.name)
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -107,9 +107,9 @@ class Arrivals:
                                    (*key, stamp.size, stamp.changed_ns, json.dumps(asdict(promise))))
                 connection.execute(_FORGET_OLD, (*key, MOST_OF_ONE))
         except (sqlite3.Error, OSError) as error:
-            log.error("That %s was fetched cannot be noted in %s (%s). It counts as a file of yours, which is "
-                      "not replaced when the manifest names other bytes. Correct the rights of the file, or "
-                      "delete it.", entry.key, self._file, error)
+            log.error("That %s was fetched cannot be noted in %s (%s). It counts as a file of yours, which "
+                      "is not replaced when the manifest names other bytes. Correct the rights of the file, "
+                      "or delete it.", entry.key, self._file, error)
 
     def of(self, entry: Entry, stamp: Stamp) -> Promise | None:
         """What the file with this stamp was fetched for; None when it was not the depot that brought it."""

@@ -199,8 +199,6 @@ class Depot:
         if node is None:
             return path
         entry, outcome = self.catalogue.find(folder, name), "hit"
-        if path is None and entry is None:
-            return None
         if entry is not None and (path is None or self.outdated.is_wanted(entry)):
             try:
                 path, outcome = self._fetch_for_node(entry), "fetched"
@@ -208,8 +206,8 @@ class Depot:
                 if path is None:
                     raise
                 self.outdated.note_failure(entry, error)  # the old bytes are better than none
-        assert path is not None
-        self._note(folder, name, path, node, outcome)
+        if path is not None:
+            self._note(folder, name, path, node, outcome)
         return path
 
     def contents_of(self, chosen: Iterable[tuple[str, str, Sequence[Any]]]) -> dict[str, dict[str, str]]:
@@ -218,10 +216,15 @@ class Depot:
         """
         entries = self.catalogue.snapshot().entries
         found: dict[str, dict[str, str]] = {}
+        are_models: dict[str, bool] = {}  # most texts are none, and many nodes choose the same
         for node_id, text, choices in chosen:
-            for folder in folders_of(Chosen(text, choices), entries, folder_paths.get_filename_list):
-                entry = entries[folder][text.replace("\\", "/")]
-                found.setdefault(node_id, {})[entry.key] = self.outdated.content_of(entry)
+            if text not in are_models:
+                name = text.replace("\\", "/")
+                are_models[text] = any(name in models for models in entries.values())
+            if are_models[text]:
+                for folder in folders_of(Chosen(text, choices), entries, folder_paths.get_filename_list):
+                    entry = entries[folder][text.replace("\\", "/")]
+                    found.setdefault(node_id, {})[entry.key] = self.outdated.content_of(entry)
         return found
 
     def note_plain_access(self, folder: str, name: str, path: str) -> None:
@@ -251,8 +254,8 @@ class Depot:
         self, folder: str, name: str, *, on_progress: Callable[[Transfer], None] | None = None,
         check: Callable[[], None] | None = None, replace_own: bool = False,
     ) -> str:
-        """The path of a model, fetched when it is missing or outdated (with `replace_own` also when it is a file
-        of the user's); ModelUnavailable when no manifest names it.
+        """The path of a model, fetched when it is missing or outdated (with `replace_own` also when it is a
+        file of the user's); ModelUnavailable when no manifest names it.
         """
         if replace_own:
             self.outdated.adopt(self.entry(folder, name))

@@ -64,7 +64,10 @@ class Pin:
 
 @functools.lru_cache(maxsize=512)
 def _expression(pattern: str) -> re.Pattern[str]:
-    return re.compile(translate(pattern))
+    try:
+        return re.compile(translate(pattern))
+    except re.error:  # a set such as [z-a], of which some versions make no expression: it means itself only
+        return re.compile(re.escape(pattern) + r"\Z")
 
 
 def pattern_of(folder: str, name: str) -> str:

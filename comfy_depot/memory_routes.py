@@ -23,6 +23,7 @@ from comfy_depot.pinning import OverBudget, Plan
 if TYPE_CHECKING:
     from comfy_depot.depot import Depot
 
+LONGEST_PATTERN = 400
 _PIN = ('Send {"tier": "memory", "folder": "checkpoints", "name": "sdxl*"}, or {"group": "video"}; add '
         '"dry_run": true to only look.')
 _WARM = ('Send {"tier": "memory", "folder": "checkpoints", "name": "x.safetensors"}, or {"tier": "memory"} '
@@ -108,5 +109,7 @@ def _checked(body: dict[str, Any], fields: set[str], form: str) -> bool:
         if not isinstance(body["group"], str) or body.keys() & {"folder", "name"}:
             raise _BadBody(f"'group' is a text and stands without 'folder' and 'name'. {form}")
     elif "group" in fields or body.keys() & {"folder", "name"}:
-        _folder_and_name(body, form)
+        given = "/".join(_folder_and_name(body, form))
+        if len(given) > LONGEST_PATTERN or not given.isprintable():
+            raise _BadBody(f"'folder' and 'name' are at most {LONGEST_PATTERN} printable characters. {form}")
     return is_dry_run

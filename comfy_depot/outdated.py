@@ -89,20 +89,22 @@ class Outdated:
         """Whether a file should be replaced now: it is outdated, and the new one has not just failed."""
         return self.stamp_of(entry) is not None and not self._is_put_off(entry)
 
-    def content_of(self, entry: Entry) -> str | None:
+    def content_of(self, entry: Entry) -> str:
         """A text for the content that a loader gets which asks for an entry's model now, another one for
         other bytes.
         """
-        promise = Promise.of(entry)
-        if self.is_wanted(entry):
-            tries = self._tries(entry, promise)
-            return f"{promise.content} after {tries} failures" if tries else promise.content
+        content = Promise.of(entry).content
         path = self._local_path(entry.folder, entry.name)
         stamp = None if path is None else _stamp_of(path)
-        if path is None or stamp is None:
-            return promise.content
+        if stamp is None:
+            return content
         then = self._promise_of(entry, stamp)
-        return f"{stamp.inode} {stamp.size} {stamp.changed_ns}" if then is None else then.content
+        if then is None:
+            return f"{stamp.inode} {stamp.size} {stamp.changed_ns}"
+        if then.content == content or not self.is_wanted(entry):
+            return then.content
+        failure = self._failure_of(entry)
+        return content if failure is None else f"{content} after {failure.tries} failures"
 
     def adopt(self, entry: Entry) -> None:
         """Let a file of the user's be replaced like one of the depot's: somebody asked for that."""
@@ -135,41 +137,41 @@ class Outdated:
                 return
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(tries - 1, 10))
             self._failures[key] = _Failure(content, tries, now + pause, str(error))
-        log.error("%s is OUTDATED, and its old bytes go on being used: the manifest names others, which cannot "
-                  "be had. They are tried again at the first need after %.0f s. %s", entry.key, pause, error)
+        log.error("%s is OUTDATED, and its old bytes go on being used: the manifest names others, which "
+                  "cannot be had. They are tried again at the first need after %.0f s. %s",
+                  entry.key, pause, error)
 
     def problems(self) -> list[Problem]:
         """What is not as the manifests say, of all that was asked for since the start."""
         with self._lock:
             keys = sorted({*self._failures, *self._strangers})
-            for key, stranger in list(self._strangers.items()):
-                if not stranger[2] or self._local_path(*key) is None:
+            for key, (_, _, is_other) in list(self._strangers.items()):
+                if not is_other or self._local_path(*key) is None:
                     del self._strangers[key]  # looked at again: its sha256 may be known by now
         found = []
         for key in keys:
             entry = self._find(*key)
-            if entry is None or self.stamp_of(entry) is None:
-                self._failures.pop(key, None)
-            failure, stranger = self._failures.get(key), self._strangers.get(key)
-            if entry is not None and failure is not None:
-                found.append(Problem(entry.key, None, "the manifest names other bytes, and the old ones go on "
-                                     f"being used because the new ones cannot be had: {failure.why}"))
-            elif entry is not None and stranger is not None and stranger[2]:
+            if entry is None:
+                continue
+            is_outdated, failure = self.stamp_of(entry) is not None, self._failure_of(entry)
+            if is_outdated and failure is not None:
+                found.append(Problem(
+                    entry.key, None, "the manifest names other bytes, and the old ones go on being used "
+                    f"because the new ones cannot be had: {failure.why}"))
+            elif key in self._strangers and self._strangers[key][2]:
                 found.append(Problem(entry.key, None, advice(entry)))
         return found
 
     # Inside.
 
-    def _tries(self, entry: Entry, promise: Promise) -> int:
-        with self._lock:
-            failure = self._failures.get((entry.folder, entry.name))
-        return failure.tries if failure is not None and failure.content == promise.content else 0
+    def _failure_of(self, entry: Entry) -> _Failure | None:
+        """The last failure to get what an entry names now."""
+        failure = self._failures.get((entry.folder, entry.name))
+        return failure if failure is not None and failure.content == Promise.of(entry).content else None
 
     def _is_put_off(self, entry: Entry) -> bool:
-        with self._lock:
-            failure = self._failures.get((entry.folder, entry.name))
-        return (failure is not None and failure.content == Promise.of(entry).content
-                and monotonic() < failure.until)
+        failure = self._failure_of(entry)
+        return failure is not None and monotonic() < failure.until
 
     def _promise_of(self, entry: Entry, stamp: Stamp) -> Promise | None:
         """What the file with this stamp was fetched for. A file is noted before it stands under its name, so
@@ -196,9 +198,9 @@ class Outdated:
 
 def advice(entry: Entry) -> str:
     """What to do about a file of the user's that is not what the manifest names."""
-    return ("the manifest names other bytes than those of the file on this disk, which the depot did not fetch "
-            "and so does not replace. To have those of the manifest, delete or rename the file, or run: "
-            f"python -m comfy_depot fetch --replace {quote(entry.key)}")
+    return ("the manifest names other bytes than those of the file on this disk, which the depot did not "
+            "fetch and so does not replace. To have those of the manifest, delete or rename the file, or "
+            f"run: python -m comfy_depot fetch --replace {quote(entry.key)}")
 
 
 def _is_destination(entry: Entry, path: str) -> bool:

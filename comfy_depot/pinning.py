@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from comfy_depot.depot import Depot
 
 UNTIL_RESTART = "The command line names it, so it is pinned again at the next start."
+MOST_PINS = 1000
+"""By request: each is looked up again and again."""
 MOST_COMPARED = 5000  # names, for those that are near
 
 
@@ -109,6 +111,8 @@ class Pinning:
     def plan_pin(self, folder: str, name: str, by: str) -> Plan:
         """Pin a model or all of a glob. ModelUnavailable when nobody knows such a name, OverBudget."""
         pattern = pattern_of(folder, name)
+        if len(self._pins.state.pins) >= MOST_PINS:
+            raise OverBudget(f"{MOST_PINS} patterns are pinned by request; no more can be. Unpin some.", [])
         concerned = self.targets([Pin(pattern, by, 0.0)])
         if not concerned:
             if not has_glob(pattern):

@@ -161,7 +161,9 @@ class Preload:
         needs = self._needs()
         self._seconds_to_look = time.perf_counter() - begin
         with self._lock:
-            for key in [key for key in self._held if key not in needs]:
+            # What has arrived since it was settled is not needed any more either: the next look counts it.
+            for key in [key for key, (transfer, _) in self._held.items()
+                        if key not in needs and not transfer.is_finished]:
                 self._let_go(key)
             self._refused = {key: entry for key, entry in self._refused.items()
                              if key in needs and needs[key].entry == entry}

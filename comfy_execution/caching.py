@@ -180,6 +180,7 @@ class CacheSet:
         other = copy.copy(self)
         other.outputs = ClassicCache() if self.outputs.needs_signatures else NullCache()
         other.scopes = self.scopes.copy()
+        other._of_models = ResultsOfModels()
         return other
 
     async def begin(

@@ -1,5 +1,5 @@
-"""What a prompt's nodes depend on beside their inputs: their IS_CHANGED values, asked once per node and prompt
-with literal inputs only, and the contents of the models that they name.
+"""What a prompt's nodes depend on beside their inputs: their IS_CHANGED values, asked once per node and
+prompt with literal inputs only, and the contents of the models that they name.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ class ImageBatch:
         )
         if image1.shape[1:3] != image2.shape[1:3]:
             image2 = _scaled(image2, image1.shape[2], image1.shape[1], "bilinear", "center")
-        return (torch.cat((image1, image2.to(image1)), dim=0),)
+        return (torch.cat((image1, image2.to(image1.device)), dim=0),)
 
 
 class EmptyImage:

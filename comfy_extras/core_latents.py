@@ -372,7 +372,7 @@ class LatentBlend:
         if blend_mode != "normal":
             raise ValueError(f"blend_mode is '{blend_mode}'; LatentBlend knows 'normal'.")
         first = samples1["samples"]
-        second = samples2["samples"].to(first)
+        second = samples2["samples"].to(first.device)
         if first.shape != second.shape:
             second = comfy.utils.common_upscale(second, first.shape[3], first.shape[2], "bicubic", "center")
         return ({**samples1, "samples": first * blend_factor + second * (1 - blend_factor)},)

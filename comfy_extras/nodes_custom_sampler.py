@@ -416,7 +416,7 @@ class AddNoise:
         if len(sigmas) == 0:
             return (latent_image,)
         samples = latent_image["samples"]
-        made = noise.generate_noise(latent_image).to(samples)
+        made = noise.generate_noise(latent_image).to(samples.device)
         scale = (sigmas[0] - sigmas[-1]).abs() if len(sigmas) > 1 else sigmas[0]
         if torch.count_nonzero(samples) > 0:  # an empty latent stays zero where a model shifts latents
             samples = model.get_model_object("process_latent_in")(samples)

@@ -17,7 +17,7 @@ def _like(latent, other):
 def _sized_like(latent, other):
     import comfy.utils
 
-    other = other.to(latent)
+    other = other.to(latent.device)
     if other.shape[1:] == latent.shape[1:]:
         return other
     return comfy.utils.common_upscale(other, latent.shape[-1], latent.shape[-2], "bilinear", "center")
@@ -102,7 +102,8 @@ class LatentConcat(_Latent):
         import comfy.utils
 
         first = samples1["samples"]
-        parts = [first, comfy.utils.repeat_to_batch_size(samples2["samples"].to(first), first.shape[0])]
+        second = samples2["samples"].to(first.device)
+        parts = [first, comfy.utils.repeat_to_batch_size(second, first.shape[0])]
         if dim.startswith("-"):
             parts.reverse()
         return ({**samples1, "samples": torch.cat(parts, dim=AXES[dim[-1]])},)

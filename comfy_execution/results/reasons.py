@@ -56,8 +56,8 @@ NodeKey = tuple[str, str]
 
 # Each node that runs makes these; plain tuples are made in half the time of named ones.
 _LastRun = tuple[Signature, dict[str, Any], Any, Mapping[str, str]]
-"""A node as it was when it ran last: (signature, a trace of each input, a trace of IS_CHANGED, contents of the
-models that it names).
+"""A node as it was when it ran last: (signature, a trace of each input, a trace of IS_CHANGED, contents of
+the models that it names).
 """
 # The trace of a link is (source, slot, signature of the source); that of a long text has two elements.
 

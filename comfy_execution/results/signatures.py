@@ -1,9 +1,9 @@
 """Signatures: the same content gives the same signature, so a result can be found again.
 
 The signature of a node is a digest of its class, its `IS_CHANGED` value, its literal inputs, the contents of
-the models that it names, and the signatures of the nodes it is linked to. Node ids are no part of it (unless the class says so): a workflow
-with other numbers finds its results, and two equal nodes share one. Since a link contributes the finished
-digest of its source, all signatures of a prompt cost O(nodes + links).
+the models that it names, and the signatures of the nodes it is linked to. Node ids are no part of it (unless
+the class says so): a workflow with other numbers finds its results, and two equal nodes share one. Since a
+link contributes the finished digest of its source, all signatures of a prompt cost O(nodes + links).
 
 What has no stable content (NaN, an object of some class, a link to nowhere, a circle) gets a digest of its
 own that never comes again, and so does everything that depends on it.
@@ -73,8 +73,8 @@ def digest(parts: list[Any]) -> Signature:
 
 
 class Signatures:
-    """The signatures of the nodes of one prompt. `changed` holds their IS_CHANGED values, `contents` what tells
-    the content of models that they name; entries may join while nodes do.
+    """The signatures of the nodes of one prompt. `changed` holds their IS_CHANGED values, `contents` what
+    tells the content of models that they name; entries may join while nodes do.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ from comfy_depot.host import Host
 from comfy_depot.options import Budget, Options
 from comfy_extras import nodes_upscale_model
 from tests.app.test_worker import Host as Sink
-from tests.comfy import tiny_control, tiny_sdxl, tiny_vision
+from tests.comfy import test_style_model, tiny_control, tiny_sdxl, tiny_vision
 from tests.comfy.test_upscalers import small_compact
 from tests.fakes.origin import Origin, sha256
 from tests.fakes.server_process import ROOT
@@ -73,6 +73,7 @@ def library(base):
         "controlnet/lora": tiny_control.control_lora_file(net, net)[0],
         "clip_vision/vision": tiny_vision.clip().state_dict(),
         "upscale_models/up": small_compact().state_dict(),
+        "style_models/style": test_style_model.redux(),
     }
     for name, weights in own.items():
         path = models / f"{name}.safetensors"
@@ -158,6 +159,7 @@ KINDS = {
     "controlnet/lora": (workflow("ControlNetLoader", control_net_name="lora.safetensors"), 0),
     "clip_vision/vision": (workflow("CLIPVisionLoader", clip_name="vision.safetensors"), 1),
     "upscale_models/up": (workflow("UpscaleModelLoader", model_name="up.safetensors"), 1),
+    "style_models/style": (workflow("StyleModelLoader", style_model_name="style.safetensors"), 1),
 }
 LEARNED = {
     "CLIPLoader": ("text_encoders", ["l"], {"clip_name": "l.safetensors", "type": "stable_diffusion"}),
@@ -338,7 +340,7 @@ def test_a_folder_type_without_a_loader_is_refused_with_those_that_have_one(load
     with pytest.raises(ValueError, match="type 'embeddings' cannot be pinned.*: checkpoints, clip_vision, "):
         loaders.load_model("embeddings", "x.pt")
     assert folders() == ["checkpoints", "clip_vision", "controlnet", "diffusion_models", "loras",
-                         "text_encoders", "upscale_models", "vae"]  # fmt: skip
+                         "style_models", "text_encoders", "upscale_models", "vae"]  # fmt: skip
 
 
 def test_without_a_depot_nothing_is_loaded(loaders):

@@ -1,5 +1,6 @@
 """Devices, precisions, and the list of models that are loaded."""
 
+import gc
 import subprocess
 import sys
 
@@ -104,6 +105,17 @@ def test_a_patcher_that_nobody_holds_leaves_the_list_to_its_parent():
     del base
     mm.cleanup_models_gc()
     assert mm.current_loaded_models == []
+
+
+def test_clones_that_go_together_leave_the_list_to_their_base():
+    base = patcher()
+    between = base.clone()
+    clone = between.clone()
+    mm.load_models_gpu([clone])
+    clone.loop, between.loop = between, clone  # only the collector can free them, both at once
+    del clone, between
+    gc.collect()
+    assert mm.loaded_models() == [base]
 
 
 def test_free_memory_unloads_the_least_recently_used_first_and_only_as_many_as_needed(monkeypatch):

@@ -20,6 +20,7 @@ from tests.comfy import test_lora, tiny_flux, tiny_sd1
 from tests.comfy.test_taesd import author_files, tiny_autoencoder
 from tests.comfy.toy_model import latents, prompt, toy_model
 from tests.fakes.accelerator import KINDS, accelerated
+from tests.fakes.accounting_device import counting
 
 
 @pytest.fixture(params=KINDS)
@@ -37,11 +38,11 @@ def assert_same(found, expected, tolerance=2e-5):
 # --- samplers -----------------------------------------------------------------------------------------
 
 
-def sampled(model, sampler, scheduler="normal", seed=4, **options):
+def sampled(model, sampler, scheduler="karras", seed=4, steps=4, **options):
     latent = latents(9)
     noise = comfy.sample.prepare_noise(latent, seed)
     return comfy.sample.sample(
-        model, noise, 4, 3.0, sampler, scheduler, prompt(1), prompt(2), latent, denoise=0.9, seed=seed,
+        model, noise, steps, 3.0, sampler, scheduler, prompt(1), prompt(2), latent, denoise=0.9, seed=seed,
         disable_pbar=True, **options,
     )  # fmt: skip
 
@@ -85,6 +86,18 @@ def test_masks_and_latents_may_be_anywhere(device, device_of_latents):
     expected = sampled(toy_model(), "euler", noise_mask=mask)
     there = mask.to(device if device_of_latents == "device" else "cpu")
     assert_same(sampled(toy_model(device), "euler", noise_mask=there), expected)
+
+
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "heun"])
+def test_more_steps_copy_nothing_more_to_the_device(sampler):
+    """Prompts, masks and levels come to the device once for a run; only the result goes back."""
+    with accelerated() as acct:
+        moved = []
+        for steps in (2, 9):
+            with counting() as counted:
+                sampled(toy_model(acct), sampler, steps=steps, noise_mask=torch.ones(1, 1, 16, 24))
+            moved.append((counted.to_device.copies, counted.to_host.bytes))
+    assert moved[0] == moved[1] and moved[0][1] == latents(9).nbytes
 
 
 def test_requests_of_one_batch_are_sampled_as_on_the_cpu(device):

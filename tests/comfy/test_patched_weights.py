@@ -91,6 +91,26 @@ def test_a_lora_that_is_loaded_once_more_is_recognised(base, computed):
     assert weight(with_lora(base, file, 0.5)).data_ptr() == before.data_ptr() and len(computed) == 1
 
 
+def test_weights_of_another_model_are_recognised_after_that_one_was_patched(base, computed):
+    torch.manual_seed(1)
+    layers = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)).requires_grad_(False)
+    other = ModelPatcher(layers, CPU, CPU)
+
+    def merged():
+        clone = base.clone()
+        clone.add_patches(other.get_key_patches(), 0.5, 0.5)
+        return weight(clone)
+
+    file = lora(2)
+    first = merged()
+    of_other = weight(with_lora(other, file))
+    weight(other)
+    weight(base)
+    computed.clear()
+    assert merged() is first and computed == []
+    assert weight(with_lora(other, file)) is of_other and computed == []
+
+
 @pytest.mark.parametrize("other", ["strength", "file", "more"])
 def test_other_patches_are_computed(base, computed, other):
     file = lora(1)

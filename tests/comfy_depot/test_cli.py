@@ -129,6 +129,18 @@ def test_fetch_of_what_is_not_there_ends_with_status_one(run: Commands, model: s
     assert (status, out) == (1, "") and f"Error: {words}" in err
 
 
+def test_fetch_replaces_a_file_of_yours_when_told_to(depot_world: World, run: Commands) -> None:
+    own, named = safetensors(20_000, seed=1), safetensors(30_000, seed=2)
+    file = depot_world.write_model("loras", "a.safetensors", own)
+    with Origin() as origin:
+        depot_world.write_manifest({"loras": {"a.safetensors": {
+            "url": origin.put("/a", named), "size": len(named), "sha256": sha256(named)}}})
+        assert run("fetch", "loras/a.safetensors", *LOCAL)[0] == 0 and file.read_bytes() == own
+        assert "fetch --replace loras/a.safetensors" in run("verify")[1]
+        assert run("fetch", "--replace", "loras/a.safetensors", *LOCAL)[0] == 0
+        assert file.read_bytes() == named and run("verify")[0] == 0
+
+
 def test_fetch_goes_on_after_one_that_failed(depot_world: World, run: Commands) -> None:
     depot_world.write_model("loras", "own.safetensors")
     status, out, err = run("fetch", "loras/none.safetensors", "loras/own.safetensors")

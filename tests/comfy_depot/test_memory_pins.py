@@ -36,6 +36,9 @@ def who(pins: MemoryPins) -> list[tuple[str, str]]:
     ("checkpoints/A*", "checkpoints/a.safetensors", False),
     ("checkpoints/a [v2].safetensors", "checkpoints/a [v2].safetensors", True),  # looks like a glob
     ("checkpoints/[ab].safetensors", "checkpoints/b.safetensors", True),
+    ("checkpoints/[b-a].safetensors", "checkpoints/b.safetensors", False),
+    ("checkpoints/[b-a]", "checkpoints/[b-a]", True),
+    ("checkpoints/" + "*a" * 150, "checkpoints/" + "a" * 300 + "b", False),  # and that soon
 ])
 def test_a_pattern_holds_names_of_its_folder(pattern: str, name: str, holds: bool) -> None:
     assert Pin(pattern, "me", 0.0).holds(name) is holds

@@ -134,6 +134,8 @@ async def test_memory_alone_can_be_asked_for_without_the_list_of_all_models(pinn
     ("pin", {**MEMORY, "name": "../a.safetensors"}, 404, "is in no manifest"),
     ("pin", {**MEMORY, "folder": "bogus", "name": "a*"}, 404, "There is no folder type 'bogus'"),
     ("unpin", {**MEMORY, "name": "a.safetensors"}, 404, "is not pinned in memory"),
+    ("pin", {**MEMORY, "name": "*" * 400}, 400, "are at most 400 printable characters"),
+    ("pin", {**MEMORY, "name": "a\n*"}, 400, "are at most 400 printable characters"),
     ("pin", {**MEMORY}, 400, "'name' is missing or no text."),
     ("pin", {**MEMORY, "name": "a", "dryrun": True}, 400, "'dryrun' is not known here."),
     ("pin", {**MEMORY, "tier": "gpu", "name": "a"}, 400, "'tier' is none of disk and memory"),

@@ -34,11 +34,16 @@ def origin() -> Iterator[Origin]:
         yield made
 
 
-def point(world: World, depot: Depot, origin: Origin, path: str, body: bytes, *, with_sha256: bool = True,
-          with_size: bool = True, **behaviour: Any) -> None:
+def point(
+    world: World, depot: Depot, origin: Origin, path: str, body: bytes, *, with_sha256: bool = True,
+    with_size: bool = True, **behaviour: Any,
+) -> None:
     """Let the manifest name these bytes, at this path of the origin."""
-    url = origin.url + path if path in origin.assets and not behaviour else origin.put(path, body, **behaviour)
-    fields = {**({"sha256": sha256(body)} if with_sha256 else {}), **({"size": len(body)} if with_size else {})}
+    is_there = path in origin.assets and not behaviour
+    url = origin.url + path if is_there else origin.put(path, body, **behaviour)
+    fields: dict[str, Any] = {"sha256": sha256(body)} if with_sha256 else {}
+    if with_size:
+        fields["size"] = len(body)
     world.write_manifest({"loras": {NAME: {"url": url, **fields}}})
     depot.catalogue.refresh()
 
@@ -85,6 +90,7 @@ def test_a_list_or_a_route_that_looks_the_path_up_replaces_nothing(
     depot_world: World, origin: Origin, fetched: Depot
 ) -> None:
     point(depot_world, fetched, origin, "/new", NEW)
+    assert fetched.usable_path("loras", NAME) is None, "who loads by name without a path asks for it first"
     path = folder_paths.get_full_path("loras", NAME)
     assert path is not None and Path(path).read_bytes() == OLD
     assert folder_paths.get_filename_list("loras") == [NAME]
@@ -150,8 +156,8 @@ def test_a_file_that_the_user_put_there_is_never_replaced_and_says_what_to_do(
         (problem,) = depot.problems()
         assert str(problem) == (
             "loras/a.safetensors: the manifest names other bytes than those of the file on this disk, which "
-            "the depot did not fetch and so does not replace. To have those of the manifest, delete or rename "
-            "the file, or run: python -m comfy_depot fetch --replace loras/a.safetensors")
+            "the depot did not fetch and so does not replace. To have those of the manifest, delete or "
+            "rename the file, or run: python -m comfy_depot fetch --replace loras/a.safetensors")
         assert [record.getMessage() for record in caplog.records] == [str(problem)], "it is logged once"
         (sentence,) = wrong_files(depot, with_hashes=False)
         assert "--replace loras/a.safetensors" in sentence
@@ -204,7 +210,8 @@ def test_what_a_workflow_names_replaces_nothing(
     depot_world.write_manifest({})
     allowed = fetched.options.depot_dir / offers.FOLDER / "allowed.json"
     allowed.parent.mkdir()
-    allowed.write_text(json.dumps({"loras": {NAME: {"url": origin.put("/evil", NEW), "sha256": sha256(NEW)}}}))
+    evil = {"url": origin.put("/evil", NEW), "sha256": sha256(NEW)}
+    allowed.write_text(json.dumps({"loras": {NAME: evil}}))
     fetched.catalogue.refresh()
     entry = fetched.catalogue.find("loras", NAME)
     assert entry is not None and entry.is_anonymous
@@ -300,6 +307,7 @@ def test_the_old_bytes_are_used_with_a_warning_until_the_new_ones_can_be_had(
     assert "tried again at the first need after 60 s." in said
     (problem,) = fetched.problems()
     assert problem.message.startswith("the manifest names other bytes, and the old ones go on being used")
+    assert fetched.usable_path("loras", NAME) == str(depot_world.model("loras", NAME))
     hits = len(origin.hits("/new"))
     assert ask(depot_world) == OLD and len(origin.hits("/new")) == hits, "it is not tried at each need"
     with pytest.raises(DownloadFailed):
@@ -386,8 +394,8 @@ def test_verify_says_that_a_file_is_outdated(depot_world: World, origin: Origin,
     point(depot_world, fetched, origin, "/same", SAME_SIZE)
     (sentence,) = wrong_files(fetched, with_hashes=False)
     assert sentence.endswith(
-        "is outdated: it was fetched, and the manifest names other bytes now. They are fetched when a node needs "
-        "them, or by python -m comfy_depot fetch loras/a.safetensors")
+        "is outdated: it was fetched, and the manifest names other bytes now. They are fetched when a node "
+        "needs them, or by python -m comfy_depot fetch loras/a.safetensors")
 
 
 # -- the content that a name stands for

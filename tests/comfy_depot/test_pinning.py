@@ -180,3 +180,14 @@ def test_the_report_tells_who_pinned_what_and_how_far_it_is(pinned: Pinned) -> N
         assert report["groups"] == [
             {"name": "still", "patterns": ["checkpoints/s*"], "is_active": True},
             {"name": "video", "patterns": ["checkpoints/v*"], "is_active": False}]
+
+
+def test_pins_by_request_are_not_endless(pinned: Pinned, monkeypatch: pytest.MonkeyPatch) -> None:
+    from comfy_depot import pinning
+
+    pinned.write("a", "b")
+    monkeypatch.setattr(pinning, "MOST_PINS", 1)
+    with pinned.start():
+        pinned.pin("a.safetensors")
+        with pytest.raises(OverBudget, match="1 patterns are pinned by request; no more can be. Unpin"):
+            pinned.pin("b.safetensors")

@@ -218,3 +218,22 @@ def test_the_thread_outlives_a_host_that_fails(
         wait_until(lambda: is_there(depot_world, "a.safetensors"))
         assert folder_paths.get_filename_list("loras") == ["a.safetensors"]
         assert depot.preload._thread is not None
+
+
+def test_a_model_that_arrives_while_the_queue_is_looked_at_counts_as_arrived(
+    depot_world: World, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between what has ended was noted and what is needed was found."""
+    offer(depot_world, origin, "a.safetensors", size=4 * MIB)
+    settle = preload.Preload._settle_finished
+
+    def settle_and_see_more_arrive(self: preload.Preload) -> None:
+        settle(self)
+        for transfer, _ in self._held.values():
+            wait_until(lambda transfer=transfer: transfer.is_finished)  # type: ignore[misc]
+
+    monkeypatch.setattr(preload.Preload, "_settle_finished", settle_and_see_more_arrive)
+    with waiting(depot_world, queued("p1", "a.safetensors")) as depot:
+        wait_until(lambda: depot.preload.stats()["started"])
+        wait_until(lambda: depot.preload.stats()["arrived"] == 1)
+        assert depot.preload.stats()["let_go"] == 0

@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from comfy_depot import hooks
 from tests.comfy_depot.world import World
-from tests.fakes.origin import Origin, safetensors
+from tests.fakes.origin import Origin, safetensors, sha256
 
 Client = TestClient[web.Request, web.Application]
 
@@ -126,6 +126,24 @@ async def test_a_model_is_fetched_watched_and_cancelled(depot_world: World) -> N
             assert (
                 "is under way. GET /depot/transfers lists them." in (await unknown.json())["error"]["message"]
             )
+
+
+@pytest.mark.parametrize("route", ["fetch", "warm"])
+async def test_a_model_whose_manifest_names_other_bytes_is_fetched_anew(
+    depot_world: World, route: str
+) -> None:
+    wanted = {"folder": "loras", "name": "a.safetensors"}
+    file = depot_world.model("loras", "a.safetensors")
+    with Origin() as origin:
+        for seed in (1, 2):
+            body = safetensors(20_000, seed=seed)
+            depot_world.write_manifest({"loras": {"a.safetensors": {
+                "url": origin.put(f"/{seed}", body), "sha256": sha256(body)}}})
+            async with client(depot_world) as http:
+                assert (await http.post(f"/depot/{route}", json=wanted)).status == 202
+                await until(lambda body=body: file.exists() and file.read_bytes() == body)  # type: ignore[misc]
+                await until(lambda: not hooks.armed().active_transfers())
+                assert (await http.post(f"/depot/{route}", json=wanted)).status == 200
 
 
 async def test_a_fetched_model_is_on_the_disk(depot_world: World) -> None:

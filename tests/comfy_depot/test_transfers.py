@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import traceback
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from comfy_depot.errors import DownloadFailed, SourceRefused, TransferCancelled, WrongContent
+from comfy_depot.eviction import Stamp
 from comfy_depot.transfers import Priority, State, Transfer
 from tests.fakes.fetching import entry, transfers, until
 from tests.fakes.origin import Origin, safetensors, sha256
@@ -211,6 +213,37 @@ def test_closing_stops_everything_and_keeps_what_has_arrived(tmp_path: Path) -> 
             started = time.monotonic()
         assert time.monotonic() - started < 2 and transfer.state is State.CANCELLED
         assert any(path.suffix == ".part" for path in (tmp_path / ".depot").iterdir())
+
+
+@pytest.mark.parametrize("is_shared", [True, False], ids=["one process", "two processes"])
+def test_a_file_that_gives_way_is_replaced_once_by_all_who_want_that(tmp_path: Path, is_shared: bool) -> None:
+    """Two processes are two `Transfers`: they know of each other by the lock of the file only."""
+    old, new = safetensors(300_000, seed=1), safetensors(400_000, seed=2)
+    file = tmp_path / "a.safetensors"
+    file.write_bytes(old)
+    with Origin(rate_total=1 << 20) as origin, transfers(tmp_path) as one, transfers(tmp_path) as two:
+        wanted = entry(origin.put("/new", new), sha256=sha256(new))
+        stamp = Stamp.of(os.stat(file))
+        both = [some.fetch(wanted, file, replaces=stamp) for some in (one, one if is_shared else two)]
+        assert [transfer.wait().read_bytes() for transfer in both] == [new, new]
+        assert (both[0] is both[1]) is is_shared
+        assert origin.bytes_sent("/new") < 2 * len(new)
+
+
+def test_a_transfer_of_an_older_entry_does_not_undo_a_replacement(tmp_path: Path) -> None:
+    """It waited for the lock while the new bytes came; nor is a file replaced that nobody said gives way."""
+    old, new = safetensors(300_000, seed=1), safetensors(400_000, seed=2)
+    file = tmp_path / "a.safetensors"
+    file.write_bytes(b"first")
+    with Origin(rate_total=1 << 20) as origin, transfers(tmp_path) as ours:
+        urls = origin.put("/old", old), origin.put("/new", new)
+        stamp = Stamp.of(os.stat(file))
+        first = ours.fetch(entry(urls[1], sha256=sha256(new)), file, replaces=stamp)
+        until(lambda: origin.bytes_sent("/new"))
+        late = [ours.fetch(entry(urls[0], sha256=sha256(old)), file, replaces=replaces)
+                for replaces in (stamp, None)]
+        assert [one.wait().read_bytes() for one in (first, *late)] == [new, new, new]
+        assert origin.hits("/old") == []
 
 
 def test_finished_transfers_are_forgotten_after_a_while(

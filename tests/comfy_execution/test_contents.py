@@ -200,6 +200,32 @@ def test_the_old_weights_are_let_go_when_the_next_prompt_begins_and_plain_result
         assert why["4"] == why["3"] == CACHED, "plain results stay, and are found when it is turned back"
 
 
+def test_a_prompt_that_stores_nothing_leaves_the_old_weights_to_the_next_one_to_let_go(depot):
+    rig = rig_of(depot)
+
+    class Patcher:
+        def __init__(self, model):
+            self.model = model
+
+    def load(self, name):
+        weights.append(weakref.ref(module := torch.nn.Linear(8, 8)))
+        return (Patcher(module),)
+
+    weights = []
+    rig.add(
+        LoadModel=make(load, {"name": (LIST, {})}),
+        Picture=make(lambda self, model: ("picture",), {"model": ("*", {})}),
+    )
+    prompt = {"1": node("LoadModel", name=LIST[0]), "2": node("Picture", model=["1", 0]),
+              "3": node("Show", value=["2", 0])}
+    rig.run(prompt)
+    depot.contents[LIST[0]] = "new"
+    rig.run(prompt, extra_data={"cache": "off"})
+    rig.run(prompt)
+    gc.collect()
+    assert [weight() is not None for weight in weights] == [False, False, True]
+
+
 def test_results_are_known_by_all_models_below_them_up_to_a_limit():
     results = ResultsOfModels(limit=3)
     assert results.replaced([{"a": "1", "b": "1"}]) == []

@@ -100,8 +100,8 @@ class AcctTensor(torch.Tensor):
 
 def _restored(raw: torch.Tensor, requires_grad: bool, is_parameter: bool) -> torch.Tensor:
     if is_parameter:
-        return torch.nn.Parameter(AcctTensor(raw), requires_grad)
-    return AcctTensor(raw).requires_grad_(requires_grad)
+        return torch.nn.Parameter(wrapped(raw), requires_grad)
+    return wrapped(raw).requires_grad_(requires_grad)
 
 
 def wrapped(raw: torch.Tensor) -> AcctTensor:
@@ -121,7 +121,7 @@ def _follow(tensor: AcctTensor) -> None:
     else:
         tensor.lease = lease_for(raw)
     if (tensor.shape, tensor.stride(), tensor.dtype) != (raw.shape, raw.stride(), raw.dtype):
-        torch.Tensor.data.__set__(tensor, AcctTensor(raw))
+        torch.Tensor.data.__set__(tensor, wrapped(raw))
 
 
 # --- operations ---------------------------------------------------------------------------------------
