@@ -1,4 +1,4 @@
-"""Servers that residency.py measures, and what the kernel tells of them: files opened, bytes read, CPU time."""
+"""Servers that residency.py measures, and what the kernel tells of them: files opened, bytes, CPU time."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def usage_of(pid: int) -> Usage:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time of all threads so far, to the nanosecond; what others do to the machine counts little in it."""
+    """CPU time of all threads so far, to the nanosecond; what others do counts little in it."""
     total = 0
     for task in os.listdir(f"/proc/{pid}/task"):
         with contextlib.suppress(OSError):  # a thread that has ended
@@ -119,7 +119,8 @@ class Server:
     async def __aenter__(self) -> Server:
         self._client = uuid.uuid4().hex
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=SECONDS_TO_ANSWER))
-        self._socket = await self._session.ws_connect(f"{self.url}/ws?clientId={self._client}", max_msg_size=0)
+        address = f"{self.url}/ws?clientId={self._client}"
+        self._socket = await self._session.ws_connect(address, max_msg_size=0)
         return self
 
     async def __aexit__(self, *_error: object) -> None:
@@ -149,7 +150,8 @@ class Server:
                 continue
             if event["type"] == "execution_error":
                 error = event["data"]
-                raise SystemExit(f"{self.name}: {workflow}: {error['node_type']}: {error['exception_message']}")
+                message = f"{error['node_type']}: {error['exception_message']}"
+                raise SystemExit(f"{self.name}: {workflow}: {message}")
             if event["type"] == "execution_success":
                 return
 
@@ -199,8 +201,9 @@ def started(program: Program, base: Path, models: Path, cpu: int | None) -> Iter
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     pinned = [] if cpu is None else ["taskset", "-c", str(cpu)]
-    command = [*pinned, program.python, str(program.root / "main.py"), "--port", str(port), "--base-directory",
-               str(base), "--disable-auto-launch", "--disable-all-custom-nodes", *shlex.split(program.flags)]
+    command = [*pinned, program.python, str(program.root / "main.py"), "--port", str(port),
+               "--base-directory", str(base), "--disable-auto-launch",
+               "--disable-all-custom-nodes", *shlex.split(program.flags)]
     log = base / "log.txt"
     with open(log, "w") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=program.root,
@@ -220,7 +223,8 @@ def started(program: Program, base: Path, models: Path, cpu: int | None) -> Iter
 def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(urllib.error.URLError, ConnectionError), urllib.request.urlopen(url, timeout=5):
+        refused = contextlib.suppress(urllib.error.URLError, ConnectionError)
+        with refused, urllib.request.urlopen(url, timeout=5):
             return
         time.sleep(0.1)
     raise SystemExit(f"The server does not answer at {url}:\n{log.read_text()[-2000:]}")

@@ -83,9 +83,8 @@ def _write_checkpoints(models: Path, first: dict[str, Any]) -> None:
 
 def _write_large(models: Path) -> None:
     """Two checkpoints of SD1.5's full size, 4.3 GB."""
-    import safetensors.torch
-
     import parity_upstream
+    import safetensors.torch
 
     place = models / "checkpoints"
     place.mkdir(parents=True, exist_ok=True)
@@ -204,8 +203,8 @@ class Graph:
         positive, negative = self.control(text, text, vae) if control else (text, text)
         latent = self.add("EmptyLatentImage", width=SIDE, height=SIDE, batch_size=1)
         sampled = self.add(
-            "KSampler", model=model, positive=positive, negative=negative, latent_image=[latent, 0], seed=seed,
-            steps=1, cfg=1.0, sampler_name="euler", scheduler="normal", denoise=1.0,
+            "KSampler", model=model, positive=positive, negative=negative, latent_image=[latent, 0],
+            seed=seed, steps=1, cfg=1.0, sampler_name="euler", scheduler="normal", denoise=1.0,
         )
         image = self.add("VAEDecode", samples=[sampled, 0], vae=vae)
         if upscale:
@@ -305,3 +304,8 @@ def _large(name: str) -> Workflow:
 
 
 LARGE_WORKFLOWS: dict[str, Workflow] = {name: _large(name) for name in LARGE}
+
+
+def workflows_of(which: str) -> dict[str, Workflow]:
+    """The workflows of one of `SETS`."""
+    return LARGE_WORKFLOWS if which == LARGE_SET else WORKFLOWS

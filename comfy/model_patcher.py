@@ -316,6 +316,7 @@ class ModelPatcher(OptionSetters, Registries):
                 weight_places.bring_home(self.model, [key], patched=self.backup.keys())
         self.model.patched_with = self._identity() if self.patches else None
         self.model.is_patched_anew = bool(computed)
+        patched_weights.count(computed=len(computed), put_back=len(self.patches) - len(computed))
 
     def _has_room_for_originals(self) -> bool:
         """May weights stay on the device beside patched ones? A pinned model is then switched uncopied."""

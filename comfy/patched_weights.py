@@ -3,8 +3,9 @@
     a clone is loaded, another takes its place, the first is loaded again: its patched weights are put back
 
 What is kept is known by what was patched with what: the patches' own tensors, by their place in memory, and
-their numbers. They are held as long as the result is, so a place is never another tensor's. The kept weights take
-memory that nobody else wants: they go first, the least recently used ones, when a device or the machine gets full.
+their numbers. They are held as long as the result is, so a place is never another tensor's. The kept weights
+take memory that nobody else wants: they go first, the least recently used ones, when a device or the machine
+gets full.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class _Kept:
 
 _lock = threading.RLock()
 _kept: OrderedDict[tuple[int, Identity], _Kept] = OrderedDict()
+_counts = {"computed": 0, "put_back": 0}
 _known: dict[int, weakref.ref] = {}
 """The models of which something is kept, by id."""
 
@@ -108,6 +110,19 @@ def release_bytes(count: float, device: torch.device) -> None:
             if there:
                 count -= sum(there)
                 del _kept[key]
+
+
+def count(*, computed: int, put_back: int) -> None:
+    """Note how many weights were computed from patches, and how many kept ones were put back."""
+    with _lock:
+        _counts["computed"] += computed
+        _counts["put_back"] += put_back
+
+
+def stats() -> dict[str, int]:
+    """Weights computed and put back since the start, and bytes kept now."""
+    with _lock:
+        return {**_counts, "bytes_kept": bytes_kept()}
 
 
 def bytes_kept() -> int:

@@ -94,10 +94,7 @@ class StyleAdapter(torch.nn.Module):
         return self.style_embedding.shape[-1]
 
     def forward(self, x):
-        """(B, tokens, width of the vision model) -> (B, own tokens, width of the text encoder).
-
-        Computed where the weights are: it is small, and no patcher moves it.
-        """
+        """(B, tokens, width of the vision model) -> (B, own tokens, width of the text encoder)."""
         x = x.to(self.proj)
         own = self.style_embedding.expand(len(x), -1, -1)
         x = self.transformer_layes(self.ln_pre(torch.cat([x, own], dim=1)))

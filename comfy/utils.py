@@ -270,7 +270,7 @@ ATTR_UNSET: dict = {}
 
 
 def _part_of(obj, name: str):
-    """`getattr`, which takes long for what torch keeps in tables of a module; a model has thousands of parts."""
+    """`getattr`, which takes long for what torch keeps in tables of a module, of which models have many."""
     if isinstance(obj, torch.nn.Module):
         found = obj._parameters.get(name)
         found = obj._modules.get(name) if found is None else found

@@ -81,6 +81,10 @@ def _nothing_loaded(folder: str, name: str) -> bool:
     return False
 
 
+def _nothing_patched() -> Mapping[str, int]:
+    return {}
+
+
 def _all_of_the_machine() -> int:
     import psutil
 
@@ -127,3 +131,5 @@ class Host:
     """Bytes of memory of the device that models work on; may load what is needed to know."""
     memory_report: Callable[[], list[dict[str, Any]]] = _no_devices
     """{"device", "total", "free", "allocated", "reserved", "peak"} of each device, in bytes."""
+    patched_weights: Callable[[], Mapping[str, int]] = _nothing_patched
+    """Weights that were computed from LoRAs and other patches, that were put back, and the bytes of these."""

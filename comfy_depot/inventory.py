@@ -118,7 +118,7 @@ def stats(depot: Depot) -> dict[str, Any]:
         "bytes_free": _bytes_free(Path(folder_paths.models_dir)),
         "resident": depot.residents.stats(),
         "memory": {**depot.residents.memory_stats(), "budget": depot.pinning.budget,
-                   "devices": depot.host.memory_report()},
+                   "devices": depot.host.memory_report(), "patched": dict(depot.host.patched_weights())},
         "preload": depot.preload.stats(),
         "warm": depot.warm.stats(),
         "predict": depot.warm.foresight.stats(time.time()),

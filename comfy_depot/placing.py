@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from comfy_depot.memory_pins import in_words, listed
-from comfy_depot.resident import Move, Part
+from comfy_depot.resident import HOST_MEMORY, Move, Part
 
 if TYPE_CHECKING:
     from comfy_depot.residency import Residents
@@ -144,11 +144,11 @@ def _steps(part: Part) -> list[tuple[str, str, int, bool]]:
     """(from, to, bytes, whether it went to rest) of each move of a part since it was last looked at."""
     before, now = part.position, part.position_now()
     part.position = now
-    rest = str(getattr(part.base(), "offload_device", ""))
     if before[0] == now[0]:
         change = now[1] - before[1]
         before, now = (before[0], max(0, -change)), (now[0], max(0, change))
-    return [step for step in ((before[0], rest, before[1], True), (rest, now[0], now[1], False)) if step[2]]
+    return [step for step in ((before[0], HOST_MEMORY, before[1], True),
+                             (HOST_MEMORY, now[0], now[1], False)) if step[2]]
 
 
 def _entries(function: Callable[..., Any]) -> list[Any]:

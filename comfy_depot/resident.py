@@ -22,6 +22,7 @@ from comfy_depot.drops import Key, Standing
 from comfy_depot.eviction import Stamp
 from comfy_depot.memory_pins import Pin
 
+HOST_MEMORY = "cpu"
 MOVES_REMEMBERED = 10
 Position = tuple[str, int]
 """The device that a model was brought to, and the bytes of it that are there; ("", 0) where it rests."""
@@ -71,6 +72,7 @@ class Part:
                            if module is not None and value is module]
             for name in ("patcher", *self._names):
                 setattr(self._shell, name, None)
+        self.position: Position = "", 0
         self.position = self.position_now()
 
     def base(self) -> Any:
@@ -103,12 +105,19 @@ class Part:
             self.module.is_pinned = is_pinned
 
     def position_now(self) -> Position:
-        """Where it has been brought."""
+        """Where it has been brought, and how much of it; ("", 0) while it rests in host memory.
+
+        With `--gpu-only` it rests on the device, so that to be unloaded moves nothing.
+        """
         base = self.base()
         if not hasattr(base, "current_loaded_device") or not hasattr(base, "loaded_size"):
             return "", 0
         device, loaded = base.current_loaded_device(), int(base.loaded_size())
-        return ("", 0) if device == base.offload_device or not loaded else (str(device), loaded)
+        if str(device).startswith(HOST_MEMORY):
+            return "", 0
+        if not loaded and device == base.offload_device and self.position[0] == str(device):
+            return self.position
+        return (str(device), loaded) if loaded else ("", 0)
 
     def tensors(self) -> Iterator[Any]:
         """Its weights."""
@@ -166,6 +175,7 @@ class Resident:
     is_outdated: bool = False
     """Whether nobody can ask for it any more: its file was replaced, or another one has its content."""
     moves: deque[Move] = field(default_factory=lambda: deque(maxlen=MOVES_REMEMBERED))
+    _counted: tuple[Any, dict[str, int]] | None = None
 
     @property
     def size(self) -> int:
@@ -223,7 +233,14 @@ class Resident:
 
     @property
     def bytes_on(self) -> dict[str, int]:
-        """{device: bytes of its weights that are there}"""
+        """{device: bytes of its weights that are there}; counted anew when one of its parts has moved."""
+        places = tuple((base.current_loaded_device(), base.loaded_size()) if hasattr(base, "loaded_size") else
+                       None for base in (part.base() for part in self._parts()))
+        if self._counted is None or self._counted[0] != places:
+            self._counted = places, self._count_bytes()
+        return dict(self._counted[1])
+
+    def _count_bytes(self) -> dict[str, int]:
         tensors: dict[int, Any] = {}
         for part in self._parts():
             with contextlib.suppress(RuntimeError):  # its layers are being changed: the rest next time

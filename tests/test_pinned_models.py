@@ -1,12 +1,14 @@
 """Pinned models stay, whatever happens: the same weights at the same place, and no file is opened again."""
 
 import gc
+import re
 import shutil
 
 import pytest
 import safetensors.torch
 import torch
 
+import comfy.model_management
 import comfy_depot
 import execution
 import folder_paths
@@ -15,6 +17,8 @@ import nodes
 from comfy.cli_args import args
 from comfy_depot.host import Executing, Host
 from comfy_depot.options import Budget, Options
+from tests.fakes.accelerator import accelerated
+from tests.fakes.accounting_device import limited_to
 from tests.fakes.server_process import ROOT, ServerProcess
 from tests.fakes.waiting import wait_until
 
@@ -335,3 +339,25 @@ def test_a_server_keeps_pinned_weights_where_they_are_whatever_prompts_do(tmp_pa
         (resident,) = [one for one in found["resident"] if one["pinned"]]
         assert resident["names"] == ["checkpoints/a.safetensors"] and resident["loads"] == 1
         assert found["memory"]["devices"][0]["total"] > 0
+
+
+def test_with_gpu_only_an_unpinned_model_that_must_leave_a_full_device_says_why(stage, monkeypatch):
+    depot = stage.start(pin=())
+    monkeypatch.setattr(comfy.model_management, "minimum_inference_memory", lambda: 0)
+    monkeypatch.setattr(comfy.model_management, "EXTRA_RESERVED_VRAM", 0, raising=False)
+    with accelerated(mode="gpu_only") as device:
+        first, second = load("a")[0], load("b")[0]
+        comfy.model_management.load_models_gpu([first])
+        (move,) = stage.resident("a.safetensors")["moves"]
+        assert (move["from"], move["to"], move["bytes"]) == ("cpu", str(device), first.model_size())
+        assert stage.resident("a.safetensors")["on"][str(device)] >= first.model_size()
+        stage.node = Executing("p1", "4")
+        with limited_to(int(1.5 * first.model_size())):
+            comfy.model_management.load_models_gpu([second])
+        move = stage.resident("a.safetensors")["moves"][0]
+        assert (move["from"], move["to"]) == (str(device), "cpu")
+        why = r"[\d.]+ MB were needed for checkpoints/b.safetensors in node 4 of prompt p1"
+        assert re.fullmatch(why, move["why"])
+        assert stage.resident("a.safetensors")["why"].endswith(f"moved to host memory: {move['why']}")
+        assert str(device) not in stage.resident("a.safetensors")["on"]
+        assert depot.residents.memory_stats()["moves"] == 3

@@ -1,7 +1,6 @@
 """The accounting device has the rules of a real one: what runs here on `acct` runs with `-m gpu` on CUDA."""
 
 import copy
-import gc
 import pickle
 
 import pytest
@@ -30,7 +29,6 @@ def device(request):
 def acct():
     accounting_device.register()
     with accounting_module.present():
-        gc.collect()
         accounting_module.Module.empty_cache()
         accounting_module.Module.reset_peak_memory_stats()
         yield accounting_device.DEVICE
@@ -318,11 +316,13 @@ def test_streams_and_events_write_down_what_they_would_order(acct):
     stream = module.Stream()
     with module.stream(stream):
         assert module.current_stream() is stream
+        torch.zeros(3).to(acct, non_blocking=True)
         event = stream.record_event()
     module.current_stream().wait_event(event)
     module.synchronize()
     assert accounting_module.journal == [
-        ("record", event, stream), ("wait_event", module.current_stream(), event), ("synchronize", None)
+        ("to_device", stream, 12), ("record", event, stream),
+        ("wait_event", module.current_stream(), event), ("synchronize", None),
     ]  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import comfy.sd
 import comfy.utils
 import folder_paths
 from comfy.taesd import taesd
+from comfy_execution.results.size import measure
 from scripts import demo_shapes
 from tests.comfy import test_taesd, tiny_library
 from tests.comfy.device_graphs import DRAWN_ON_THE_DEVICE, ROUNDED
@@ -108,7 +109,7 @@ def assert_as_on_the_cpu(benches, expected, filled):
 
 # --- every workflow in every mode ---------------------------------------------------------------------
 
-FIRST = ["family_sd1", "family_flux", "picture_to_picture", "control_net", "lora", "latents"]
+FIRST = ["family_sd1", "family_flux", "picture_to_picture", "lora", "latents"]
 FAMILIES = [name for name in GRAPHS if name.startswith("family_")]
 
 
@@ -152,6 +153,7 @@ def test_conditioning_latents_and_pictures_rest_where_the_mode_says(mode, place,
     assert {tensor.device.type for tensor in found} == {place} and len(found) == 5
 
 
+@pytest.mark.slow
 def test_nothing_stays_on_the_device_once_nobody_uses_it(filled):
     bench = Bench("gpu_only")
     gc.collect()
@@ -161,6 +163,14 @@ def test_nothing_stays_on_the_device_once_nobody_uses_it(filled):
     del kept, bench
     gc.collect()
     assert accounting_module.memory.active == before
+
+
+def test_results_that_are_kept_on_the_device_are_no_ram():
+    with accelerated() as device:
+        picture = torch.zeros(1, 64, 64, 3, device=device)
+        found = measure([{"samples": picture, "view": picture[0]}, {"other": torch.zeros(10)}])
+    assert found.is_elsewhere and found.device == picture.nbytes
+    assert list(found.blocks.values()) == [40]
 
 
 # --- files --------------------------------------------------------------------------------------------
@@ -225,7 +235,7 @@ def test_models_make_room_for_each_other_on_a_device_that_is_full(world, filled)
 # --- the demo model -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["gpu_only", pytest.param("normalvram", marks=pytest.mark.slow)])
 def test_the_demo_model_draws_what_the_prompt_says_on_the_device(mode, world):
     place = world[0] / "models/checkpoints/demo_shapes.safetensors"
     if not place.exists():

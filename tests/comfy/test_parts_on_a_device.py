@@ -53,7 +53,24 @@ def drawn_by_the_cpu(x, seed=None):
     return lambda sigma, sigma_next: torch.randn(x.shape, generator=generator).to(x)
 
 
-@pytest.mark.parametrize("sampler", sampler_names.SAMPLER_NAMES)
+# One of each way to handle levels and noise; all of them with `make test-slow`.
+FIRST = [
+    "euler",
+    "dpm_adaptive",
+    "dpmpp_sde",
+    "dpmpp_2m_sde_gpu",
+    "lms",
+    "deis",
+    "uni_pc",
+    "sa_solver",
+    "er_sde",
+]
+
+
+@pytest.mark.parametrize(
+    "sampler", [name if name in FIRST else pytest.param(name, marks=pytest.mark.slow)
+                for name in sampler_names.SAMPLER_NAMES],
+)  # fmt: skip
 def test_a_sampler_walks_as_on_the_cpu(sampler, device, monkeypatch):
     sampling = comfy.k_diffusion.sampling
     on_the_cpu = functools.partial(_path_of_the_cpu, sampling.BrownianTreeNoiseSampler)
@@ -66,13 +83,16 @@ def _path_of_the_cpu(kind, *given, cpu=False, **options):
     return kind(*given, cpu=True, **options)
 
 
-@pytest.mark.parametrize("sampler", ["euler_ancestral", "lcm", "dpmpp_sde_gpu", "dpmpp_2m_sde_gpu"])
+@pytest.mark.parametrize(
+    "sampler", ["euler_ancestral", "lcm", pytest.param("dpmpp_sde_gpu", marks=pytest.mark.slow)]
+)
 def test_a_sampler_that_draws_on_the_device_follows_the_seed(sampler, device):
     first, again, other = (sampled(toy_model(device), sampler, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(first, again) and torch.isfinite(first).all() and first.std() > 0.01
     assert not torch.allclose(first, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", sampler_names.SCHEDULER_NAMES)
 def test_a_scheduler_walks_as_on_the_cpu(scheduler, device):
     found, expected = (sampled(model, "dpmpp_2m", scheduler) for model in (toy_model(device), toy_model()))
@@ -262,6 +282,7 @@ def test_sd1_in_half_precision_is_near_the_full_one(half, dtype, sd1_weights):
     assert relative(found, expected) < (0.1 if dtype.itemsize == 1 else 0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
 def test_a_picture_in_half_precision_is_near_the_full_one(half, sd1_weights):
     def picture():

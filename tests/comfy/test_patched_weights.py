@@ -73,6 +73,17 @@ def test_going_back_to_a_lora_puts_the_same_tensors_back(base, computed):
     assert base.model[1].weight is clean
 
 
+def test_what_is_computed_and_what_is_put_back_is_counted(base):
+    before = patched_weights.stats()
+    first, second = with_lora(base, lora(1)), with_lora(base, lora(2))
+    for model in (first, second, first, base, second):
+        weight(model)
+    now = patched_weights.stats()
+    assert {name: now[name] - before[name] for name in ("computed", "put_back")} == {
+        "computed": 2, "put_back": 2}
+    assert now["bytes_kept"] == patched_weights.bytes_kept() > 0
+
+
 def test_the_base_is_clean_between(base):
     clean = base.model[0].weight.clone()
     for _ in range(2):

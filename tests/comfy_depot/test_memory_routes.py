@@ -197,6 +197,7 @@ async def test_models_are_warmed_up_one_or_all_or_only_looked_at(pinned: Pinned)
         assert (stats["pinned_models"], stats["pinned_bytes"]) == (1, 1000)
         assert stats["seconds_to_load"] >= 0 and (stats["moves"], stats["bytes_moved"]) == (0, 0)
         assert stats["budget"] is None and stats["devices"] == []
+        assert stats["patched"] == {"computed": 3, "put_back": 2, "bytes_kept": 1}
 
 
 def test_pins_in_memory_are_changed_on_the_command_line(

@@ -69,6 +69,7 @@ class World:
             chosen=_chosen,
             load_model=lambda folder, name: self.load_model(folder, name),
             bytes_of_device=lambda: self.bytes_of_device,
+            patched_weights=lambda: {"computed": 3, "put_back": 2, "bytes_kept": 1},
         )
 
     def _raise_if_interrupted(self) -> None:

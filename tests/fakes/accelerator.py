@@ -19,7 +19,8 @@ from comfy.cli_args import args
 from tests.fakes import accounting_device, accounting_module
 
 MODES = ("gpu_only", "highvram", "normalvram", "lowvram", "novram")
-KINDS = (accounting_device.NAME, pytest.param("cuda", marks=pytest.mark.gpu))
+_NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+KINDS = (accounting_device.NAME, pytest.param("cuda", marks=[pytest.mark.gpu, _NEEDS_CUDA]))
 
 
 @contextlib.contextmanager

@@ -118,6 +118,8 @@ class Counts:
     def add(self, source: torch.device, target: torch.device, count: int) -> None:
         ways = {(False, True): "to_device", (True, False): "to_host", (True, True): "on_device"}
         name = ways.get((source.type == NAME, target.type == NAME))
+        if name and len(streams) > 1:
+            journal.append((name, streams[-1], count))
         for moved in self._counting if name else ():
             way = getattr(moved, name)
             way.copies += 1
@@ -204,7 +206,7 @@ def generators_of_the_device() -> Iterator[None]:
 
 
 class Stream:
-    """Work is done at once; what would have been ordered is written into `journal`."""
+    """Work is done at once; what would have been ordered is written into `journal`, copies as well."""
 
     def __init__(self, device=None, priority=0, **_options) -> None:
         self.device, self.priority = DEVICE, priority
