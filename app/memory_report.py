@@ -16,8 +16,13 @@ def memory_report() -> list[dict[str, Any]]:
     device does not tell. Accelerators come first, and only once torch is loaded: a question does not load it.
     Of the CPU, allocated is what the process has in memory, and peak the most that it had.
     """
-    management = sys.modules.get("comfy.model_management")
-    return [*_accelerators(management), _host()]
+    return [*_accelerators(_imported("comfy.model_management")), _host()]
+
+
+def _imported(name: str) -> Any:
+    """A module, if it is there in full: another thread may be importing it now."""
+    module = sys.modules.get(name)
+    return None if getattr(getattr(module, "__spec__", None), "_initializing", False) else module
 
 
 def _accelerators(management: Any) -> list[dict[str, Any]]:

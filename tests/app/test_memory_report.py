@@ -27,6 +27,16 @@ def test_the_question_loads_no_torch():
     assert found.stdout.strip() == "['cpu'] False"
 
 
+def test_the_question_bears_that_another_thread_is_importing_torch():
+    code = ("import importlib, threading; from app.memory_report import memory_report\n"
+            "loading = threading.Thread(target=importlib.import_module, args=['comfy.model_management'])\n"
+            "loading.start()\n"
+            "while loading.is_alive(): memory_report()\n"
+            "print(memory_report()[-1]['device'])")
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (found.returncode, found.stdout.strip()) == (0, "cpu"), found.stderr
+
+
 class Module:
     """Stands for what torch has for a kind of accelerator, of which there is none here."""
 

@@ -96,6 +96,38 @@ async def test_a_group_is_switched_in_one_request(pinned: Pinned) -> None:
         assert (status, body["error"]["type"]) == (404, "not_pinned")
 
 
+async def test_groups_are_listed_with_their_models_and_why_one_cannot_become_the_active_one(
+    pinned: Pinned,
+) -> None:
+    pinned.write("s", "v", "large1", "large2")
+    groups = (("still", ("checkpoints/s*",)), ("video", ("checkpoints/v*",)),
+              ("both", ("checkpoints/large*",)), ("later", ("checkpoints/x*",)))
+    async with serving(pinned, pin_group=groups, pin_budget=Budget(size=1500)) as http:
+        listed = (await (await http.get("/depot/groups")).json())["groups"]
+        assert [(one["name"], one["is_active"], [model["bytes"] for model in one["models"]])
+                for one in listed] == [("still", True, [1000]), ("video", False, [1000]),
+                                       ("both", False, [1000, 1000]), ("later", False, [])]
+        still, video, both, later = (one["problem"] for one in listed)
+        assert still is None and video is None, "video would take the place of still"
+        refused = (await post(http, "pin", group="both"))[1]["error"]["message"]
+        assert both == refused and "would take" in both
+        assert later.startswith("No known model is called 'checkpoints/x*'")
+        assert [group["is_active"] for group in (await memory(http))["groups"]] == [True, False, False, False]
+
+
+async def test_memory_alone_can_be_asked_for_without_the_list_of_all_models(pinned: Pinned) -> None:
+    pinned.write("a", "b")
+    async with serving(pinned, pin=("checkpoints/a*",)) as http:
+        await until(lambda: pinned.states() == {"a": "ready"})
+        whole = await (await http.get("/depot/models")).json()
+        alone = await (await http.get("/depot/models?tier=memory")).json()
+        assert len(whole["models"]) == 2 and alone["models"] == []
+        assert [one["names"] for one in alone["resident"]] == [["checkpoints/a.safetensors"]]
+        assert alone["memory"]["pins"] == whole["memory"]["pins"] and alone.keys() == whole.keys()
+        wrong = await (await http.get("/depot/models?tier=gpu")).json()
+        assert "Use one of: cloud, downloading, disk, memory." in wrong["error"]["message"]
+
+
 @pytest.mark.parametrize("route, body, status, message", [
     ("pin", {**MEMORY, "name": "none*"}, 404, "No known model is called 'checkpoints/none*'"),
     ("pin", {**MEMORY, "name": "none"}, 404, "'none' is in no manifest"),

@@ -41,12 +41,15 @@ class DeviceRow {
         this.whole.dataset.device = device.device;
         this.name.textContent = isHost ? T.host : device.device;
         this.used.textContent = T.used(size(Math.max(0, device.total - (device.free ?? 0))), size(device.total));
-        this.bar.replaceChildren(...parts.filter(([part]) => part !== "free").map(([part, bytes]) =>
-            element("span", { class: `depot-share depot-share-${part}`, style: `width: ${(100 * bytes) / whole}%` })));
-        this.legend.replaceChildren(...parts.filter(([, bytes]) => bytes > 0).map(([part, bytes]) => element("li", { "data-part": part },
-            element("span", { class: `depot-dot depot-share-${part}`, "aria-hidden": "true" }), `${T.parts[part]} ${size(bytes)}`)));
+        this.bar.replaceChildren(...parts.map(([part, bytes]) =>
+            element("span", { class: `depot-share-${part}`, style: `width: ${(100 * bytes) / whole}%` })));
+        this.legend.replaceChildren(...parts.filter(([, bytes]) => bytes > 0).map(([part, bytes]) =>
+            element("li", { "data-part": part },
+                element("span", { class: `depot-dot depot-share-${part}`, "aria-hidden": "true" }),
+                `${T.parts[part]} ${size(bytes)}`)));
+        const words = isHost ? T.server : T.torch;
         this.own.hidden = device.allocated === null;
-        this.own.textContent = (isHost ? T.server : T.torch)(size(device.allocated ?? 0), device.peak ? size(device.peak) : "");
+        this.own.textContent = words(size(device.allocated ?? 0), device.peak ? size(device.peak) : "");
     }
 }
 

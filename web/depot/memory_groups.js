@@ -11,7 +11,9 @@ function inWords(models) {
     const bytes = models.reduce((sum, model) => sum + (model.bytes ?? 0), 0);
     const names = models.slice(0, NAMES_SHOWN).map(({ name }) => shortName(name)).join(", ");
     const more = models.length > NAMES_SHOWN ? ` ${T.andMore(models.length - NAMES_SHOWN)}` : "";
-    return `${T.groupModels(models.length, size(bytes))}${names && ": "}${names}${more}`;
+    const unknown = models.filter((model) => model.bytes === null).length;
+    const known = unknown ? T.andUnknown(size(bytes), unknown) : size(bytes);
+    return `${T.groupModels(models.length, known)}${names && ": "}${names}${more}`;
 }
 
 class GroupRow {

@@ -167,7 +167,8 @@ export class ModelRow {
     /** What stands inside is made only when it is seen and has changed. */
     #fill() {
         const { names, loads, hits, last_used, users, shared_by, moves } = this.#model;
-        const wanted = JSON.stringify([names, loads, hits, last_used, users, shared_by, moves, this.#pins.map(({ pattern, by }) => [pattern, by])]);
+        const by = this.#pins.map((pin) => [pin.pattern, pin.by]);
+        const wanted = JSON.stringify([names, loads, hits, last_used, users, shared_by, moves, by]);
         if (wanted === this.#filledWith) return;
         this.#filledWith = wanted;
         const pins = this.#pins.map((pin) => element("li", {},
@@ -183,6 +184,7 @@ export class ModelRow {
 /** A model that is to be in memory and is not there yet. */
 export class ComingRow {
     #model = null;
+    #pins = "";
 
     constructor() {
         this.name = element("span", { class: "depot-row-title" });
@@ -190,16 +192,19 @@ export class ComingRow {
         this.line = element("div", { class: "depot-quiet" });
         this.message = answerLine();
         this.answer = answerLine();
-        this.buttons = element("div", { class: "depot-buttons" });
+        this.load = actButton(T.loadNow, T.loadNow, this.answer.say, async () => {
+            await memory.warm({ folder: this.#model.folder, name: this.#model.name });
+        });
+        this.unpin = element("div", { class: "depot-buttons" });
         this.whole = element("li", { class: "depot-coming" },
-            element("div", { class: "depot-row-head" }, this.name, this.buttons), this.bar, this.line, this.message.whole, this.answer.whole);
+            element("div", { class: "depot-row-head" }, this.name, this.load),
+            this.bar, this.line, this.message.whole, this.unpin, this.answer.whole);
     }
 
     show({ model, pins }) {
         const title = `${model.folder}/${model.name}`;
         const now = memory.stateOf(model);
         const transfer = now.state === "fetching" ? transferOf(model.folder, model.name) : undefined;
-        if (!this.#model) this.#makeButtons(model, title);
         this.#model = model;
         this.name.textContent = shortName(title);
         this.name.title = this.bar.ariaLabel = title;
@@ -207,6 +212,8 @@ export class ComingRow {
         this.message.say(now.message, now.state === "failed");
         this.bar.hidden = !UNDER_WAY.has(now.state);
         this.load.hidden = UNDER_WAY.has(now.state);
+        this.load.ariaLabel = this.load.title = T.loadNowLabel(shortName(title));
+        this.#showPins(pins);
         this.#showProgress(transfer);
         const by = pins.map((pin) => pin.by);
         this.line.textContent = [
@@ -215,12 +222,11 @@ export class ComingRow {
         ].filter(Boolean).join(" · ");
     }
 
-    #makeButtons(model, title) {
-        const body = { folder: model.folder, name: model.name };
-        this.load = actButton(T.loadNow, T.loadNowLabel(shortName(title)), this.answer.say, async () => {
-            await memory.warm(body);
-        });
-        this.buttons.append(this.load);
+    #showPins(pins) {
+        const wanted = JSON.stringify(pins.map(({ pattern, by }) => [pattern, by]));
+        if (wanted === this.#pins) return;
+        this.#pins = wanted;
+        this.unpin.replaceChildren(...pins.map((pin) => unpinButton(pin, this.answer.say)));
     }
 
     #showProgress(transfer) {

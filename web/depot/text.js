@@ -190,6 +190,7 @@ export const TEXT = {
         switchTo: (name) => `Switch to group ${name}`,
         release: "Let go",
         groupModels: (count, bytes) => (count === 1 ? `1 model, ${bytes}` : `${count} models, ${bytes}`),
+        andUnknown: (known, count) => `${known} and ${count} of unknown size`,
         dropped: (count) => `Let go of lately (${count})`,
         stillInUse: "still in use",
         menuItem: "Depot: where is its model?",
