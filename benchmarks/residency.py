@@ -184,8 +184,10 @@ def compare(ours: Server, other: Server) -> None:
         whole = [MILLISECONDS * statistics.median(getattr(run, clock) for run in server.switched)
                  for server in (ours, other)]
         print(f"  {clock}: a switch adds {statistics.median(theirs):.0f} ms there (at least {least:.0f}), "
-              f"{statistics.median(added):.1f} ms here (at most {most:.1f}): at least {least / max(most, 1):.0f} "
-              f"x; switched prompts as a whole {whole[1]:.0f}, {whole[0]:.0f} ms: {whole[1] / whole[0]:.1f} x")
+              f"{statistics.median(added):.1f} ms here (at most {most:.1f}): at least "
+              f"{least / max(most, 1):.0f} x")
+        print(f"  {clock}: switched prompts as a whole {whole[1]:.0f} ms there, {whole[0]:.0f} ms here: "
+              f"{whole[1] / whole[0]:.1f} x")
 
 
 # --- the command line ---
