@@ -58,6 +58,7 @@ async def measure(servers: list[Server], options: argparse.Namespace, watch: Fil
     for server in servers:
         for name, write in workflows.items():
             server.first.append(await server.run(name, write(next(seeds)), watch))
+        await server.pins_are_ready()
     for server in servers:
         server.used, server.noted = usage_of(server.pid), await server.counts()
     chance = random.Random(options.seed)
