@@ -30,6 +30,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import os
 import random
 import statistics
@@ -57,6 +58,7 @@ async def measure(servers: list[Server], options: argparse.Namespace, watch: Fil
     for server in servers:
         for name, write in workflows.items():
             server.first.append(await server.run(name, write(next(seeds)), watch))
+        await server.pins_are_ready()
     for server in servers:
         server.used, server.noted = usage_of(server.pid), await server.counts()
     chance = random.Random(options.seed)
@@ -143,6 +145,8 @@ def report(server: Server, *, pressure: bool) -> None:
             ("noise of the repeats", beyond(server.repeated, usual, clock)),
         ):
             print(f"  {clock + ', ' + title:<28}{in_words(values)}")
+        low, high = median_within(beyond(server.switched, usual, clock))
+        print(f"  {clock}, median added, with 95 % confidence: {low:.1f} to {high:.1f}")
         least = least_added(server, clock)
         print(f"  {clock + ', added, least of each':<28}{in_words(least)}")
     opened = sum(sum(run.opened.values()) for run in server.switched)
@@ -163,20 +167,28 @@ def report(server: Server, *, pressure: bool) -> None:
         print("  counted by the server: " + ", ".join(f"{name} {int(n)}" for name, n in server.noted.items()))
 
 
+def median_within(values: list[float]) -> tuple[float, float]:
+    """Bounds of the median of what sorted values are drawn from, with 95 % confidence (order statistics)."""
+    half, spread = len(values) / 2, 0.98 * math.sqrt(len(values))
+    return values[max(0, math.floor(half - spread))], values[min(len(values) - 1, math.ceil(half + spread))]
+
+
 def compare(ours: Server, other: Server) -> None:
-    """How much slower the other one switches. What a switch adds in ours is within the noise, so the ratio of
-    what is added is a bound: it takes the largest of ours' median, p90 of its noise, and 1 ms.
+    """How much slower the other one switches. What a switch adds in ours drowns in the noise, so the ratio is
+    a bound: the least that the other's median may be over the most that ours may be, and over 1 ms at least.
     """
-    usual, usual_of_other = (medians(server.repeated, "wall") for server in (ours, other))
-    noise = share(beyond(ours.repeated, usual, "wall"), 0.9)
-    added = statistics.median(beyond(ours.switched, usual, "wall"))
-    theirs = statistics.median(beyond(other.switched, usual_of_other, "wall"))
-    whole = [statistics.median(run.wall for run in server.switched) * MILLISECONDS for server in (ours, other)]
-    print(f"\n{other.name} beside {ours.name}: a switch adds {theirs:.0f} ms there, {added:.1f} ms here (p90 "
-          f"of its noise {noise:.1f} ms): at least {theirs / max(added, noise, 1.0):.0f} x; whole switched "
-          f"prompts {whole[1]:.0f} and {whole[0]:.0f} ms: {whole[1] / whole[0]:.1f} x")
-    if added > 0:
-        print(f"  of the medians alone: {theirs / added:.0f} x")
+    print(f"\n{other.name} beside {ours.name}:")
+    for clock in ("wall", "cpu"):
+        usual, usual_of_other = (medians(server.repeated, clock) for server in (ours, other))
+        added, theirs = beyond(ours.switched, usual, clock), beyond(other.switched, usual_of_other, clock)
+        least, most = median_within(theirs)[0], median_within(added)[1]
+        whole = [MILLISECONDS * statistics.median(getattr(run, clock) for run in server.switched)
+                 for server in (ours, other)]
+        print(f"  {clock}: a switch adds {statistics.median(theirs):.0f} ms there (at least {least:.0f}), "
+              f"{statistics.median(added):.1f} ms here (at most {most:.1f}): at least "
+              f"{least / max(most, 1):.0f} x")
+        print(f"  {clock}: switched prompts as a whole {whole[1]:.0f} ms there, {whole[0]:.0f} ms here: "
+              f"{whole[1] / whole[0]:.1f} x")
 
 
 # --- the command line ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import json
@@ -160,6 +161,15 @@ class Server:
         async with self._session.post(self.url + path, json=body) as answer:
             text = await answer.text()
             return json.loads(text) if text.startswith("{") else None
+
+    async def pins_are_ready(self) -> None:
+        """Wait until our server has loaded ahead what is pinned."""
+        states: set[str] = {"loading"} if self.is_ours else set()
+        while states & {"waiting", "fetching", "loading"}:
+            await asyncio.sleep(0.2)
+            async with self._session.get(f"{self.url}/depot/models") as answer:
+                pins = (await answer.json())["memory"]["pins"]
+            states = {model["state"] for pin in pins for model in pin["models"]}
 
     async def counts(self) -> dict[str, float]:
         """What our server counts of models in memory, all in one dictionary; empty for others."""
