@@ -329,7 +329,8 @@ def test_a_pinned_model_is_fetched_and_loaded_before_a_workflow_asks_for_it(libr
             panel.page.wait("return window.states.join() === 'waiting,loading,failed'")
             panel.wait_for_text(f"{refused} .depot-problem", "damaged.safetensors")
             panel.page.click(f"{refused} [aria-label='Unpin checkpoints/damaged.safetensors']")
-            panel.page.wait(f"return !{element(refused)}")
+            panel.wait_for_text(refused, "asked for")  # by "Load now", which is not a pin
+            assert not panel.script(f"return {element(f'{refused} .depot-buttons')}.checkVisibility()")
             assert [pin["pattern"] for pin in panel.said()["memory"]["pins"]] == ["checkpoints/demo*"]
             assert [error for error in panel.errors() if "404" not in error] == []
 
