@@ -93,7 +93,7 @@ async def test_models_are_listed_with_their_tiers(depot_world: World) -> None:
         bad = await http.get("/depot/models?tier=moon")
         assert bad.status == 400
         message = (await bad.json())["error"]["message"]
-        assert message == "tier 'moon' is not known. Use one of: cloud, downloading, disk."
+        assert message == "tier 'moon' is not known. Use one of: cloud, downloading, disk, memory."
 
 
 async def test_a_model_is_fetched_watched_and_cancelled(depot_world: World) -> None:
