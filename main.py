@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 STARTED = time.perf_counter()
 MOST_GPUS = 32
 SERVING = threading.Event()
+LIBRARY_LOADED = threading.Event()
 
 
 class StartRefused(Exception):
@@ -185,8 +186,25 @@ def load_model(folder: str, name: str) -> bool:
     from app import worker
 
     SERVING.wait()
+    if not LIBRARY_LOADED.is_set():
+        server.PromptServer.instance.between_prompts(load_model_library)
     with worker.settled_environment():
         return server.PromptServer.instance.model_loaders.load_model(folder, name)
+
+
+def load_model_library() -> None:
+    """Import what loads models. Where two threads import parts of it at once, one finds modules of which not
+    all is there yet, so the thread that runs prompts does it.
+    """
+    import comfy.sd  # first: a loader node may have begun with it (isort: skip)
+    import comfy.controlnet
+    import comfy.lora_file
+    import comfy.style_model
+    import comfy.upscalers  # noqa: F401
+    from comfy import families
+
+    families.families()
+    LIBRARY_LOADED.set()
 
 
 def depot_host():

@@ -134,8 +134,9 @@ def test_what_a_run_has_loaded_is_listed_with_its_place_its_reason_and_its_histo
         panel.run(*["demo_green.safetensors"] * count)  # is given again, not read again
     panel.page.click(f"{panel.row(GREEN)} .depot-row")
     panel.wait_for_text(f"{panel.row(GREEN)} .depot-model-more", "Given again")
-    facts = panel.text(f"{panel.row(GREEN)} .depot-facts").split("\n")
     (green,) = [one for one in panel.said()["resident"] if one["names"] == [GREEN]]
+    panel.wait_for_text(f"{panel.row(GREEN)} .depot-facts", f"{green['hits']} times")
+    facts = panel.text(f"{panel.row(GREEN)} .depot-facts").split("\n")
     assert facts[facts.index("Files") + 1] == GREEN
     assert facts[facts.index("Loaded") + 1].startswith("once, in ") and green["loads"] == 1
     assert facts[facts.index("Given again") + 1] == f"{green['hits']} times" and green["hits"] > 1

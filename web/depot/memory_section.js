@@ -101,7 +101,7 @@ function dropRow(drop) {
 function dropList() {
     const summary = element("summary");
     const list = element("ul", { class: "depot-list" });
-    const whole = element("details", { class: "depot-run depot-drops" }, summary, list);
+    const whole = element("details", { class: "depot-drops" }, summary, list);
     let shown = "";
     const show = () => {
         const drops = memory.dropped.slice(0, DROPS_SHOWN);
