@@ -175,7 +175,7 @@ def random_switches(count, names=tuple(WORKFLOWS), seed=3):
         yield last
 
 
-MANY = int(os.environ.get("SWITCHES", "60"))
+MANY = int(os.environ.get("SWITCHES", "40"))
 """SWITCHES=500 takes minutes."""
 
 
@@ -204,7 +204,7 @@ def test_switching_between_pinned_models_moves_what_repeating_a_workflow_moves(s
 @pytest.mark.parametrize("stage", ["acct"], indirect=True)
 def test_on_a_device_that_is_too_small_for_all_only_what_is_not_pinned_comes_and_goes(stage):
     stage.start(("checkpoints/a.safetensors", "loras/*", "controlnet/*"))
-    names = ("a", "b", "lora", "c", "control", "weaker", "own vae on b", "lora")
+    names = ("b", "lora", "c", "own vae on b")
     for name in ("a", "lora", "control"):
         stage.run(name)
     listed = {name: model["bytes"] for model in stage.residents.models() for name in model["names"]}

@@ -342,7 +342,7 @@ def disturb(house, chance):
         house.follow_flags()
 
 
-MANY = int(os.environ.get("WORKFLOWS", "30"))
+MANY = int(os.environ.get("WORKFLOWS", "20"))
 """WORKFLOWS=200 takes minutes."""
 
 
