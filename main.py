@@ -171,13 +171,6 @@ def bytes_free(device) -> float:
     return model_management.get_free_memory(device)
 
 
-def patched_weights() -> dict[str, int]:
-    """What was computed from LoRAs and other patches so far, and what is kept of it."""
-    from comfy import patched_weights
-
-    return patched_weights.stats()
-
-
 def load_model(folder: str, name: str) -> bool:
     """Load a model as a workflow would, in the calling thread (see `app.model_loaders`). Before the server
     answers there are no nodes, so it waits for that.
@@ -196,7 +189,7 @@ def load_model_library() -> None:
     """Import what loads models. Where two threads import parts of it at once, one finds modules of which not
     all is there yet, so the thread that runs prompts does it.
     """
-    import comfy.sd  # first: a loader node may have begun with it (isort: skip)
+    import comfy.sd  # isort: skip - first, since a loader node may have begun with it
     import comfy.controlnet
     import comfy.lora_file
     import comfy.style_model
@@ -237,7 +230,7 @@ def depot_host():
         load_model=load_model,
         bytes_free=bytes_free,
         bytes_allowed=lambda: ram.read_ram().total,
-        patched_weights=patched_weights,
+        patched_weights=memory_report.patched_weights,
         bytes_of_device=bytes_of_device,
         memory_report=memory_report.memory_report,
     )

@@ -16,10 +16,10 @@ def memory_report() -> list[dict[str, Any]]:
     device does not tell. Accelerators come first, and only once torch is loaded: a question does not load it.
     Of the CPU, allocated is what the process has in memory, and peak the most that it had.
     """
-    return [*_accelerators(_imported("comfy.model_management")), _host()]
+    return [*_accelerators(imported("comfy.model_management")), _host()]
 
 
-def _imported(name: str) -> Any:
+def imported(name: str) -> Any:
     """A module, if it is there in full: another thread may be importing it now."""
     module = sys.modules.get(name)
     return None if getattr(getattr(module, "__spec__", None), "_initializing", False) else module
@@ -33,11 +33,19 @@ def _accelerators(management: Any) -> list[dict[str, Any]]:
     kind = management.get_torch_device().type
     module = torch.get_device_module(kind)
     count = module.device_count() if hasattr(module, "device_count") else 1
-    return [_device(management, module, torch.device(kind, number)) for number in range(count)]
+    return [_device(management, torch.device(kind, number)) for number in range(count)]
 
 
-def _device(management: Any, module: Any, device: Any) -> dict[str, Any]:
-    statistics = module.memory_stats(device) if hasattr(module, "memory_stats") else {}
+def patched_weights() -> dict[str, int]:
+    """What was computed from LoRAs and other patches so far, and what is kept of it; empty before torch is
+    loaded.
+    """
+    module = imported("comfy.patched_weights")
+    return {} if module is None else module.stats()
+
+
+def _device(management: Any, device: Any) -> dict[str, Any]:
+    statistics = management.memory_statistics(device)
     return {
         "device": str(device), "total": int(management.get_total_memory(device)),
         "free": int(management.get_free_memory(device)),

@@ -60,12 +60,13 @@ def to_device(weights: Mapping[str, torch.Tensor], device: torch.device) -> Weig
 
 def to_host(weights: Mapping[str, torch.Tensor]) -> Weights:
     """Copies in host memory, page-locked where that helps and there is room."""
-    copies = {}
+    copies, room = {}, None
     for name, tensor in weights.items():
-        if locks_pages(tensor.device) and _may_lock(tensor.nbytes):
-            copies[name] = _locked_like(tensor).copy_(tensor, non_blocking=True)
-        else:
+        if not locks_pages(tensor.device):
             copies[name] = tensor.to("cpu")
+            continue
+        room = (_room_to_lock() if room is None else room) - tensor.nbytes
+        copies[name] = _locked_like(tensor).copy_(tensor, non_blocking=True) if room > 0 else tensor.to("cpu")
     for device in {tensor.device for tensor in weights.values() if tensor.device.type != "cpu"}:
         torch.get_device_module(device).synchronize(device)
     return copies
@@ -75,9 +76,11 @@ def lock_pages(weights: Mapping[str, torch.Tensor], device: torch.device) -> Wei
     """Page-locked copies of weights in host memory, for `device`; as they are where that does not help."""
     if not locks_pages(device):
         return dict(weights)
-    return {name: _locked_like(tensor).copy_(tensor)
-            if not tensor.is_pinned() and _may_lock(tensor.nbytes) else tensor
-            for name, tensor in weights.items()}  # fmt: skip
+    locked, room = dict(weights), _room_to_lock()
+    for name, tensor in weights.items():
+        if not tensor.is_pinned() and (room := room - tensor.nbytes) > 0:
+            locked[name] = _locked_like(tensor).copy_(tensor)
+    return locked
 
 
 def _is_for_threads(tensor: torch.Tensor) -> bool:
@@ -85,9 +88,10 @@ def _is_for_threads(tensor: torch.Tensor) -> bool:
             and tensor.is_contiguous() and not tensor.is_pinned())  # fmt: skip
 
 
-def _may_lock(size: int) -> bool:
+def _room_to_lock() -> int:
+    """Bytes that may be page-locked now. To ask the system takes as long as to copy a small tensor."""
     memory = ram.read_ram()
-    return _locked_bytes + size < memory.total // 2 and memory.available - size > LEAST_FREE_BYTES
+    return min(memory.total // 2 - _locked_bytes, memory.available - LEAST_FREE_BYTES)
 
 
 def _locked_like(tensor: torch.Tensor) -> torch.Tensor:

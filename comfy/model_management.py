@@ -747,7 +747,7 @@ def _make_room(models, device, to_run, least_to_run, is_whole) -> dict[int, int]
     missing = sum(one.size - one.on_device for one in standings)
     keep = [loaded for loaded in current_loaded_models if any(m.is_clone(loaded.model) for m in models)]
     if missing + to_run > get_free_memory(device) or _flag("DISABLE_SMART_MEMORY"):
-        free_memory(missing * 1.05 + to_run, device, keep_loaded=keep)
+        free_memory(missing * 1.05 + to_run, device, keep_loaded=keep)  # allocators round sizes up
     state = _flag("vram_state")
     plan = placement.plan_placement(
         standings, [], placement.Room(get_free_memory(device), to_run, least),
@@ -761,8 +761,8 @@ def _make_room(models, device, to_run, least_to_run, is_whole) -> dict[int, int]
 def _too_large(models, device, bytes_missing: int) -> str:
     names = ", ".join(f"{type(m.model).__name__} ({m.model_size() / 1e9:.2f} GB)" for m in models)
     return (
-        f"{names} must be on {device} as a whole, and {bytes_missing / 1e9:.2f} GB are missing there. Start "
-        "without --gpu-only and --highvram, which stream what does not fit, or use smaller models."
+        f"{names} must be on {device} as a whole, and {bytes_missing / 1e9:.2f} GB are missing there. Use "
+        "smaller models, or free memory there. Without --gpu-only and --highvram the rest would be streamed."
     )
 
 

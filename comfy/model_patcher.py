@@ -254,7 +254,10 @@ class ModelPatcher(OptionSetters, Registries):
 
     def _original(self, key: str, weight: torch.Tensor, is_overwritten: bool) -> torch.Tensor:
         """What to put back when the patches are undone; nothing is copied where it is kept anyway."""
-        if not is_overwritten and self.model.keeps_originals and weight.device == self.model.device:
+        stays = weight.device == self.offload_device or (
+            self.model.keeps_originals and weight.device == self.model.device
+        )
+        if stays and not is_overwritten:
             return weight
         kept = self.model.__dict__.get("weights_in_host_memory", {}).get(key)
         is_home = self.offload_device.type == "cpu" and weight.device.type != "cpu"
@@ -288,10 +291,10 @@ class ModelPatcher(OptionSetters, Registries):
 
         What does not come is streamed from host memory while the model runs.
         """
-        started = time.perf_counter()
+        started, has_moved = time.perf_counter(), False
         if device_to is not None:
             is_partial = lowvram_model_memory > 0 and not full_load
-            weight_places.place(
+            has_moved = weight_places.place(
                 self.model, torch.device(device_to), self.model_size(),
                 int(lowvram_model_memory) if is_partial else None, home=self.offload_device,
                 patched=self.backup.keys(),
@@ -301,7 +304,8 @@ class ModelPatcher(OptionSetters, Registries):
             self._patch_weights(device_to, streamed)
         self.model.lowvram_patch_counter = sum(key in streamed for key in self.patches)
         self.model.current_weight_patches_uuid = self.patches_uuid
-        self.model.seconds_to_place = time.perf_counter() - started
+        if has_moved:  # another set of patches says nothing of what it takes to bring the weights back
+            self.model.seconds_to_place = time.perf_counter() - started
         for callback in self.get_all_callbacks(CallbacksMP.ON_LOAD):
             callback(self, device_to, lowvram_model_memory, force_patch_weights, full_load)
 

@@ -10,10 +10,11 @@ gets full.
 
 from __future__ import annotations
 
+import functools
 import threading
 import weakref
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,14 +30,15 @@ class Identity:
     """What weights were patched with; equal ones give equal weights."""
 
     content: tuple
-    holds: tuple
+    holds: tuple = field(compare=False)
     """The objects that are known by place or by identity."""
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Identity) and self.content == other.content
-
-    def __hash__(self) -> int:
+    @functools.cached_property
+    def _hash(self) -> int:
         return hash(self.content)
+
+    def __hash__(self) -> int:  # of thousands of numbers, and asked for at each switch
+        return self._hash
 
 
 def identity_of(patches: dict[str, list]) -> Identity:

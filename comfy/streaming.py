@@ -23,7 +23,6 @@ class Streamer:
     def __init__(
         self, layers: list[torch.nn.Module], device: torch.device, *, layers_ahead: int = 1
     ) -> None:
-        self.device = device
         self.bytes_copied = 0
         self._layers_ahead = layers_ahead
         self._bytes_ahead = max((_size(layer) for layer in layers), default=0) if layers_ahead else 0

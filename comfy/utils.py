@@ -269,26 +269,17 @@ def convert_sd_to(state_dict, dtype):
 ATTR_UNSET: dict = {}
 
 
-def _part_of(obj, name: str):
-    """`getattr`, which takes long for what torch keeps in tables of a module, of which models have many."""
-    if isinstance(obj, torch.nn.Module):
-        found = obj._parameters.get(name)
-        found = obj._modules.get(name) if found is None else found
-        if found is not None:
-            return found
-    return getattr(obj, name)
-
-
 def _owner_of(obj, attr: str):
     *path, name = attr.split(".")
     for part in path:
-        obj = _part_of(obj, part)
+        obj = getattr(obj, part)
     return obj, name
 
 
 def get_attr(obj, attr: str):
     """`get_attr(model, "layer1.conv.weight")` is `model.layer1.conv.weight`."""
-    return _part_of(*_owner_of(obj, attr))
+    owner, name = _owner_of(obj, attr)
+    return getattr(owner, name)
 
 
 def set_attr(obj, attr: str, value):

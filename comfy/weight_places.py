@@ -96,8 +96,9 @@ def layers_to_stream(model: torch.nn.Module) -> list[Layer]:
 def place(
     model: torch.nn.Module, device: torch.device, size: int, budget: int | None, *, home: torch.device,
     patched: Collection[str],
-) -> None:
-    """Have so many bytes of the weights on `device` (None: all) and the others streamed to it.
+) -> bool:
+    """Have so many bytes of the weights on `device` (None: all) and the others streamed to it; False where
+    all of them were there.
 
     Args:
         size: bytes of all weights.
@@ -107,7 +108,7 @@ def place(
     is_whole = budget is None or budget >= size
     if is_whole and model.__dict__.get("placed_on") == device and not model.model_lowvram:
         model.model_loaded_weight_memory = size
-        return
+        return False
     stop_streaming(model)
     layers = [] if is_whole else layers_to_stream(model)
     left = 0 if budget is None else budget - (size - sum(layer.size for layer in layers))
@@ -124,6 +125,7 @@ def place(
     model.model_lowvram = bool(names)
     model.placed_on = None if names else device
     model.model_loaded_weight_memory = size - sum(layer.size for layer in streamed)
+    return True
 
 
 def move(

@@ -165,7 +165,7 @@ def keeps_pinned(method: F) -> F:
 
     @functools.wraps(method)
     def unless_pinned(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if _depot is not None and getattr(getattr(self.model, "model", None), "is_pinned", False) is True:
+        if _depot is not None and _depot.residents.placing.is_pinned(self.model):
             return False
         return method(self, *args, **kwargs)
 

@@ -53,6 +53,8 @@ class _Here(threading.local):
 class Placing:
     """What the store knows of places. Every method may be called from any thread."""
 
+    is_pinned = staticmethod(is_pinned)
+
     def __init__(self, residents: Residents) -> None:
         self._residents = residents
         self._here = _Here()
@@ -132,23 +134,23 @@ class Placing:
         """Note what has moved since the last look. The time is that of all of them, by their bytes."""
         found = [(model, part, step) for model, part in self._residents.parts_of(patchers)
                  for step in _steps(part)]
-        total = sum(size for _, _, (_, _, size, _) in found)
-        for model, _, (from_, to, size, is_to_rest) in found:
+        total = sum(size for _, _, (_, _, size) in found)
+        for model, _, (from_, to, size) in found:
             share = seconds * size / max(1, total)
-            model.moves.appendleft(Move(time.time(), from_, to, size, share, why, is_to_rest))
+            model.moves.appendleft(Move(time.time(), from_, to, size, share, why))
         self.moves += len(found)
         self.bytes_moved += total
 
 
-def _steps(part: Part) -> list[tuple[str, str, int, bool]]:
-    """(from, to, bytes, whether it went to rest) of each move of a part since it was last looked at."""
+def _steps(part: Part) -> list[tuple[str, str, int]]:
+    """(from, to, bytes) of each move of a part since it was last looked at."""
     before, now = part.position, part.position_now()
     part.position = now
     if before[0] == now[0]:
         change = now[1] - before[1]
         before, now = (before[0], max(0, -change)), (now[0], max(0, change))
-    return [step for step in ((before[0], HOST_MEMORY, before[1], True),
-                             (HOST_MEMORY, now[0], now[1], False)) if step[2]]
+    steps = ((before[0], HOST_MEMORY, before[1]), (HOST_MEMORY, now[0], now[1]))
+    return [step for step in steps if step[2]]
 
 
 def _entries(function: Callable[..., Any]) -> list[Any]:

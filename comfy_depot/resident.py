@@ -38,8 +38,6 @@ class Move:
     bytes: int
     seconds: float
     why: str
-    is_to_rest: bool
-    """Whether they were taken off the device that they work on."""
 
     def as_json(self) -> dict[str, Any]:
         """It, as the routes give it."""
@@ -264,9 +262,8 @@ class Resident:
             words.append("nobody can ask for it any more")
         elif not any(map(os.path.exists, self.paths)):
             words.append("its file is gone")
-        if self.moves and self.moves[0].is_to_rest:
-            place = "host memory" if self.moves[0].to == "cpu" else self.moves[0].to
-            words.append(f"moved to {place}: {self.moves[0].why}")
+        if self.moves and self.moves[0].to == HOST_MEMORY:
+            words.append(f"moved to host memory: {self.moves[0].why}")
         return "; ".join(words)
 
     @property

@@ -1,13 +1,13 @@
 """`/depot/...` over HTTP: what there is, what is on its way, and what to do about it.
 
     GET    /depot/models?folder=&tier=   {models: [{folder, name, tier, size, ...}], problems: [...],
-                                          resident: [{files, bytes, loads, hits, ...}], dropped: [...]}
+                                          resident: [{files, bytes, loads, hits, ...}], dropped: [...],
+                                          memory: {...}}; of tier "memory" no models but those in memory
     POST   /depot/fetch {folder, name}   202 {transfer: {...}}, or 200 {folder, name, tier: "disk"}
     POST   /depot/evict {folder, name}   {dry_run, bytes_freed, bytes_over, evicted: [...], kept: [...]}
     POST   /depot/evict {max_size, keep_days}       the same; `dry_run` in both
     POST   /depot/pin|unpin {folder, name, dry_run} {dry_run, pinned: [{folder, name}]}; with
                                          {"tier": "memory"} or {group} see memory_routes.py
-                                         of tier "memory" no model is listed but those in memory
     GET    /depot/groups                 see memory_routes.py
     GET    /depot/search?name=&hash=&base_model=    {models: [...], total, is_complete} (`search_routes.py`)
     GET    /depot/transfers              {transfers: [...]}

@@ -19,6 +19,7 @@ from comfy_depot.host import Executing, Host
 from comfy_depot.options import Budget, Options
 from tests.fakes.accelerator import accelerated
 from tests.fakes.accounting_device import limited_to
+from tests.fakes.opened_files import COUNTING, counted_opens
 from tests.fakes.server_process import ROOT, ServerProcess
 from tests.fakes.waiting import wait_until
 
@@ -29,19 +30,13 @@ class Stage:
     """A depot on a folder with two checkpoints; counts what is read, and a test sets the running node."""
 
     def __init__(self, tmp_path, monkeypatch):
-        self.base, self.opened, self.node = tmp_path, [], None
+        self.base, self.node = tmp_path, None
         for name in ("a", "b"):
             tensors = safetensors.torch.load_file(DEMO_MODEL)
             with safetensors.safe_open(DEMO_MODEL, "pt") as file:
                 facts = {**(file.metadata() or {}), "is": name}
             safetensors.torch.save_file(tensors, tmp_path / f"models/checkpoints/{name}.safetensors", facts)
-        open_one = safetensors.safe_open
-
-        def counting(path, *more, **options):
-            self.opened.append(str(path))
-            return open_one(path, *more, **options)
-
-        monkeypatch.setattr(safetensors, "safe_open", counting)
+        self.opened = counted_opens(monkeypatch)
 
     def start(self, **options):
         host = Host(load_settings=main.load_settings, bytes_free=main.bytes_free,
@@ -242,21 +237,11 @@ def test_a_replaced_file_takes_over_the_pin_and_who_has_the_old_one_keeps_it(sta
 
 # --- a whole server ---
 
-PACK = '''
-"""Tells where the weights of a model are and what was opened, and makes trouble."""
-import safetensors
+# Tells where the weights of a model are and what was opened, and makes trouble.
+PACK = COUNTING + '''
 import threading
 import torch
 from comfy import model_management
-
-opened = []
-open_one = safetensors.safe_open
-
-def counting(path, *args, **kwargs):
-    opened.append(str(path))
-    return open_one(path, *args, **kwargs)
-
-safetensors.safe_open = counting
 
 class Where:
     @classmethod

@@ -6,7 +6,6 @@ import os
 import random
 
 import pytest
-import safetensors
 import torch
 
 import comfy.model_management
@@ -24,6 +23,7 @@ from tests.comfy_execution import rig
 from tests.fakes.accelerator import KINDS
 from tests.fakes.accounting_device import counting
 from tests.fakes.graphs import Bench, Graph, all_nodes
+from tests.fakes.opened_files import counted_opens
 
 PINS = ("checkpoints/*", "loras/*", "vae/*", "controlnet/*")
 INPUTS = 200_000
@@ -108,7 +108,7 @@ class Stage:
     """A depot and an executor that keeps no results, so that every loader runs in every prompt."""
 
     def __init__(self, base, kind):
-        self.base, self.opened = base, []
+        self.base = base
         self.bench = Bench("gpu_only", kind=kind)
         self.bench.executor = execution.PromptExecutor(rig.Host(), cache_type=CacheType.NONE)
         self.seed = 0
@@ -116,6 +116,11 @@ class Stage:
             path = base / f"models/{place}.safetensors"
             path.parent.mkdir(parents=True, exist_ok=True)
             comfy.utils.save_torch_file(weights(), path)
+
+    @property
+    def opened(self):
+        """The files that were opened, as FILES names them."""
+        return [path.rpartition("models/")[2] for path in self.paths]
 
     def start(self, pins):
         host = Host(load_settings=main.load_settings, bytes_free=main.bytes_free)
@@ -151,13 +156,7 @@ def stage(tmp_path, monkeypatch, request):
     folder_paths.apply_arguments(args)
     monkeypatch.setattr(comfy.model_management, "EXTRA_RESERVED_VRAM", 0, raising=False)
     made = Stage(tmp_path, request.param)
-    open_one = safetensors.safe_open
-
-    def noting(path, *more, **options):
-        made.opened.append(str(path).rpartition("models/")[2])
-        return open_one(path, *more, **options)
-
-    monkeypatch.setattr(safetensors, "safe_open", noting)
+    made.paths = counted_opens(monkeypatch)
     with all_nodes():
         yield made
     comfy_depot.stop()

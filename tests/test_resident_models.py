@@ -19,6 +19,7 @@ from comfy.cli_args import args
 from comfy_depot import hooks
 from comfy_depot.host import Host
 from comfy_depot.options import Budget, Options
+from tests.fakes.opened_files import COUNTING, counted_opens
 from tests.fakes.origin import Origin, sha256
 from tests.fakes.server_process import ROOT, ServerProcess
 from tests.fakes.waiting import wait_until
@@ -26,19 +27,7 @@ from tests.fakes.waiting import wait_until
 DEMO_MODEL = ROOT / "tests/data/demo_shapes.safetensors"
 DEMO_LORA = ROOT / "tests/data/demo_green.safetensors"
 
-COUNTING_PACK = '''
-"""Counts how often a safetensors file is opened."""
-import safetensors
-
-opened = []
-open_one = safetensors.safe_open
-
-def counting(path, *args, **kwargs):
-    opened.append(str(path))
-    return open_one(path, *args, **kwargs)
-
-safetensors.safe_open = counting
-
+COUNTING_PACK = COUNTING + '''
 class Opened:
     @classmethod
     def INPUT_TYPES(cls):
@@ -200,14 +189,7 @@ def depot(tmp_path, monkeypatch):
     host = Host(load_settings=main.load_settings, bytes_free=main.bytes_free)
     depot = comfy_depot.start(Options(model_manifests=tmp_path, depot_dir=tmp_path / "depot",
                                       resident_budget=Budget(size=1 << 30)), host)
-    depot.opened = []
-    open_one = safetensors.safe_open
-
-    def counting(path, *more, **options):
-        depot.opened.append(path)
-        return open_one(path, *more, **options)
-
-    monkeypatch.setattr(safetensors, "safe_open", counting)
+    depot.opened = counted_opens(monkeypatch)
     with torch.inference_mode():
         yield depot
     comfy_depot.stop()

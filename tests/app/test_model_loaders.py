@@ -5,7 +5,6 @@ import shutil
 import threading
 
 import pytest
-import safetensors
 import torch
 
 import comfy.model_management
@@ -25,6 +24,7 @@ from comfy_extras import nodes_upscale_model
 from tests.app.test_worker import Host as Sink
 from tests.comfy import test_style_model, tiny_control, tiny_sdxl, tiny_vision
 from tests.comfy.test_upscalers import small_compact
+from tests.fakes.opened_files import counted_opens
 from tests.fakes.origin import Origin, sha256
 from tests.fakes.server_process import ROOT
 
@@ -91,14 +91,7 @@ def depot(library, tmp_path, monkeypatch):
     depot = comfy_depot.start(
         Options(model_manifests=tmp_path / "manifests", depot_dir=tmp_path / "depot",
                 resident_budget=Budget(size=BUDGET), depot_allow_hosts=("127.0.0.1",)), host)  # fmt: skip
-    depot.opened = []
-    open_one = safetensors.safe_open
-
-    def counting(path, *more, **options):
-        depot.opened.append(path)
-        return open_one(path, *more, **options)
-
-    monkeypatch.setattr(safetensors, "safe_open", counting)
+    depot.opened = counted_opens(monkeypatch)
     with torch.inference_mode():
         yield depot
     comfy_depot.stop()

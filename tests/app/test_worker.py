@@ -71,7 +71,7 @@ def test_without_a_client_no_end_is_sent(house):
     ] == []
 
 
-def test_nodes_run_without_gradients(house, echo):
+def test_nodes_run_without_gradients(house, echo, monkeypatch):
     seen = []
 
     def run(self, text, id=None):
@@ -80,12 +80,9 @@ def test_nodes_run_without_gradients(house, echo):
         seen.append(torch.is_inference_mode_enabled())
         return (text,)
 
-    echo_run, echo.run = echo.run, run
-    try:
-        put(house)
-        house.run_next()
-    finally:
-        echo.run = echo_run
+    monkeypatch.setattr(echo, "run", run)
+    put(house)
+    house.run_next()
     assert seen == [True]
 
 
@@ -216,7 +213,9 @@ def test_a_prompt_that_succeeded_is_told_with_its_graph_and_a_failed_one_is_not(
     assert len(house.queue.history) == 1, "both had one id"
 
 
-def test_what_another_thread_does_between_prompts_is_done_when_the_running_one_has_ended(house, echo):
+def test_what_another_thread_does_between_prompts_is_done_when_the_running_one_has_ended(
+    house, echo, monkeypatch
+):
     """The prompt itself starts the thread, and waits until its errand is known."""
     import threading
 
@@ -238,12 +237,9 @@ def test_what_another_thread_does_between_prompts_is_done_when_the_running_one_h
         assert happened == []
         return (text,)
 
-    echo_run, echo.run = echo.run, run
-    try:
-        put(house)
-        house.run_next()
-    finally:
-        echo.run = echo_run
+    monkeypatch.setattr(echo, "run", run)
+    put(house)
+    house.run_next()
     assert happened == [(threading.get_ident(), ["p"])]
     if not caught:  # else it was taken together with the first
         house.run_next()

@@ -147,6 +147,14 @@ def test_tensors_of_kept_patches_live_as_long_so_that_no_other_takes_their_ident
         del clone
 
 
+def test_another_set_of_patches_says_nothing_of_what_it_takes_to_bring_the_weights_back(base):
+    weight(base)
+    base.model.seconds_to_place = 7.0
+    weight(with_lora(base, lora(1)))
+    weight(base)
+    assert base.model.seconds_to_place == 7.0
+
+
 def test_what_is_asked_for_by_force_is_computed_again(base, computed):
     clone = with_lora(base, lora(1))
     weight(clone)

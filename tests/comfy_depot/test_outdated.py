@@ -112,8 +112,8 @@ def test_the_model_of_a_waiting_prompt_is_replaced_ahead_of_need(
     point(depot_world, fetched, origin, "/new", NEW)
     depot_world.prompts.append(queued("p2", NAME))
     hooks.queue_changed()
-    wait_until(lambda: depot_world.model("loras", NAME).read_bytes() == NEW)
     wait_until(lambda: outcomes(fetched)[-1] == "preloaded")
+    assert depot_world.model("loras", NAME).read_bytes() == NEW
 
 
 def test_warming_and_fetching_by_name_replace_it_too(

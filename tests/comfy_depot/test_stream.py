@@ -24,6 +24,7 @@ from comfy_depot.layout import Place
 from comfy_depot.stream import Streams
 from tests.comfy_depot.world import World
 from tests.fakes.fetching import entry, transfers, until
+from tests.fakes.opened_files import counted_opens
 from tests.fakes.origin import Origin, sha256
 
 MIB = PIECE_BYTES
@@ -378,17 +379,7 @@ def test_a_cancelled_prompt_does_not_wait_for_the_disk_although_the_file_is_ther
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The safetensors files that were opened."""
-    import safetensors
-
-    paths: list[str] = []
-    open_one = safetensors.safe_open
-
-    def counting(path: Any, *args: Any, **kwargs: Any) -> Any:
-        paths.append(os.fspath(path))
-        return open_one(path, *args, **kwargs)
-
-    monkeypatch.setattr(safetensors, "safe_open", counting)
-    return paths
+    return counted_opens(monkeypatch)
 
 
 @pytest.mark.parametrize("switch", ["on", "off", "a pack wants copies"])

@@ -41,12 +41,11 @@ class World:
         return self.base / "models" / folder / name
 
     def write_manifest(self, content: Any, name: str = "models.json") -> Path:
-        """Write a manifest (text as it is, anything else as JSON) with a modification time of its own."""
-        file = self.manifests / name
-        file.write_text(
-            content if isinstance(content, str) else json.dumps(content, indent=1), encoding="utf-8"
-        )
-        return file
+        """Write a manifest (text as it is, anything else as JSON). Threads that read it see no half of it."""
+        beside = self.manifests / f"{name}.beside"
+        text = content if isinstance(content, str) else json.dumps(content, indent=1)
+        beside.write_text(text, encoding="utf-8")
+        return beside.replace(self.manifests / name)
 
     def write_model(self, folder: str, name: str, body: bytes = b"local") -> Path:
         file = self.model(folder, name)
