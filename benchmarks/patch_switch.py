@@ -1,4 +1,4 @@
-"""What going from one set of patches to another costs, in milliseconds: the patcher alone, no prompt around it.
+"""What a switch of patches costs, in milliseconds: the patcher alone, no prompt around it.
 
     python benchmarks/patch_switch.py
 
