@@ -91,6 +91,8 @@ class SaveWEBM(io.ComfyNode):
 
     @classmethod
     def execute(cls, images, filename_prefix, codec, fps, crf):
+        if not images.numel():
+            raise ValueError("There are no pictures to save. Link some to Save WEBM.")
         height, width = images.shape[1:3]
         path, result = _place(filename_prefix, width, height, "webm")
         write_webm(path, images, codec=codec, fps=fps, crf=crf, metadata=_workflow(cls.hidden))
