@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 from comfy_extras.absent_families import absent_node
+from comfy_extras.video_conditioning import encoded, latent_frames, sized, zeros
 
-EmptyARVideoLatent = absent_node(
-    "EmptyARVideoLatent",
-    "Wan 2.1 (autoregressive)",
-    category="model/latent/autoregressive",
-    inputs=lambda: [
-        io.Int.Input("width", default=832, min=16, max=8192, step=16),
-        io.Int.Input("height", default=480, min=16, max=8192, step=16),
-        io.Int.Input("length", default=81, min=1, max=1024, step=4),
-        io.Int.Input("batch_size", default=1, min=1, max=64),
-    ],
-    outputs=lambda: [io.Latent.Output()],
-)
+
+class EmptyARVideoLatent(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="EmptyARVideoLatent",
+            category="model/latent/autoregressive",
+            description="An empty latent for video models that make one block after the other.",
+            inputs=[
+                io.Int.Input("width", default=832, min=16, max=8192, step=16),
+                io.Int.Input("height", default=480, min=16, max=8192, step=16),
+                io.Int.Input("length", default=81, min=1, max=1024, step=4),
+                io.Int.Input("batch_size", default=1, min=1, max=64),
+            ],
+            outputs=[io.Latent.Output()],
+        )
+
+    @classmethod
+    def execute(cls, width, height, length, batch_size):
+        return io.NodeOutput(
+            {"samples": zeros(batch_size, 16, latent_frames(length), height // 8, width // 8)}
+        )
 
 
 SamplerARVideo = absent_node(
@@ -30,21 +41,33 @@ SamplerARVideo = absent_node(
 )
 
 
-ARVideoI2V = absent_node(
-    "ARVideoI2V",
-    "Wan 2.1 (autoregressive)",
-    category="model/conditioning/autoregressive",
-    inputs=lambda: [
-        io.Model.Input("model"),
-        io.Vae.Input("vae"),
-        io.Image.Input("start_image"),
-        io.Int.Input("width", default=832, min=16, max=8192, step=16),
-        io.Int.Input("height", default=480, min=16, max=8192, step=16),
-        io.Int.Input("length", default=81, min=1, max=1024, step=4),
-        io.Int.Input("batch_size", default=1, min=1, max=64),
-    ],
-    outputs=lambda: [io.Model.Output(), io.Latent.Output()],
-)
+class ARVideoI2V(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ARVideoI2V",
+            category="model/conditioning/autoregressive",
+            description="Lets a video begin with a picture.",
+            inputs=[
+                io.Model.Input("model"),
+                io.Vae.Input("vae"),
+                io.Image.Input("start_image"),
+                io.Int.Input("width", default=832, min=16, max=8192, step=16),
+                io.Int.Input("height", default=480, min=16, max=8192, step=16),
+                io.Int.Input("length", default=81, min=1, max=1024, step=4),
+                io.Int.Input("batch_size", default=1, min=1, max=64),
+            ],
+            outputs=[io.Model.Output(), io.Latent.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model, vae, start_image, width, height, length, batch_size):
+        begin = encoded(vae, sized(start_image[:1], width, height))
+        begun = model.clone()
+        options = begun.model_options.setdefault("transformer_options", {})
+        options["ar_config"] = {**options.get("ar_config", {}), "initial_latent": begin}
+        samples = zeros(batch_size, 16, latent_frames(length), height // 8, width // 8)
+        return io.NodeOutput(begun, {"samples": samples})
 
 
 class ArVideoExtension(ComfyExtension):

@@ -19,13 +19,20 @@ AudioEncoderLoader = absent_node(
 )
 
 
-AudioEncoderEncode = absent_node(
-    "AudioEncoderEncode",
-    "Wav2Vec2 and Whisper audio encoders",
-    category="model/conditioning",
-    inputs=lambda: [io.AudioEncoder.Input("audio_encoder"), io.Audio.Input("audio")],
-    outputs=lambda: [io.AudioEncoderOutput.Output()],
-)
+class AudioEncoderEncode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="AudioEncoderEncode",
+            category="model/conditioning",
+            description="Sound as the encoder hears it.",
+            inputs=[io.AudioEncoder.Input("audio_encoder"), io.Audio.Input("audio")],
+            outputs=[io.AudioEncoderOutput.Output()],
+        )
+
+    @classmethod
+    def execute(cls, audio_encoder, audio):
+        return io.NodeOutput(audio_encoder.encode_audio(audio["waveform"], audio["sample_rate"]))
 
 
 class AudioEncoderExtension(ComfyExtension):

@@ -19,14 +19,21 @@ LoadBackgroundRemovalModel = absent_node(
 )
 
 
-RemoveBackground = absent_node(
-    "RemoveBackground",
-    "BiRefNet",
-    display_name="Remove Background",
-    category="image/background removal",
-    inputs=lambda: [io.BackgroundRemoval.Input("bg_removal_model"), io.Image.Input("image")],
-    outputs=lambda: [io.Mask.Output(display_name="mask")],
-)
+class RemoveBackground(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="RemoveBackground",
+            display_name="Remove Background",
+            category="image/background removal",
+            description="A mask of what is in front.",
+            inputs=[io.BackgroundRemoval.Input("bg_removal_model"), io.Image.Input("image")],
+            outputs=[io.Mask.Output(display_name="mask")],
+        )
+
+    @classmethod
+    def execute(cls, bg_removal_model, image):
+        return io.NodeOutput(bg_removal_model.encode_image(image))
 
 
 class BgRemovalExtension(ComfyExtension):

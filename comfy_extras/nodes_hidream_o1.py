@@ -4,51 +4,69 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 from comfy_extras.absent_families import absent_node
+from comfy_extras.video_conditioning import both, numbered, zeros
 from comfy_extras.video_inputs import guided, sides_out
 
-EmptyHiDreamO1LatentImage = absent_node(
-    "EmptyHiDreamO1LatentImage",
-    "HiDream-O1",
-    display_name="Empty HiDream-O1 Latent Image",
-    category="model/latent/hidream",
-    inputs=lambda: [
-        io.Int.Input("width", default=2048, min=64, max=4096, step=32),
-        io.Int.Input("height", default=2048, min=64, max=4096, step=32),
-        io.Int.Input("batch_size", default=1, min=1, max=64),
-    ],
-    outputs=lambda: [io.Latent.Output()],
-)
 
-
-HiDreamO1ReferenceImages = absent_node(
-    "HiDreamO1ReferenceImages",
-    "HiDream-O1",
-    display_name="HiDream-O1 Reference Images",
-    category="model/conditioning/hidream",
-    inputs=lambda: [
-        *guided(vae=False),
-        io.Autogrow.Input(
-            "images",
-            io.Autogrow.TemplateNames(
-                io.Image.Input("image"),
-                names=[
-                    "image_1",
-                    "image_2",
-                    "image_3",
-                    "image_4",
-                    "image_5",
-                    "image_6",
-                    "image_7",
-                    "image_8",
-                    "image_9",
-                    "image_10",
-                ],
-                min=1,
+class EmptyHiDreamO1LatentImage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="EmptyHiDreamO1LatentImage",
+            display_name="Empty HiDream-O1 Latent Image",
+            category="model/latent/hidream",
+            description=(
+                "An empty picture for HiDream-O1, which was taught about 4 megapixels and needs no VAE."
             ),
-        ),
-    ],
-    outputs=lambda: sides_out(latent=False),
-)
+            inputs=[
+                io.Int.Input("width", default=2048, min=64, max=4096, step=32),
+                io.Int.Input("height", default=2048, min=64, max=4096, step=32),
+                io.Int.Input("batch_size", default=1, min=1, max=64),
+            ],
+            outputs=[io.Latent.Output()],
+        )
+
+    @classmethod
+    def execute(cls, width, height, batch_size=1):
+        return io.NodeOutput({"samples": zeros(batch_size, 3, height, width)})
+
+
+class HiDreamO1ReferenceImages(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="HiDreamO1ReferenceImages",
+            display_name="HiDream-O1 Reference Images",
+            category="model/conditioning/hidream",
+            description="Gives one picture to edit, or several with what is to be shown.",
+            inputs=[
+                *guided(vae=False),
+                io.Autogrow.Input(
+                    "images",
+                    io.Autogrow.TemplateNames(
+                        io.Image.Input("image"),
+                        names=[
+                            "image_1",
+                            "image_2",
+                            "image_3",
+                            "image_4",
+                            "image_5",
+                            "image_6",
+                            "image_7",
+                            "image_8",
+                            "image_9",
+                            "image_10",
+                        ],
+                        min=1,
+                    ),
+                ),
+            ],
+            outputs=sides_out(latent=False),
+        )
+
+    @classmethod
+    def execute(cls, positive, negative, images):
+        return io.NodeOutput(*both(positive, negative, {"reference_latents": numbered(images)}, append=True))
 
 
 HiDreamO1PatchSeamSmoothing = absent_node(
