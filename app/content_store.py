@@ -11,14 +11,12 @@ import filecmp
 import os
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import folder_paths
 from app.atomic_write import path_beside
 
 SUBFOLDER = "assets"
 HASH_PREFIX = "blake3:"
-_HASH = re.compile(r"blake3:[0-9a-f]{64}")
 _EXTENSION = re.compile(r"\.[a-z0-9]{1,10}")
 
 
@@ -33,11 +31,6 @@ class Stored:
     name: str
     hash: str
     size: int
-
-
-def is_hash(text: Any) -> bool:
-    """Is it `blake3:` and 64 hexadecimal digits?"""
-    return isinstance(text, str) and _HASH.fullmatch(text) is not None
 
 
 def extension_of(filename: str) -> str:

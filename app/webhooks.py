@@ -69,7 +69,7 @@ def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
 
 
 def _refusal(details: str) -> InvalidRequestError:
-    return InvalidRequestError("invalid_webhook", "The webhook cannot be called", details)
+    return InvalidRequestError("invalid_webhook", "The webhook cannot be called", details, {})
 
 
 def read_wish(body: Mapping[str, Any], hosts: guarded_http.Hosts) -> Wish | None:
@@ -135,6 +135,9 @@ class Webhooks:
         """Send nothing more; what is written down stays."""
         if self._sender is not None:
             self._sender.stop()
+        if self._store is not None:
+            self._store.close()
+        self._sender = self._store = None
 
     def _waits(self, prompt_id: str) -> bool:
         running, waiting = self._server.prompt_queue.get_current_queue_volatile()

@@ -50,11 +50,11 @@ class Sender:
         self._thread.start()
 
     def stop(self) -> None:
-        """Post nothing more."""
+        """Post nothing more; waits for the answers to what is on its way."""
         self._stopped = True
         self._wake.set()
-        self._thread.join(ANSWER_SECONDS)
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._thread.join()
+        self._pool.shutdown(cancel_futures=True)
 
     def wake(self) -> None:
         """There is a new message."""

@@ -122,9 +122,9 @@ async def post_asset(server: Any, request: web.Request) -> web.Response:
 async def post_from_hash(server: Any, request: web.Request) -> web.Response:
     """An asset of bytes that are here already."""
     content_hash = (await read_body(request)).get("hash")
-    if not content_store.is_hash(content_hash):
-        raise unusable("hash must be blake3: and 64 hexadecimal digits.")
-    asset = server.asset_index.by_hash(content_hash)
+    if not isinstance(content_hash, str):
+        raise unusable("hash must be a text: blake3: and 64 hexadecimal digits.")
+    asset = server.asset_index.by_hash(content_hash.lower())
     if asset is None:
         raise not_found("No file with these bytes is here. Upload it.", "blob_not_found")
     return answer(asset.describe(base_of(request), created_new=False))
