@@ -12,7 +12,9 @@ from aiohttp import web
 import nodes
 from app.custom_node_manager import EXAMPLE_FOLDERS
 from app.frontend_management import FrontendManager, template_files
+from app.node_help import help_page
 from app.routes import register
+from app.routes.object_info import node_info
 from app.safe_paths import inside
 from app.web_extensions import web_directories
 
@@ -57,6 +59,18 @@ async def get_example_workflow(server: Any, request: web.Request) -> web.StreamR
     return file_below([os.path.join(folder, kind) for kind in EXAMPLE_FOLDERS], request.match_info["path"])
 
 
+async def get_help_page(server: Any, request: web.Request) -> web.StreamResponse:
+    """A page about a node: of the documentation package, else written from the node itself."""
+    path = request.match_info["path"]
+    folder = FrontendManager.embedded_docs_path()
+    name = path.partition("/")[0]
+    if folder is not None and (place := inside(folder, name)) is not None and os.path.isdir(place):
+        return file_below([folder], path)
+    if not path.endswith(".md") or name not in nodes.NODE_CLASS_MAPPINGS:
+        raise web.HTTPNotFound()
+    return web.Response(text=help_page(node_info(name)), content_type="text/markdown")
+
+
 def add_routes(routes: web.RouteTableDef, server: Any) -> None:
     """The entry page."""
     register(routes, server, [("GET", "/", get_page)])
@@ -69,9 +83,7 @@ def mount_files(application: web.Application, server: Any) -> None:
         ("GET", "/extensions/{path:.*}", get_extension_file),
         ("GET", "/api/workflow_templates/{pack}/{path:.*}", get_example_workflow),
         ("GET", "/templates/{path:.*}", get_template_file),
+        ("GET", "/docs/{path:.*}", get_help_page),
     ])  # fmt: skip
     application.add_routes(mounted)
-    docs = FrontendManager.embedded_docs_path()
-    if docs is not None:
-        application.add_routes([web.static("/docs", docs)])
     application.add_routes([web.static("/", server.web_root)])
