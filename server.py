@@ -31,6 +31,7 @@ from app.model_manager import ModelFileManager
 from app.node_replace_manager import NodeReplaceManager
 from app.routes import (
     assets,
+    description,
     history,
     internal,
     jobs,
@@ -71,6 +72,7 @@ TOPICS = (
     packs,
     system,
     assets,
+    description,
 )
 
 STATUS_AT_ONCE, STATUS_PER_SECOND = 100, 50

@@ -15,6 +15,7 @@ from app.frontend_management import FrontendManager, template_files
 from app.node_help import help_page
 from app.routes import register
 from app.routes.object_info import node_info
+from app.routes.operations import BYTES, REASON, Operation, Raw
 from app.safe_paths import inside
 from app.web_extensions import web_directories
 
@@ -76,8 +77,8 @@ def add_routes(routes: web.RouteTableDef, server: Any) -> None:
     register(routes, server, [("GET", "/", get_page)])
 
 
-def mount_files(application: web.Application, server: Any) -> None:
-    """Mount what has no twin below /api: every kind of file, and last the web page's folder."""
+def table(server: Any) -> web.RouteTableDef:
+    """The routes of files, which have no twin below /api."""
     mounted = web.RouteTableDef()
     register(mounted, server, [
         ("GET", "/extensions/{path:.*}", get_extension_file),
@@ -85,5 +86,22 @@ def mount_files(application: web.Application, server: Any) -> None:
         ("GET", "/templates/{path:.*}", get_template_file),
         ("GET", "/docs/{path:.*}", get_help_page),
     ])  # fmt: skip
-    application.add_routes(mounted)
+    return mounted
+
+
+def mount_files(application: web.Application, server: Any) -> None:
+    """Mount every kind of file, and last the web page's folder."""
+    application.add_routes(table(server))
     application.add_routes([web.static("/", server.web_root)])
+
+
+FOUND = {200: BYTES, 206: BYTES, 304: None, 404: REASON, 416: REASON}
+OPERATIONS = {
+    "GET /": Operation(
+        "The web page", {200: Raw("text/html"), 206: Raw("text/html"), 304: None, 416: REASON}
+    ),
+    "GET /extensions/{path:.*}": Operation("A file of a node pack for the web page", FOUND),
+    "GET /api/workflow_templates/{pack}/{path:.*}": Operation("An example workflow of a node pack", FOUND),
+    "GET /templates/{path:.*}": Operation("A file of the template browser", FOUND),
+    "GET /docs/{path:.*}": Operation("A page about a node, {class}/{language}.md", FOUND),
+}
