@@ -57,7 +57,7 @@ def test_luma_and_chroma_of_known_colours():
     assert y[0, 0, :, 0].tolist() == pytest.approx([1.0, 0.299, 0.114])
     assert u[0, 0, :, 0].tolist() == pytest.approx([0.5, 0.5 - 0.299 * 0.564, 0.5 + 0.886 * 0.564])
     assert v[0, 0, :, 0].tolist() == pytest.approx([0.5, 0.5 + 0.701 * 0.713, 0.5 - 0.114 * 0.713])
-    assert torch.allclose(ImageYUVToRGB.execute(y, u, v)[0], colors, atol=2e-3)
+    assert torch.allclose(ImageYUVToRGB.execute(y, u, v)[0], colors, atol=1e-6)
 
 
 def squares(*levels):
@@ -80,7 +80,7 @@ def test_the_edge_of_a_square_is_one_closed_line():
 
 
 def test_gradients_count_by_their_strength():
-    """Across a border from 0 by h / 2 to h, Sobel gives 4 times the blurred rise over the two pixels around."""
+    """From 0 by h / 2 to h, Sobel gives 4 times the blurred rise over the two pixels around."""
     weights = np.exp(-(np.arange(-2, 3) ** 2) / 2)
     weights /= weights.sum()
     rise = np.convolve([0.0] * 4 + [0.25] + [0.5] * 4, weights, mode="valid")
