@@ -234,7 +234,8 @@ class PreviewGaussianSplat(_Preview):
     def define_schema(cls):
         aliases = [
             "view splat", "view gaussian", "view gaussian splat", "preview gaussian",
-            "preview gaussian splat", "view 3dgs", "preview 3dgs", "preview ply", "preview spz", "preview splat", "preview ksplat",
+            "preview gaussian splat", "view 3dgs", "preview 3dgs", "preview ply", "preview spz",
+            "preview splat", "preview ksplat",
         ]  # fmt: skip
         return _preview("PreviewGaussianSplat", "Preview Splat", SPLAT_FILES, io.File3DSplatAny, aliases)
 
