@@ -125,13 +125,13 @@ def turned(quaternion, position, *, fov, zoom, camera_type):
     return info_of(position, position - axes[2], axes, fov=fov, zoom=zoom, camera_type=camera_type)
 
 
-def framing(points, width, height, *, yaw=35.0, pitch=30.0, fov=35.0):
-    """A camera from which all points (N, 3) are seen."""
+def framing(points, width, height, *, yaw=35.0, pitch=30.0, fov=35.0, margin=1.05):
+    """A camera from which all points (N, 3) are seen, and a margin around them."""
     middle = (points.min(axis=0) + points.max(axis=0)) / 2
     radius = max(float(numpy.linalg.norm(points - middle, axis=1).max()), 1e-6)
     half = math.radians(fov) / 2
     narrow = math.atan(math.tan(half) * min(1.0, width / height))
-    return look_at(around(middle, yaw, pitch, 1.05 * radius / math.sin(narrow)), middle, fov=fov)
+    return look_at(around(middle, yaw, pitch, margin * radius / math.sin(narrow)), middle, fov=fov)
 
 
 def orbited(info, degrees):

@@ -8,7 +8,7 @@ PAIRS_AT_ONCE = 2_000_000  # of a triangle and a pixel: bounds the memory
 
 
 def pairs(boxes):
-    """Pieces of (number of the box, x, y) for all pixels of boxes (N, 4) of x, y from, x, y to (exclusive)."""
+    """Pieces of (number of a box, x, y) for the pixels of boxes (N, 4) of x, y from, x, y to (exclusive)."""
     width = numpy.maximum(boxes[:, 2] - boxes[:, 0], 0)
     area = width * numpy.maximum(boxes[:, 3] - boxes[:, 1], 0)
     ends = numpy.cumsum(area)

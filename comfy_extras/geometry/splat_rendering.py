@@ -19,7 +19,7 @@ CLAY = 0.75
 
 @dataclass
 class _Flat:
-    """Splats on the picture, nearest first: places (N, 2), inverse shapes (N, 3: xx, xy, yy), reach (N, 2)."""
+    """Splats on a picture, nearest first: places (N, 2), inverted shapes (N, 3: xx, xy, yy), reach (N, 2)."""
 
     places: Any
     inverse: Any
@@ -127,4 +127,4 @@ def framing(cloud, width, height):
     """A camera from which nearly all splats are seen."""
     points = cloud.positions * TO_WORLD
     distance = numpy.linalg.norm(points - points.mean(axis=0), axis=1)
-    return cameras.framing(points[distance <= numpy.quantile(distance, 0.99)], width, height)
+    return cameras.framing(points[distance <= numpy.quantile(distance, 0.99)], width, height, margin=1.25)
