@@ -63,7 +63,7 @@ def added_guide(
     # A video begins with a latent frame of one frame. A guide of several frames in the middle must not: it is
     # encoded with one more frame before it, whose latent is dropped.
     is_start = frame == 0 or length == 1
-    guide = _encoded_guide(vae, images[:length], samples, coarse, is_start=is_start)
+    guide = _encoded_guide(vae, images, samples, coarse, is_start=is_start)
     shape = list(guide.shape[2:])
     guide, known = _dilated(guide, coarse)
     if length > 1 and frame != 0:
@@ -112,11 +112,10 @@ def _require_same_channels(samples: Any, guide: Any) -> None:
 def _encoded_guide(vae: Any, images: Any, samples: Any, coarse: int, *, is_start: bool) -> Any:
     import torch
 
-    _, high, wide = vae.downscale_index_formula
+    per_frame, high, wide = vae.downscale_index_formula
     if not is_start:
         images = torch.cat([images[:1], images])
-        per_frame = vae.downscale_index_formula[0]
-        images = images[: (len(images) - 1) // per_frame * per_frame + 1]
+    images = images[: (len(images) - 1) // per_frame * per_frame + 1]
     width, height = samples.shape[-1] * wide // coarse, samples.shape[-2] * high // coarse
     guide = encoded(vae, sized(images, width, height))
     return guide if is_start else guide[:, :, 1:]
