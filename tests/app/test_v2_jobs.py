@@ -360,7 +360,8 @@ async def test_a_list_goes_on_where_it_stopped_although_jobs_come(start):
         await asyncio.sleep(0.002)  # times have milliseconds
     first = await (await client.get("/api/v2/jobs?limit=2")).json()
     await submit(client)
-    second = await (await client.get("/api/v2/jobs", params={"limit": 2, "cursor": first["next_cursor"]})).json()
+    query = {"limit": 2, "cursor": first["next_cursor"]}
+    second = await (await client.get("/api/v2/jobs", params=query)).json()
     assert [job["id"] for page in (first, second) for job in page["jobs"]] == ids[:0:-1]
     assert [len(page) for page in await pages(client, limit=4)] == [4, 2]
 
@@ -401,8 +402,8 @@ def test_the_id_of_an_output_names_its_place_and_nothing_else():
 
 
 @pytest.mark.parametrize(
-    "item", [{"filename": "../secret.png"}, {"filename": "x.png", "subfolder": "../.."}, {"filename": 7}, "x.png",
-             {"filename": "x.png", "type": "models"}]
+    "item", [{"filename": "../secret.png"}, {"filename": "x.png", "subfolder": "../.."}, {"filename": 7},
+             "x.png", {"filename": "x.png", "type": "models"}]
 )  # fmt: skip
 def test_what_a_node_shows_leads_out_of_no_folder(base, item):
     (base / "secret.png").write_bytes(b"x")

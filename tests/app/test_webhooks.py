@@ -120,7 +120,8 @@ async def test_a_prompt_that_is_cancelled_is_posted_where_it_was(start, receiver
         else:
             await client.post("/queue", json={"clear": True})
         message = (await receiver.until(number))[-1]
-        assert (message["type"], message["status"], message["outputs"]) == ("prompt.cancelled", "canceled", [])
+        assert (message["type"], message["status"]) == ("prompt.cancelled", "canceled")
+        assert message["outputs"] == []
 
 
 async def test_only_the_wanted_events_are_posted(start, receiver):
@@ -143,7 +144,8 @@ async def test_jobs_of_the_v2_interface_have_webhooks_too(start, receiver):
 
 
 @pytest.mark.parametrize(
-    ("secret", "key"), [("plain text", b"plain text"), ("whsec_" + base64.b64encode(b"k" * 24).decode(), b"k" * 24)]
+    ("secret", "key"),
+    [("plain text", b"plain text"), ("whsec_" + base64.b64encode(b"k" * 24).decode(), b"k" * 24)],
 )
 async def test_messages_are_signed_over_id_time_and_body(start, receiver, secret, key):
     client = await start()
@@ -279,7 +281,7 @@ async def test_this_machine_is_not_called_unless_it_is_allowed(start, receiver, 
     assert "not public" in caplog.text and "--webhook-hosts 127.0.0.1" in caplog.text and receiver.got == []
 
 
-async def test_a_redirect_to_another_host_is_checked_and_one_to_an_allowed_one_followed(start, receiver, caplog):
+async def test_redirects_are_followed_to_allowed_hosts_only(start, receiver, caplog):
     client = await start()
     receiver.statuses, receiver.location = [307], receiver.url.replace("/done", "/moved")
     await post(client, receiver.url)
