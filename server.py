@@ -32,6 +32,7 @@ from app.model_manager import ModelFileManager
 from app.node_replace_manager import NodeReplaceManager
 from app.routes import (
     assets,
+    description,
     history,
     internal,
     jobs,
@@ -81,6 +82,7 @@ TOPICS = (
     v2_jobs,
     v2_events,
     v2_assets,
+    description,
 )
 
 STATUS_AT_ONCE, STATUS_PER_SECOND = 100, 50

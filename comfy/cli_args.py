@@ -101,6 +101,27 @@ def _existing_directory(text: str) -> str:
     return os.path.abspath(text)
 
 
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+class _Verbose(argparse.Action):
+    """`--verbose`, `--verbose LEVEL` and `--verbose LEVEL FILE`, any number of them: `verbose` is the most
+    talkative level of the terminal, and `log_files` has (level, file) of each file.
+    """
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        level, *files = values or ["DEBUG"]
+        if level.upper() not in LOG_LEVELS or len(files) > 1:
+            levels = ", ".join(LOG_LEVELS)
+            parser.error(f"argument {option_string}: takes nothing, a LEVEL, or a LEVEL and a FILE, and "
+                         f"{' '.join(values)!r} is none of these. Levels: {levels}")
+        if files:
+            namespace.log_files = [*namespace.log_files, (level.upper(), files[0])]
+            return
+        namespace.log_levels = [*namespace.log_levels, level.upper()]
+        setattr(namespace, self.dest, min(namespace.log_levels, key=LOG_LEVELS.index))
+
+
 def _flag(help_text: str) -> dict:
     return {"action": "store_true", "help": help_text}
 
@@ -157,9 +178,14 @@ SERVER = {
     "--list-feature-flags": _flag("print the known feature flags as JSON and leave"),
     "--comfy-api-base": _value(str, "https://api.comfy.org", "URL", "base address of paid API nodes"),
     "--dont-print-server": _flag("do not print progress of the server"),
-    "--verbose": _value(
-        str, "INFO", "LEVEL", "log level: DEBUG, INFO, WARNING, ERROR", nargs="?", const="DEBUG"
-    ),
+    "--verbose": {
+        "action": _Verbose,
+        "nargs": "*",
+        "default": "INFO",
+        "metavar": ("LEVEL", "FILE"),
+        "help": "log level of the terminal: DEBUG, INFO, WARNING, ERROR, CRITICAL; alone: DEBUG; with a FILE "
+        "that level is also written into the file. May be given several times",
+    },
     "--log-stdout": _flag("log to the standard output instead of the standard error"),
     "--quick-test-for-ci": _flag("load everything, then leave"),
 }
@@ -215,8 +241,6 @@ NODES = {
     ),
     "--disable-metadata": _flag("write no prompt and workflow into saved files"),
     "--enable-manager": _flag("load the manager package"),
-    "--disable-manager-ui": _flag("hide the manager's pages"),
-    "--enable-manager-legacy-ui": _flag("use the manager's old pages"),
     "--enable-assets": _flag("keep a database of assets"),
     "--enable-asset-hashing": _flag("hash assets"),
 }
@@ -226,7 +250,9 @@ PREVIEWS = {
     "--preview-size": _value(int, 512, "PIXELS", "longest side of a preview"),
 }
 DEVICES = {
-    "--cuda-device": _value(str, None, "ID", "GPU to use, as nvidia-smi numbers them; several with commas"),
+    "--cuda-device": _value(
+        str, None, "ID", "GPU to use, as nvidia-smi numbers them; several with commas, or `all`"
+    ),
     "--default-device": _value(int, None, "ID", "GPU to use first; the others stay visible"),
     "--directml": _value(int, None, "DEVICE", "use torch-directml", nargs="?", const=-1),
     "--oneapi-device-selector": _value(str, None, "SELECTOR", "value for ONEAPI_DEVICE_SELECTOR"),
@@ -326,6 +352,10 @@ EXCLUSIVE = {
         "--force-upcast-attention": _flag("attention in fp32"),
         "--dont-upcast-attention": _flag("never attention in fp32"),
     },
+    "manager": {
+        "--disable-manager-ui": _flag("hide the manager's pages"),
+        "--enable-manager-legacy-ui": _flag("use the manager's old pages"),
+    },
     "malloc": {
         "--cuda-malloc": _flag("CUDA's allocator (cudaMallocAsync)"),
         "--disable-cuda-malloc": _flag("torch's own allocator (the default)"),
@@ -357,7 +387,7 @@ class _Parser(argparse.ArgumentParser):
 
 # Options that ask for something this version does not do: accepted, and said in --help and once at the start.
 NOT_YET = (
-    "--list-feature-flags", "--comfy-api-base", "--dont-print-server", "--database-url", "--enable-manager",
+    "--comfy-api-base", "--dont-print-server", "--database-url", "--enable-manager",
     "--disable-manager-ui", "--enable-manager-legacy-ui", "--enable-assets", "--enable-asset-hashing",
     "--directml", "--mmap-torch-files", "--fast", "--supports-fp8-compute", "--use-split-cross-attention",
     "--use-quad-cross-attention", "--use-ck-attention", "--dont-upcast-attention",
@@ -383,6 +413,7 @@ def build_parser() -> argparse.ArgumentParser:
             _add(group, name, spec)
     for name in WITHOUT_EFFECT:
         new.add_argument(name, action="store_true", help=argparse.SUPPRESS)
+    new.set_defaults(log_files=[], log_levels=[])
     return new
 
 

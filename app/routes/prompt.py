@@ -15,6 +15,19 @@ from aiohttp import web
 import execution
 from app import url_inputs
 from app.routes import answer, is_list_of_texts, read_json, register
+from app.routes.operations import (
+    ANY,
+    NUMBER,
+    OBJECT,
+    TEXT,
+    TRUTH,
+    WHOLE,
+    Operation,
+    by_name,
+    many,
+    or_null,
+    record,
+)
 from comfy.cli_args import args
 from comfy_execution import force
 from comfy_execution.errors import InvalidRequestError
@@ -209,3 +222,25 @@ async def get_prompt(server: Any, request: web.Request) -> web.Response:
 def add_routes(routes: web.RouteTableDef, server: Any) -> None:
     """Routes of the prompt."""
     register(routes, server, [("GET", "/prompt", get_prompt), ("POST", "/prompt", post_prompt)])
+
+
+PROBLEM = record({"type": TEXT, "message": TEXT, "details": TEXT, "extra_info": OBJECT})
+NODE_PROBLEM = record({"errors": many(PROBLEM), "dependent_outputs": many(TEXT), "class_type": TEXT})
+REFUSAL = record({"error": PROBLEM, "node_errors": by_name(NODE_PROBLEM)})
+GRAPH = by_name(record({"class_type": TEXT, "inputs": OBJECT}, {"_meta": OBJECT}))
+WANTED = record({"prompt": GRAPH}, {
+    "prompt_id": or_null({"type": "string", "minLength": 1, "maxLength": LONGEST_PROMPT_ID}),
+    "client_id": TEXT, "number": or_null(NUMBER), "front": TRUTH, "extra_data": or_null(OBJECT),
+    "partial_execution_targets": or_null(many(TEXT)),
+    "force": ANY, "cache": ANY, "priority": ANY, "tenant": ANY, "timeout_seconds": ANY,
+})  # fmt: skip
+QUEUE_LENGTH = record({"exec_info": record({"queue_remaining": WHOLE, "paused": TRUTH})})
+OPERATIONS = {
+    "GET /prompt": Operation("Length of the queue", {200: QUEUE_LENGTH}),
+    "POST /prompt": Operation(
+        "Run a workflow in API form",
+        {200: record({"prompt_id": TEXT, "number": NUMBER, "node_errors": by_name(NODE_PROBLEM)}),
+         400: REFUSAL, 413: REFUSAL, 503: REFUSAL, 507: REFUSAL},
+        body=WANTED,
+    ),
+}  # fmt: skip
