@@ -6,6 +6,7 @@ import pytest
 
 from tests.fakes.server_process import ServerProcess
 
+pytestmark = pytest.mark.slow
 comfy_sdk = pytest.importorskip("comfy_sdk")
 
 

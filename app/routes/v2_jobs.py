@@ -277,7 +277,7 @@ async def submit(server: Any, request: web.Request, body: dict[str, Any]) -> web
     """Queue a job; 201 with the job."""
     put_assets_in(server, body["prompt"])
     job_id = body["prompt_id"]
-    server.job_logs.begin(job_id, len(body["prompt"]))
+    log = server.job_logs.begin(job_id, len(body["prompt"]))
     response = await prompt.submit(server, request, body)
     if response.status != 200:
         server.job_logs.forget(job_id)
@@ -285,6 +285,7 @@ async def submit(server: Any, request: web.Request, body: dict[str, Any]) -> web
     found = find(server, job_id)
     if found is None:  # cancelled in the same moment
         raise not_found(f"The job {job_id} was cancelled before it could be shown.")
+    log.nodes_total = len(found.item[2])
     return answer(described(server, found, base_of(request)), status=201)
 
 
