@@ -1,4 +1,4 @@
-"""`POST /prompt` with a workflow as the web page saves it, in the place of a prompt: it is turned into one."""
+"""`POST /prompt` with a workflow as the web page saves it, in the place of a prompt: it becomes one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from comfy_execution.errors import InvalidRequestError
 
 log = logging.getLogger(__name__)
 MALFORMED = (ui_workflow.WorkflowError, TypeError, ValueError, LookupError, AttributeError, RecursionError)
-"""What a workflow of wrong shape can cause: it comes from outside, and its parts are taken as they are said."""
+"""What a workflow of wrong shape can cause: its parts are taken for what they should be."""
 
 
 def _declared(name: str) -> Mapping[str, Any] | None:

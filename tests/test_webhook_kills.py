@@ -76,8 +76,10 @@ def test_a_prompt_that_was_killed_runs_again_and_is_told_once(tmp_path):
     with Receiver() as receiver:
         receiver.status = 200
         with server:
-            prompt_id = server.post_json("/prompt", {"prompt": slow(60), "webhook": receiver.url})["prompt_id"]
-            waits = server.post_json("/prompt", {"prompt": slow(0.1), "webhook": receiver.url})["prompt_id"]
+            prompt_id, waits = (
+                server.post_json("/prompt", {"prompt": slow(seconds), "webhook": receiver.url})["prompt_id"]
+                for seconds in (60, 0.1)
+            )
             while not server.get_json("/queue")["queue_running"]:
                 time.sleep(0.02)
             server.kill()

@@ -118,8 +118,8 @@ def body_problem(body: Any) -> web.Response | None:
 
 
 def request_problem(server: Any, body: dict[str, Any]) -> web.Response | None:
-    """The refusal of a webhook that could not be called, or of a saved workflow that is no prompt. One that is
-    becomes a prompt.
+    """The refusal of a webhook that could not be called, or of a saved workflow that is no prompt. One that
+    is becomes a prompt.
     """
     try:
         server.webhooks.read_wish(body)

@@ -15,7 +15,8 @@ async def client(connect):
 
 def saved(**more):
     """Two nodes that are linked: the second takes its steps from the first."""
-    first = {"id": 1, "type": "Wait", "widgets_values": [3, False], "outputs": [{"links": [7], "type": "INT"}]}
+    outputs = [{"links": [7], "type": "INT"}]
+    first = {"id": 1, "type": "Wait", "widgets_values": [3, False], "outputs": outputs}
     second = {
         "id": 2, "type": "Wait", "widgets_values": [9, True],
         "inputs": [{"name": "steps", "type": "INT", "link": 7, "widget": {"name": "steps"}}],
@@ -57,14 +58,15 @@ async def test_what_is_wrong_in_it_is_said(client):
     unknown["nodes"][0]["type"] = "Nothing"
     status, body = await post(client, unknown)
     assert status == 400 and "Nothing" in str(body["error"])
-    for workflow in ({"nodes": []}, {"nodes": [7]}, saved(links=7), saved(links=[["x"]]), saved(definitions=7)):
+    odd = [saved(links=7), saved(links=[["x"]]), saved(definitions=7)]
+    for workflow in ({"nodes": []}, {"nodes": [7]}, *odd):
         status, body = await post(client, workflow)
         assert status in (200, 400) and (status == 200 or body["error"]["message"]), workflow
 
 
 async def test_a_workflow_that_contains_itself_is_refused(client):
     inner = {"id": "a", "nodes": [{"id": 1, "type": "a"}], "links": []}
-    status, body = await post(client, {"nodes": [{"id": 1, "type": "a"}], "definitions": {"subgraphs": [inner]}})
+    status, body = await post(client, {"nodes": inner["nodes"], "definitions": {"subgraphs": [inner]}})
     assert (status, body["error"]["type"]) == (400, "invalid_workflow")
     assert "export it for the API" in body["error"]["details"]
 

@@ -320,6 +320,13 @@ def test_only_foreign_values_are_looked_at():
     assert not any(map(url_inputs.looks_foreign, names))
 
 
+def test_long_texts_are_looked_at_quickly():
+    began = time.monotonic()
+    for text in (" " * 10**6 + "!", "a" * 10**6 + "!", "word " * 10**5):
+        assert not url_inputs.looks_foreign(text)
+    assert time.monotonic() - began < 1
+
+
 def test_classes_that_cannot_be_asked_are_left_to_validation(base):
     class Broken:
         @classmethod

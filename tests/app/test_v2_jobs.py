@@ -11,6 +11,7 @@ from aiohttp import FormData
 import nodes
 from app import queue_journal, v2_shapes
 from comfy.cli_args import args
+from comfy_execution.jobs import normalize_outputs
 from tests.fakes import running as fakes
 from tests.fakes.running import running
 
@@ -275,6 +276,15 @@ async def test_a_body_that_is_no_json_object_is_refused(start):
         assert (answer.status, error["code"]) == (400, "invalid_request") and text in error["message"]
 
 
+async def test_a_body_of_any_depth_is_answered(start):
+    client = await start(runs=False)
+    for depth in (150, 400, 700, 960, 5000):
+        value = "[" * depth + "]" * depth
+        text = f'{{"workflow": {{"1": {{"class_type": "Wait", "inputs": {{"steps": {value}}}}}}}}}'
+        answer = await client.post("/api/v2/jobs", data=text, headers={"Idempotency-Key": "k"})
+        assert answer.status in (400, 422), depth
+
+
 async def test_a_body_over_the_limit_is_413(start):
     client = await start(runs=False, max_upload_size=0.01)
     status, body = await submit(client, metadata={"a": "x" * 20000})
@@ -336,6 +346,18 @@ async def test_a_reference_to_nothing_is_named(start):
         status, body = await submit(client, {"1": {"class_type": "Copy", "inputs": {"image": reference}}})
         assert (status, body["error"]["code"]) == (422, "missing_asset"), info
         assert len(body["error"]["details"]["missing_ids"]) == 1
+
+
+def test_outputs_of_3d_files_are_files_and_texts_are_texts(base):
+    (base / "output" / "mesh.glb").write_bytes(b"glTF")
+    by_key = {"result": [None, "mesh.glb"], "text": ["one", "two"], "animated": [True]}
+    outputs = normalize_outputs({"5": by_key})
+    shown = v2_shapes.outputs_of("j", outputs, "http://x")
+    assert [(one["name"], one["type"], one["size_bytes"]) for one in shown] == [
+        ("mesh.glb", "file", 4), ("5_0.txt", "text", 3), ("5_1.txt", "text", 3),
+    ]  # fmt: skip
+    ref = v2_shapes.output_ref(shown[0]["id"])
+    assert v2_shapes.file_of(v2_shapes.item_of(ref, outputs)) == str(base / "output" / "mesh.glb")
 
 
 # -- lists -------------------------------------------------------------------------------------------------

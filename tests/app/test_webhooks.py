@@ -354,3 +354,21 @@ def test_the_file_is_for_its_owner_only_and_keeps_all(tmp_path):
     store.close()
     with contextlib.closing(sqlite3.connect(path)) as db:
         assert db.execute("SELECT tries FROM messages").fetchall() == [(1,)]
+
+
+def test_a_damaged_file_is_set_aside(tmp_path, caplog):
+    path = tmp_path / "hooks"
+    path.write_bytes(b"this is no database, and long enough to be seen as one" * 100)
+    store = WebhookStore(str(path))
+    assert store.hooks() == [] and (tmp_path / "hooks.damaged-1").read_bytes().startswith(b"this is no")
+    assert "damaged" in caplog.text
+    store.close()
+
+
+async def test_a_prompt_whose_webhook_cannot_be_written_down_is_not_accepted(start, receiver):
+    client = await start(runs=False)
+    await post(client, receiver.url)
+    client.prompt_server.webhooks.store._db.execute("PRAGMA query_only=ON")  # as a full disk does
+    answer = await client.post("/prompt", json={"prompt": waiting(), "webhook": receiver.url})
+    assert answer.status == 507 and "was not accepted" in await answer.text()
+    assert client.prompt_server.prompt_queue.get_tasks_remaining() == 1
