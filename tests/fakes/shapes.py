@@ -1,8 +1,8 @@
 """Shapes of JSON, to say what an answer looks like.
 
 A shape is a type, `[shape]` for a list, `{name: shape}` for an object (`"name?"` may be missing, `...` stands
-for further names), `ids(shape)` for an object by names that vary, `same(value)` for itself, and a tuple for one
-of several.
+for further names), `ids(shape)` for an object by names that vary, `same(value)` for itself, and a tuple for
+one of several.
 """
 
 from dataclasses import dataclass
