@@ -280,6 +280,7 @@ async def start_server(args: argparse.Namespace):
         server.add_on_prompt_handler(depot.offers.on_prompt)
         attach_model_loaders(server, options)
     attach_journal(server, args)
+    server.webhooks.start()
     await load_nodes(args)
     server.queue_updated()  # prompts from before a restart wait already, and now their nodes are known
     server.add_routes()

@@ -77,6 +77,24 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _hosts(text: str) -> str | tuple[str, ...]:
+    """`any`, `off`, or names of hosts."""
+    word = text.strip().lower()
+    if word in ("any", "off"):
+        return word
+    hosts = tuple(host.strip() for host in word.split(",") if host.strip())
+    if not hosts or any("/" in host for host in hosts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not any, off, or hosts: example.com,10.0.0.5:80")
+    return hosts
+
+
+def _megabytes(text: str) -> float:
+    try:
+        return _seconds(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of MB greater than 0") from None
+
+
 def _existing_directory(text: str) -> str:
     if not os.path.isdir(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a folder. Create it first, or name another one")
@@ -128,6 +146,19 @@ SERVER = {
         str, None, "ORIGIN", "let pages of this origin call the API; alone: any origin", nargs="?", const="*"
     ),
     "--max-upload-size": _value(float, 100, "MB", "largest accepted request body"),
+    "--webhook-hosts": _value(
+        _hosts, "any", "HOST,...",
+        "whom webhooks of prompts may call: any (public addresses), off, or these hosts (default: any)",
+    ),
+    "--input-hosts": _value(
+        _hosts, "any", "HOST,...",
+        "where inputs that a prompt names by URL may be fetched: any (public addresses), off, or these hosts "
+        "(default: any)",
+    ),
+    "--max-input-size": _value(_megabytes, 512, "MB", "largest input that is fetched by URL (default: 512)"),
+    "--input-timeout": _value(
+        _seconds, 120.0, "SECONDS", "an input that is not fetched after this time is refused (default: 120)"
+    ),
     "--enable-compress-response-body": _flag("compress answers with gzip when the client accepts it"),
     "--auto-launch": _flag("open the web page in a browser after the start"),
     "--disable-auto-launch": _flag("do not open a browser"),

@@ -13,6 +13,7 @@ from typing import Any
 from aiohttp import web
 
 import execution
+from app import url_inputs
 from app.routes import answer, is_list_of_texts, read_json, register
 from app.routes.operations import (
     ANY,
@@ -116,6 +117,15 @@ def body_problem(body: Any) -> web.Response | None:
     return None
 
 
+def webhook_problem(server: Any, body: Mapping[str, Any]) -> web.Response | None:
+    """The refusal of a webhook that could not be called."""
+    try:
+        server.webhooks.read_wish(body)
+    except InvalidRequestError as error:
+        return refusal(error.kind, error.message, error.details, **error.extra_info)
+    return None
+
+
 def user_of(server: Any, request: web.Request) -> str:
     """Whose prompt it is when the request does not say."""
     try:
@@ -163,10 +173,16 @@ async def queueing_problem(queue: Any, item: tuple) -> web.Response | None:
 
 async def post_prompt(server: Any, request: web.Request) -> web.Response:
     try:
-        body = server.trigger_on_prompt(await read_json(request))
+        body = await read_json(request)
     except ValueError as error:
         return refusal("invalid_body", "The request's body is not JSON", str(error))
-    if (problem := body_problem(body)) is not None:
+    return await submit(server, request, body)
+
+
+async def submit(server: Any, request: web.Request, body: Any) -> web.Response:
+    """Put the prompt of a body into the queue; the answer is that of POST /prompt."""
+    body = server.trigger_on_prompt(body)
+    if (problem := body_problem(body) or webhook_problem(server, body)) is not None:
         return problem
     try:
         server.prompt_queue.refuse_if_full()
@@ -178,6 +194,8 @@ async def post_prompt(server: Any, request: web.Request) -> web.Response:
         return refusal("invalid_body", "number must be a number", f"Received {body['number']!r}.")
     prompt, prompt_id = body["prompt"], body.get("prompt_id") or str(uuid.uuid4())
     server.node_replace_manager.apply_replacements(prompt)
+    if (problem := await url_inputs.replace_in(server, body, prompt)) is not None:
+        return problem
     valid, error, outputs, node_errors = await execution.validate_prompt(
         prompt_id, prompt, body.get("partial_execution_targets")
     )
@@ -190,7 +208,9 @@ async def post_prompt(server: Any, request: web.Request) -> web.Response:
     if args.multi_user:
         extra_data.setdefault("tenant", user_of(server, request))
     item = (number, prompt_id, prompt, extra_data, outputs, sensitive)
+    hook = await server.webhooks.expect(prompt_id, body, f"{request.scheme}://{request.host}")
     if (problem := await queueing_problem(server.prompt_queue, item)) is not None:
+        await server.webhooks.forget(hook)
         return problem
     return answer({"prompt_id": prompt_id, "number": number, "node_errors": node_errors})
 
