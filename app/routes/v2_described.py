@@ -90,7 +90,9 @@ OPERATIONS = {
         {200: Raw("text/event-stream"), 429: ERROR, **MISSING},
     ),
     "POST /api/v2/assets": Operation(
-        "Store a file that workflows take in", {200: ASSET, 201: ASSET, 409: ERROR, 413: ERROR, **BAD}, body=UPLOAD
+        "Store a file that workflows take in",
+        {200: ASSET, 201: ASSET, 409: ERROR, 413: ERROR, **BAD},
+        body=UPLOAD,
     ),
     "POST /api/v2/assets/from-hash": Operation(
         "An asset of bytes that are here already", {200: ASSET, **BAD, **MISSING}, body=record({"hash": TEXT})
