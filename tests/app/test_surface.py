@@ -825,3 +825,23 @@ def test_every_route_of_the_description_is_in_the_tables():
         and not is_called(path)
     ]
     assert silent == []
+
+
+@pytest.mark.parametrize(
+    ("value", "shape"),
+    [
+        (True, int),
+        (1, str),
+        ({}, {"a": int}),
+        ({"a": 1, "b": 2}, {"a": int}),
+        ([1, "x"], [int]),
+        ({"x": 1}, ids(str)),
+        ({}, ids(str)),
+        ("a", ("b", "c")),
+        (["2", 1], same(["2", 0])),
+        ({"a": {"b": None}}, {"a": {"b": str}}),
+        (None, {"a": int}),
+    ],
+)
+def test_what_has_another_shape_is_noticed(value, shape):
+    assert misfit(value, shape) is not None

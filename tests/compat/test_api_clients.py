@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 from PIL import Image
 
-from tests.fakes.server_process import ServerProcess
+from tests.fakes.server_process import ServerProcess, install_live_pack
 from tests.fakes.shapes import ids, misfit
 
 HEADER_BYTES = 8
@@ -49,6 +49,10 @@ MESSAGES = {
         "exception_type": str, "traceback": [str], "current_inputs": dict, "current_outputs": [str],
         "timestamp": int,
     },
+    "execution_interrupted": {
+        "prompt_id": str, "node_id": str, "node_type": str, "executed": [str], "timestamp": int,
+    },
+    "logs": {"entries": [{"t": str, "m": str}], "size": (dict, type(None))},
 }  # fmt: skip
 """Every message that a client hears of a prompt, by its shape."""
 
@@ -56,7 +60,9 @@ MESSAGES = {
 @pytest.fixture(scope="module")
 def url(tmp_path_factory):
     """The address of a server."""
-    with ServerProcess(tmp_path_factory.mktemp("base")) as process:
+    base = tmp_path_factory.mktemp("base")
+    install_live_pack(base)
+    with ServerProcess(base) as process:
         yield process.url
 
 
@@ -165,6 +171,46 @@ async def test_a_script_hears_why_its_prompt_failed(url):
     assert misfit(failure, MESSAGES["execution_error"]) is None
     assert (failure["prompt_id"], failure["node_id"], failure["node_type"]) == (prompt_id, "1", "LoadImage")
     assert json.loads(fetch(url, f"/history/{prompt_id}"))[prompt_id]["status"]["status_str"] == "error"
+
+
+@pytest.mark.parametrize("is_own", [True, False], ids=["its client hears", "nobody's: all hear"])
+async def test_a_script_interrupts_a_prompt(url, is_own):
+    slow = {"1": {"class_type": "LiveSlow", "inputs": {"steps": 400, "seconds": 0.02}}}
+    fields, binary, heard = {"client_id": "watcher"} if is_own else {}, [], {"type": None}
+    async with aiohttp.ClientSession() as session, session.ws_connect(f"{url}/ws?clientId=watcher") as line:
+        prompt_id = await asyncio.to_thread(queue_prompt, url, slow, **fields)
+        while heard["type"] != "execution_interrupted":
+            received = await line.receive(timeout=30)
+            if received.type == aiohttp.WSMsgType.BINARY:
+                binary.append(received.data)
+                if len(binary) == 1:
+                    await asyncio.to_thread(send, url, "/interrupt")
+                continue
+            heard = json.loads(received.data)
+    assert misfit(heard["data"], {**MESSAGES["execution_interrupted"], "prompt_id": prompt_id}) is None
+    assert {message[:HEADER_BYTES] for message in binary} == {b"\0\0\0\1\0\0\0\1"}  # JPEG previews
+    entry = await asyncio.to_thread(wait_for, url, prompt_id)
+    assert (entry["status"]["status_str"], entry["status"]["completed"]) == ("error", False)
+
+
+async def test_a_client_that_asks_for_the_log_hears_it_and_no_other_does(url):
+    async with aiohttp.ClientSession() as session:
+        lines = {name: await session.ws_connect(f"{url}/ws?clientId={name}") for name in ("asks", "other")}
+        wish = {"clientId": "asks", "enabled": True}
+        async with session.patch(f"{url}/internal/logs/subscribe", json=wish) as answer:
+            assert answer.status == 200
+        await asyncio.to_thread(send, url, "/interrupt")  # the server says so
+        told = json.loads((await lines["asks"].receive(timeout=10)).data)
+        while told["type"] != "logs":
+            told = json.loads((await lines["asks"].receive(timeout=10)).data)
+        assert misfit(told["data"], MESSAGES["logs"]) is None
+        await asyncio.to_thread(queue_prompt, url, {"1": {"class_type": "LivePicture", "inputs": {"red": 3}}})
+        kinds = []
+        while kinds[-1:] != ["executed"] and len(kinds) < 4:
+            kinds.append(json.loads((await lines["other"].receive(timeout=30)).data)["type"])
+        assert "logs" not in kinds
+        for line in lines.values():
+            await line.close()
 
 
 def upload(url, name, content):
