@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 
 def _texts():
-    return io.String.Output(display_name="texts", is_output_list=None)  # type: ignore[arg-type]
+    return io.String.Output(display_name="texts", is_output_list=None)
 
 
 class TextToLowercaseNode(io.ComfyNode):
