@@ -95,6 +95,15 @@ def _appended(layers, items, canvas=None):
     return {**document, "canvas": canvas} if canvas else document
 
 
+def _place(name):
+    return io.Int.Input(name, default=0, min=-MAX_RESOLUTION, max=MAX_RESOLUTION, optional=True)
+
+
+def _side(name):
+    tooltip = "0 is that of the picture."
+    return io.Int.Input(name, default=0, min=0, max=MAX_RESOLUTION, optional=True, tooltip=tooltip)
+
+
 class AddLayer(io.ComfyNode):
     """One more layer."""
 
@@ -112,8 +121,8 @@ class AddLayer(io.ComfyNode):
                 io.Image.Input("image", tooltip="The pictures; each of a batch becomes a layer."),
                 io.Mask.Input("mask", optional=True, tooltip="1 where the layer is transparent."),
                 io.String.Input("name", default="", optional=True, tooltip="Its name in the editor."),
-                io.Int.Input("x", default=0, min=-MAX_RESOLUTION, max=MAX_RESOLUTION, optional=True),
-                io.Int.Input("y", default=0, min=-MAX_RESOLUTION, max=MAX_RESOLUTION, optional=True),
+                _place("x"),
+                _place("y"),
                 io.Float.Input("opacity", default=1.0, min=0.0, max=1.0, step=0.01, optional=True),
                 io.Combo.Input(
                     "blend_mode",
@@ -131,22 +140,8 @@ class AddLayer(io.ComfyNode):
                     optional=True,
                     tooltip="In degrees, clockwise.",
                 ),
-                io.Int.Input(
-                    "width",
-                    default=0,
-                    min=0,
-                    max=MAX_RESOLUTION,
-                    optional=True,
-                    tooltip="0 is the width of the picture.",
-                ),
-                io.Int.Input(
-                    "height",
-                    default=0,
-                    min=0,
-                    max=MAX_RESOLUTION,
-                    optional=True,
-                    tooltip="0 is the height of the picture.",
-                ),
+                _side("width"),
+                _side("height"),
                 io.Int.Input(
                     "z_index",
                     default=0,

@@ -23,6 +23,7 @@ class WebcamCapture(LoadImage):
     FUNCTION = "load_capture"
     CATEGORY = "image"
     DESCRIPTION = "The picture that your camera takes when the prompt is queued."
+    ESSENTIALS_CATEGORY = "Basics"
     SEARCH_ALIASES = ["camera input", "live capture", "camera feed", "snapshot"]
 
     def load_capture(self, image, **_unused):
