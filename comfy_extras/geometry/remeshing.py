@@ -93,9 +93,11 @@ def plane_placing(grid, surface):
         middle = (crossings * crosses[..., None]).sum(axis=1) / weights
         matrix = numpy.zeros((len(cells), 3, 3)) + numpy.eye(3) * PLANE_REGULARIZATION
         right = numpy.zeros((len(cells), 3))
-        numpy.add.at(matrix, number, normals[:, :, None] * normals[:, None])
+        # The crossings come cell by cell, and each cell has some.
+        first = numpy.flatnonzero(numpy.diff(number, prepend=-1))
+        matrix += numpy.add.reduceat(normals[:, :, None] * normals[:, None], first)
         along = (normals * (inside - middle[number])).sum(axis=1, keepdims=True)
-        numpy.add.at(right, number, normals * along)
+        right += numpy.add.reduceat(normals * along, first)
         return numpy.clip(middle + numpy.linalg.solve(matrix, right[..., None])[..., 0], 0, 1)
 
     return place

@@ -9,10 +9,11 @@ from comfy_extras.geometry.splats import TO_WORLD
 
 SPLATS_AT_ONCE = 1 << 21  # pairs of a splat and a place of the grid
 MARGIN_CELLS = 3
+LEAST_SHARE = 1e-4  # of a splat in a place: less is not counted
 
 
 def density(cloud, resolution, kernel, sharpen):
-    """(volume (D, H, W), colours (D, H, W, 3), origin (3,), size of a cell): the sum of all splats on a
+    """(volume (D, H, W), three of colours, origin (3,), size of a cell): the sum of all splats on a
     grid, each as
     far as `kernel` cells.
     """
@@ -23,27 +24,26 @@ def density(cloud, resolution, kernel, sharpen):
     # A splat thinner than a cell would be missed by the grid.
     shapes = cloud.covariances() + numpy.eye(3) * (cell / 2) ** 2
     inverse = numpy.linalg.inv(shapes)
-    volume, weights = numpy.zeros(resolution**3), numpy.zeros(resolution**3)
-    colors = numpy.zeros((resolution**3, 3))
+    volume, weights, *colors = numpy.zeros((5, resolution**3), numpy.float32)
     step = max(SPLATS_AT_ONCE // len(offsets), 1)
     for begin in range(0, len(cloud), step):
         part = slice(begin, begin + step)
         middle = numpy.rint((cloud.positions[part] - origin) / cell).astype(int)
         index = middle[:, None] + offsets
         away = origin + index * cell - cloud.positions[part][:, None]
-        share = numpy.exp(-0.5 * numpy.einsum("nki,nij,nkj->nk", away, inverse[part], away))
+        share = numpy.exp(-0.5 * ((away @ inverse[part]) * away).sum(axis=2))
         share *= cloud.opacities[part][:, None] * ((index >= 0) & (index < resolution)).all(axis=2)
-        index = numpy.clip(index, 0, resolution - 1)
-        flat = ((index[..., 2] * resolution + index[..., 1]) * resolution + index[..., 0]).reshape(-1)
-        volume += numpy.bincount(flat, share.reshape(-1), len(volume))
+        number, place = numpy.nonzero(share > LEAST_SHARE)
+        index, share = index[number, place], share[number, place].astype(numpy.float32)
+        flat = (index[:, 2] * resolution + index[:, 1]) * resolution + index[:, 0]
+        numpy.add.at(volume, flat, share)
         powered = share**sharpen
-        weights += numpy.bincount(flat, powered.reshape(-1), len(volume))
-        for channel in range(3):
-            value = (powered * cloud.colors[part][:, None, channel]).reshape(-1)
-            colors[:, channel] += numpy.bincount(flat, value, len(volume))
-    colors /= numpy.maximum(weights, 1e-12)[:, None]
+        numpy.add.at(weights, flat, powered)
+        for channel, values in zip(colors, cloud.colors[part].T.astype(numpy.float32), strict=True):
+            numpy.add.at(channel, flat, powered * values[number])
+    weights = numpy.maximum(weights, 1e-12)
     side = (resolution,) * 3
-    return volume.reshape(side), colors.reshape(*side, 3), origin, cell
+    return volume.reshape(side), [(channel / weights).reshape(side) for channel in colors], origin, cell
 
 
 def meshed(cloud, *, resolution, kernel, smooth, level, min_component, min_opacity, sharpen):
@@ -66,7 +66,7 @@ def meshed(cloud, *, resolution, kernel, smooth, level, min_component, min_opaci
     vertices = remeshing.smoothed(vertices.astype(float), faces, smooth)
     inside = (vertices + 1) * resolution / 2 - 0.5
     at = numpy.clip(numpy.rint(inside).astype(int), 0, resolution - 1)
-    found = colors[at[:, 2], at[:, 1], at[:, 0]]
+    found = numpy.stack([channel[at[:, 2], at[:, 1], at[:, 0]] for channel in colors], axis=1)
     places = ((origin + inside * cell) * TO_WORLD).astype(numpy.float32)
     return meshes.Body(places, faces, colors=_linear(found))
 

@@ -63,12 +63,12 @@ def rotation(quaternions):
 
     given = numpy.asarray(quaternions, float)
     is_none = numpy.linalg.norm(given, axis=-1, keepdims=True) < 1e-12
-    return Rotation.from_quat(numpy.where(is_none, [1.0, 0, 0, 0], given), scalar_first=True)
+    return Rotation.from_quat(numpy.roll(numpy.where(is_none, [1.0, 0, 0, 0], given), -1, axis=-1))
 
 
 def quaternions(turn):
     """(N, 4) w, x, y, z of scipy's rotation, w not negative."""
-    return turn.as_quat(canonical=True, scalar_first=True).astype(numpy.float32)
+    return numpy.roll(turn.as_quat(canonical=True), 1, axis=-1).astype(numpy.float32)
 
 
 def count_of(splat, index):

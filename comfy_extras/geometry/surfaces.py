@@ -73,7 +73,7 @@ class Surface:
         samples
         whose triangle looks that way is taken, if there is one.
         """
-        _, number = self._tree.query(points, k=count)
+        _, number = self._tree.query(points, k=count, workers=-1)
         face = self._face_of_sample[number].reshape(len(points), -1)
         choice = numpy.zeros(len(points), int)
         if facing is not None:

@@ -37,7 +37,8 @@ def test_inputs_and_outputs_are_those_of_workflows(node, inputs, outputs):
 def cloud(count=20, harmonics=1, seed=0):
     """Splats at random."""
     draw = numpy.random.default_rng(seed)
-    turns = Rotation.random(count, rng=draw).as_quat(canonical=True, scalar_first=True)
+    turns = draw.normal(size=(count, 4))
+    turns /= numpy.linalg.norm(turns, axis=1, keepdims=True)
     sh = draw.normal(0, 0.3, (count, harmonics, 3))
     return Cloud(draw.normal(0, 1, (count, 3)), draw.uniform(0.01, 0.3, (count, 3)), turns,
                  draw.uniform(0.1, 0.9, count), sh)  # fmt: skip
@@ -51,11 +52,12 @@ def run(node, *values, **more):
     return getattr(topic, node).execute(*values, **more)[0]
 
 
-def same(first, second, **tolerance):
-    """Do two clouds look alike? Rotations are compared by what they do."""
+def same(first, second, turn=None, **tolerance):
+    """Do two clouds look alike? Rotations are compared by what they do, within `turn` if that is given."""
     for name in ("positions", "scales", "opacities"):
         numpy.testing.assert_allclose(getattr(first, name), getattr(second, name), err_msg=name, **tolerance)
-    numpy.testing.assert_allclose(first.matrices(), second.matrices(), err_msg="rotations", **tolerance)
+    of_turns = tolerance if turn is None else {"atol": turn}
+    numpy.testing.assert_allclose(first.matrices(), second.matrices(), err_msg="rotations", **of_turns)
     numpy.testing.assert_allclose(first.colors, second.colors, err_msg="colors", **tolerance)
 
 
@@ -65,7 +67,8 @@ def test_splats_come_back_from_their_file(kind, tolerance):
     file = run("SplatToFile3D", batch(written), kind)
     assert file.format == kind
     read = splats.clouds_of(run("File3DToSplat", file))[0]
-    same(read, written, atol=tolerance, rtol=tolerance)
+    # SPZ keeps three of four numbers of a rotation, which tells little of a fourth that is near zero.
+    same(read, written, turn=0.2 if kind == "spz" else None, atol=tolerance, rtol=tolerance)
     unnamed = run("File3DToSplat", Types.File3D(streams.BytesIO(file.get_bytes())))
     assert torch.equal(unnamed.positions, batch(read).positions), "the format is known by the content too"
 
@@ -239,7 +242,7 @@ def test_a_splat_is_a_gaussian_at_its_place():
 def test_a_long_splat_lies_as_it_is_turned():
     one = splat_at((0, 0, 0))
     one.scales[:] = [0.6, 0.05, 0.05]
-    one.rotations[:] = Rotation.from_euler("z", 90, degrees=True).as_quat(scalar_first=True)
+    one.rotations[:] = [0.5**0.5, 0, 0, 0.5**0.5]  # by 90 degrees about z
     _, mask = picture(one)
     rows, columns = numpy.nonzero(mask > 0.2)
     assert numpy.ptp(rows) > 4 * numpy.ptp(columns)
@@ -290,7 +293,7 @@ def test_styles_show_what_they_name():
 def test_what_looks_aside_gets_darker_by_the_headlight():
     leaning = splat_at((0, 0, 0), opacity=1.0)
     leaning.scales[:, 2] = 0.01
-    leaning.rotations[:] = Rotation.from_euler("y", 60, degrees=True).as_quat(scalar_first=True)
+    leaning.rotations[:] = [0.75**0.5, 0, 0.5, 0]  # by 60 degrees about y
     plain, lit = (picture(leaning, headlight_shading=value)[0][32, 32, 0] for value in (0.0, 2.0))
     assert lit / plain == pytest.approx(0.25, abs=0.02)
 
@@ -365,7 +368,7 @@ def test_a_camera_may_have_a_rotation():
         created(mode="quaternion", **place, quat_x=0.0, quat_y=0.0, quat_z=0.0, quat_w=0.0)
 
 
-def shell(count=3000, radius=1.0, color=(1, 0, 0)):
+def shell(count=1500, radius=1.0, color=(1, 0, 0)):
     """Splats on a ball, evenly."""
     number = numpy.arange(count) + 0.5
     height, angle = 1 - 2 * number / count, numpy.pi * (1 + 5**0.5) * number

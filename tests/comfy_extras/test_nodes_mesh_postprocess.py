@@ -373,7 +373,7 @@ def test_a_detailed_mesh_that_is_far_away_leaves_the_map_flat():
     torch.testing.assert_close(flat, torch.tensor([0.5, 0.5, 1.0]).expand_as(flat), atol=1e-5, rtol=0)
 
 
-OCCLUSION = {"resolution": 16, "samples": 32, "max_distance": 1.0, "strength": 1.0, "bias": 0.01}
+OCCLUSION = {"resolution": 16, "samples": 16, "max_distance": 1.0, "strength": 1.0, "bias": 0.01}
 
 
 def test_open_places_get_all_light_and_covered_ones_less():
