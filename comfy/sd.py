@@ -351,6 +351,13 @@ def load_bypass_lora_for_models(model, clip, lora, strength_model, strength_clip
     return comfy.lora_file.load_lora_for_models(model, clip, lora, strength_model, strength_clip, beside=True)
 
 
+def load_gligen(ckpt_path):
+    """The GLIGEN of a file; see `comfy.gligen`."""
+    import comfy.gligen
+
+    return comfy.gligen.patcher_of(comfy.utils.load_torch_file(ckpt_path, safe_load=True))
+
+
 def load_style_model(ckpt_path):
     """The STYLE_MODEL of a file; see `comfy.style_model`."""
     import comfy.style_model
