@@ -6,6 +6,7 @@ import math
 
 from comfy_api.latest import ComfyExtension, io
 from comfy_extras.absent_families import absent_node
+from comfy_extras.ltxv_frames import compressed, fitted_audio
 from comfy_extras.ltxv_guides import added_guide, cropped_guides, noise_mask_of
 from comfy_extras.video_conditioning import both, encoded, latent_frames, sized, zeros
 from comfy_extras.video_inputs import guided, sides_out, video_size
@@ -17,54 +18,6 @@ SMALL, LARGE = 1024, 4096
 def _shift(latent, base_shift, max_shift):
     pixels = LARGE if latent is None else math.prod(latent["samples"].shape[2:])
     return base_shift + (pixels - SMALL) * (max_shift - base_shift) / (LARGE - SMALL)
-
-
-def _compressed(image, crf):
-    """A picture (H, W, C) after H.264 with this quality (0 is without loss, 51 the worst); even sides."""
-    import io as bytes_io
-
-    import av
-    import torch
-
-    pixels = (image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2] * 255.0).byte().cpu().numpy()
-    file = bytes_io.BytesIO()
-    with av.open(file, "w", format="mp4") as video:
-        stream = video.add_stream("libx264", rate=1, options={"crf": str(crf), "preset": "veryfast"})
-        stream.height, stream.width = pixels.shape[:2]
-        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
-        video.mux(stream.encode(frame))
-        video.mux(stream.encode())
-    file.seek(0)
-    with av.open(file) as video:
-        decoded = next(video.decode(video=0)).to_ndarray(format="rgb24")
-    return torch.tensor(decoded, dtype=image.dtype, device=image.device) / 255.0
-
-
-def _fitted_audio(reference, audio, mask):
-    """A sound latent and its mask in the length of `reference`; what is missing is zero, and to be made."""
-    import torch
-
-    import comfy.utils
-
-    axes = [axis for axis in range(reference.ndim) if reference.shape[axis] != audio.shape[axis]]
-    if not axes:
-        return audio, mask
-    if len(axes) > 1 or axes[0] < 2:
-        raise ValueError(
-            f"An audio latent of the shape {tuple(audio.shape)} cannot replace one of "
-            f"{tuple(reference.shape)}: only the length may differ. Make it with the same audio VAE."
-        )
-    (axis,) = axes
-    length = reference.shape[axis]
-    if mask is not None:
-        mask = comfy.utils.reshape_mask(mask, audio.shape)
-    if audio.shape[axis] >= length:
-        return audio.narrow(axis, 0, length), None if mask is None else mask.narrow(axis, 0, length)
-    shape = [*audio.shape]
-    shape[axis] = length - audio.shape[axis]
-    rest = audio.new_zeros(shape)
-    mask = None if mask is None else torch.cat([mask, torch.ones_like(rest)], dim=axis)
-    return torch.cat([audio, rest], dim=axis), mask
 
 
 class EmptyLTXVLatentVideo(io.ComfyNode):
@@ -313,7 +266,7 @@ class LTXVPreprocess(io.ComfyNode):
 
         if img_compression == 0:
             return io.NodeOutput(image)
-        return io.NodeOutput(torch.stack([_compressed(one, img_compression) for one in image]))
+        return io.NodeOutput(torch.stack([compressed(one, img_compression) for one in image]))
 
     preprocess = execute  # the name that node packs call
 
@@ -362,7 +315,7 @@ class LTXVConcatAVLatent(io.ComfyNode):
         if video.is_nested:
             video, before = video.unbind()[:2]
             video_mask = None if video_mask is None else video_mask.unbind()[0]
-            audio, audio_mask = _fitted_audio(before, audio, audio_mask)
+            audio, audio_mask = fitted_audio(before, audio, audio_mask)
         joined = {**video_latent, **audio_latent, "samples": NestedTensor((video, audio))}
         if video_mask is not None or audio_mask is not None:
             pairs = ((video_mask, video), (audio_mask, audio))

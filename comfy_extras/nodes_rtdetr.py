@@ -5,6 +5,19 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 from comfy_extras.absent_families import absent_node
 
+CLASSES = [
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",
+    "traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog",
+    "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag",
+    "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball", "kite", "baseball bat",
+    "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle", "wine glass", "cup", "fork",
+    "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli", "carrot", "hot dog",
+    "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet", "tv",
+    "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
+    "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
+]  # fmt: skip
+"""What the networks of COCO know."""
+
 BOX_COLORS = (
     (255, 0, 0), (0, 200, 0), (0, 0, 255), (255, 165, 0), (128, 0, 128), (0, 255, 255), (255, 20, 147),
     (100, 149, 237),
@@ -24,15 +37,15 @@ def _per_picture(boxes, count):
     return (boxes + [[]] * count)[:count]
 
 
-def _draw(draw, boxes, classes):
+def _draw(draw, boxes):
     """Boxes with their classes and scores, the surest on top."""
     from PIL import ImageFont
 
     font = ImageFont.load_default()
     for box in sorted(boxes, key=lambda one: one.get("score", 1.0)):
         x, y = box["x"], box["y"]
-        label = box.get("label") if box.get("label") in classes else None
-        color = BOX_COLORS[classes.index(label) % len(BOX_COLORS) if label else 0]
+        label = box.get("label") if box.get("label") in CLASSES else None
+        color = BOX_COLORS[CLASSES.index(label) % len(BOX_COLORS) if label else 0]
         draw.rectangle([x, y, x + box["width"], y + box["height"]], outline=color, width=3)
         if label:
             draw.text((x + 2, y + 2), f"{label} {box.get('score', 1.0):.2f}", fill=color, font=font)
@@ -49,93 +62,7 @@ RTDETR_detect = absent_node(
         io.Model.Input("model", display_name="model"),
         io.Image.Input("image", display_name="image"),
         io.Float.Input("threshold", display_name="threshold", default=0.5),
-        io.Combo.Input(
-            "class_name",
-            options=[
-                "all",
-                "person",
-                "bicycle",
-                "car",
-                "motorcycle",
-                "airplane",
-                "bus",
-                "train",
-                "truck",
-                "boat",
-                "traffic light",
-                "fire hydrant",
-                "stop sign",
-                "parking meter",
-                "bench",
-                "bird",
-                "cat",
-                "dog",
-                "horse",
-                "sheep",
-                "cow",
-                "elephant",
-                "bear",
-                "zebra",
-                "giraffe",
-                "backpack",
-                "umbrella",
-                "handbag",
-                "tie",
-                "suitcase",
-                "frisbee",
-                "skis",
-                "snowboard",
-                "sports ball",
-                "kite",
-                "baseball bat",
-                "baseball glove",
-                "skateboard",
-                "surfboard",
-                "tennis racket",
-                "bottle",
-                "wine glass",
-                "cup",
-                "fork",
-                "knife",
-                "spoon",
-                "bowl",
-                "banana",
-                "apple",
-                "sandwich",
-                "orange",
-                "broccoli",
-                "carrot",
-                "hot dog",
-                "pizza",
-                "donut",
-                "cake",
-                "chair",
-                "couch",
-                "potted plant",
-                "bed",
-                "dining table",
-                "toilet",
-                "tv",
-                "laptop",
-                "mouse",
-                "remote",
-                "keyboard",
-                "cell phone",
-                "microwave",
-                "oven",
-                "toaster",
-                "sink",
-                "refrigerator",
-                "book",
-                "clock",
-                "vase",
-                "scissors",
-                "teddy bear",
-                "hair drier",
-                "toothbrush",
-            ],
-            default="all",
-        ),
+        io.Combo.Input("class_name", options=["all", *CLASSES], default="all"),
         io.Int.Input("max_detections", display_name="max_detections", default=100),
     ],
     outputs=lambda: [io.BoundingBox.Output(display_name="bboxes")],
@@ -184,11 +111,10 @@ class DrawBBoxes(io.ComfyNode):
             width = max((int(box["x"] + box["width"]) for box in every), default=640)
             height = max((int(box["y"] + box["height"]) for box in every), default=640)
             image = torch.zeros(1, height, width, 3)
-        classes = RTDETR_detect.INPUT_TYPES()["required"]["class_name"][1]["options"][1:]
         drawn = []
         for pixels, boxes in zip(image, per_picture):
             picture = Image.fromarray((pixels * 255).byte().cpu().numpy())
-            _draw(ImageDraw.Draw(picture), boxes, classes)
+            _draw(ImageDraw.Draw(picture), boxes)
             drawn.append(torch.from_numpy(numpy.array(picture)).float() / 255.0)
         return io.NodeOutput(torch.stack(drawn).to(comfy.model_management.intermediate_device()))
 

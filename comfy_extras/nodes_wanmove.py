@@ -7,7 +7,7 @@ import math
 from comfy_api.latest import ComfyExtension, io
 from comfy_extras.video_conditioning import both, encoded, latent_frames, ones, sized, zeros
 from comfy_extras.video_inputs import guided, sides_out, video_size
-from comfy_extras.wan_frames import filled_up, with_picture
+from comfy_extras.wan_latents import filled_up, with_picture
 from comfy_extras.wan_tracks import parse_json_tracks
 
 COLORS = ((102, 153, 255), (0, 255, 255), (255, 255, 0), (255, 102, 204), (0, 255, 0))

@@ -17,7 +17,7 @@ from comfy_extras.video_conditioning import (
     zeros,
 )
 from comfy_extras.video_inputs import guided, sides_out, video_size
-from comfy_extras.wan_frames import filled_up, with_picture
+from comfy_extras.wan_latents import filled_up, with_picture
 
 
 def _from(frames, offset):

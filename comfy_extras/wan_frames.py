@@ -16,77 +16,16 @@ from comfy_extras.video_conditioning import (
     zeros,
 )
 from comfy_extras.video_inputs import guided, sides_out, video_size
-
-
-def empty_latent(width, height, length, batch=1, *, channels=16, scale=8):
-    """An empty latent of Wan: four frames are one, the first stands alone."""
-    return zeros(batch, channels, latent_frames(length), height // scale, width // scale)
-
-
-def with_picture(positive, negative, seen):
-    """Both sides with an encoded picture, if there is one."""
-    return (positive, negative) if seen is None else both(positive, negative, {"clip_vision_output": seen})
-
-
-def filled_up(frames, length):
-    """The frames, and gray ones up to the length; with the channels of the first."""
-    channels = frames.shape[-1]
-    video = gray(length, *frames.shape[1:3], like=frames)
-    if channels != 3:
-        video = video[..., :1].expand(*video.shape[:3], channels).clone()
-    video[: len(frames)] = frames[:length]
-    return video
-
-
-def begun(positive, negative, vae, frames, length):
-    """Both sides with the latent of a video that begins with these frames, and a mask of what is new."""
-    known = encoded(vae, filled_up(frames, length))
-    mask = ones(1, 1, latent_frames(length), *known.shape[-2:], like=frames)
-    mask[:, :, : latent_frames(len(frames))] = 0
-    return both(positive, negative, {"concat_latent_image": known, "concat_mask": mask})
-
-
-def _put(latent, part, channels):
-    """Write a latent over the beginning of some channels, as far as it fits."""
-    part = part[:, :, : latent.shape[2]]
-    latent[:, channels, : part.shape[2]] = part
-
-
-def _seen_together(first, last):
-    """Both encoded pictures as one."""
-    if first is None or last is None:
-        return last if first is None else first
-    import torch
-
-    import comfy.clip_vision
-
-    seen = comfy.clip_vision.Output()
-    states = (first.penultimate_hidden_states, last.penultimate_hidden_states)
-    seen.penultimate_hidden_states = torch.cat(states, dim=-2)
-    return seen
-
-
-def _pixel_mask(masks, width, height, length):
-    """(T, H, W, 1): 1 where the video is to change, also beyond the end of the given masks."""
-    import torch
-
-    import comfy.utils
-
-    if masks is None:
-        return torch.ones(length, height, width, 1)
-    masks = masks.unsqueeze(1) if masks.ndim == 3 else masks
-    mask = comfy.utils.common_upscale(masks[:length], width, height, "bilinear", "center").movedim(1, -1)
-    return torch.cat([mask, mask.new_ones(length - len(mask), *mask.shape[1:])])
-
-
-def _mask_of_pixels_as_channels(mask, frames):
-    """(T, H, W, 1) -> (1, 64, latent T, H / 8, W / 8): the 8x8 pixels of a latent pixel are its channels."""
-    import torch
-
-    length, height, width = mask.shape[0], mask.shape[1] // 8, mask.shape[2] // 8
-    pixels = mask.view(length, height, 8, width, 8).permute(2, 4, 0, 1, 3)
-    pixels = pixels.reshape(1, 64, length, height, width)
-    return torch.nn.functional.interpolate(pixels, size=(frames, height, width), mode="nearest-exact")
+from comfy_extras.wan_latents import (
+    begun,
+    empty_latent,
+    filled_up,
+    mask_of_pixels_as_channels,
+    pixel_mask,
+    put,
+    seen_together,
+    with_picture,
+)
 
 
 class WanImageToVideo(io.ComfyNode):
@@ -161,7 +100,7 @@ class WanFunControlToVideo(io.ComfyNode):
         given = without_content(samples).repeat(1, 2, 1, 1, 1)  # the control, the first frames
         for frames, channels in ((start_image, slice(16, None)), (control_video, slice(0, 16))):
             if frames is not None:
-                _put(given, encoded(vae, sized(frames[:length], width, height)), channels)
+                put(given, encoded(vae, sized(frames[:length], width, height)), channels)
         positive, negative = both(positive, negative, {"concat_latent_image": given})
         positive, negative = with_picture(positive, negative, clip_vision_output)
         return io.NodeOutput(positive, negative, {"samples": samples})
@@ -206,10 +145,10 @@ class Wan22FunControlToVideo(io.ComfyNode):
         mask = ones(1, 1, samples.shape[2] * 4, *samples.shape[-2:])
         if start_image is not None:
             frames = sized(start_image[:length], width, height)
-            _put(given, encoded(vae, frames), slice(channels, None))
+            put(given, encoded(vae, frames), slice(channels, None))
             mask[:, :, : len(frames) + 3] = 0
         if control_video is not None:
-            _put(given, encoded(vae, sized(control_video[:length], width, height)), slice(0, channels))
+            put(given, encoded(vae, sized(control_video[:length], width, height)), slice(0, channels))
         values = {
             "concat_latent_image": given,
             "concat_mask": per_latent_frame(mask),
@@ -269,7 +208,7 @@ class WanFirstLastFrameToVideo(io.ComfyNode):
             mask[:, :, -len(frames) :] = 0
         values = {"concat_latent_image": encoded(vae, video), "concat_mask": per_latent_frame(mask)}
         positive, negative = both(positive, negative, values)
-        seen = _seen_together(clip_vision_start_image, clip_vision_end_image)
+        seen = seen_together(clip_vision_start_image, clip_vision_end_image)
         positive, negative = with_picture(positive, negative, seen)
         return io.NodeOutput(positive, negative, {"samples": samples})
 
@@ -361,10 +300,10 @@ class WanVaceToVideo(io.ComfyNode):
         if control_video is not None:
             frames = sized(control_video[:length], width, height)
             video = filled_up(frames, length)
-        mask = _pixel_mask(control_masks, width, height, length)
+        mask = pixel_mask(control_masks, width, height, length)
         kept, changed = (encoded(vae, (video - 0.5) * part + 0.5) for part in (1 - mask, mask))
         control = torch.cat((kept, changed), dim=1)
-        mask = _mask_of_pixels_as_channels(mask, latent_frames(length))
+        mask = mask_of_pixels_as_channels(mask, latent_frames(length))
         trimmed = 0
         if reference_image is not None:
             reference = encoded(vae, sized(reference_image[:1], width, height))
@@ -430,7 +369,7 @@ class WanCameraImageToVideo(io.ComfyNode):
         if start_image is not None:
             frames = sized(start_image[:length], width, height)
             given = without_content(samples)
-            _put(given, encoded(vae, frames), slice(None))
+            put(given, encoded(vae, frames), slice(None))
             mask = ones(1, 1, samples.shape[2] * 4, *samples.shape[-2:])
             mask[:, :, : len(frames) + 3] = 0
             values = {"concat_latent_image": given, "concat_mask": per_latent_frame(mask)}

@@ -18,7 +18,8 @@ from comfy_extras.video_conditioning import (
     zeros,
 )
 from comfy_extras.video_inputs import guided, sides_out, video_size
-from comfy_extras.wan_frames import WanImageToVideo, with_picture
+from comfy_extras.wan_frames import WanImageToVideo
+from comfy_extras.wan_latents import with_picture
 
 TRACK_FRAMES = 121
 """A track has so many points: 5 seconds at 24 frames per second, and the first."""
