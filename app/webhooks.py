@@ -121,7 +121,7 @@ class Webhooks:
 
     def hosts(self) -> guarded_http.Hosts:
         """Who may be called."""
-        return guarded_http.hosts_of(args, "--webhook-hosts")
+        return guarded_http.hosts_of(args, "--webhook-hosts", args.webhook_hosts)
 
     def start(self) -> None:
         """Send what a process before has left, and what comes."""
