@@ -197,7 +197,7 @@ class PromptServer:
         """
         encryption = tls_context()
         scheme = "https" if encryption else "http"
-        runner = web.AppRunner(self.app, access_log=None)
+        self.runner = runner = web.AppRunner(self.app, access_log=None)
         await runner.setup()
         for address, port in addresses:
             await web.TCPSite(runner, address, port, ssl_context=encryption).start()

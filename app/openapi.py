@@ -21,10 +21,11 @@ WITHOUT_TWIN = ("/internal", "/extensions/", "/api/workflow_templates/", "/templ
 METHODS_OF_ANY = ("GET", "POST", "PUT", "DELETE")
 FOREIGN = "The request comes from the page of another site."
 MEANINGS = {
-    101: "The line is open.", 200: "Done.", 202: "Begun.", 204: "Done; nothing to say.",
+    101: "The line is open.", 200: "Done.", 201: "Made.", 202: "Begun.", 204: "Done; nothing to say.",
     206: "A part of it.", 304: "Not changed since.", 416: "There is no such part.",
     400: "The request is not understood.", 401: "Not known, or not allowed.", 403: FOREIGN,
     404: "There is no such thing.", 409: "It is in a state in which this cannot be done.",
+    422: "It cannot be followed.", 429: "Too many at once; see Retry-After.",
     413: "The body is larger than --max-upload-size.", 503: "Not now, or not on this server.",
     507: "The disk is full.",
 }  # fmt: skip

@@ -57,11 +57,11 @@ def rgb_to_ycbcr(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def ycbcr_to_rgb(pixels: torch.Tensor) -> torch.Tensor:
-    """RGB in 0..1 of full-range YCbCr (..., 3), with the rounded inverse of BT.601 that is in common use."""
+    """RGB in 0..1 of full-range YCbCr (..., 3): the inverse of `rgb_to_ycbcr`."""
     luma, blue, red = pixels.unbind(-1)
-    blue, red = blue - 0.5, red - 0.5
-    green = luma - 0.714 * red - 0.344 * blue
-    return torch.stack((luma + 1.403 * red, green, luma + 1.773 * blue), dim=-1).clamp(0, 1)
+    red, blue = luma + (red - 0.5) / 0.713, luma + (blue - 0.5) / 0.564
+    green = (luma - 0.299 * red - 0.114 * blue) / 0.587
+    return torch.stack((red, green, blue), dim=-1).clamp(0, 1)
 
 
 def rgb_to_lab(pixels: torch.Tensor) -> torch.Tensor:
