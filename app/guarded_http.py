@@ -70,9 +70,8 @@ class Hosts:
         return scheme, host, port
 
 
-def hosts_of(options: object, option: str) -> Hosts:
-    """What the command line says."""
-    chosen = getattr(options, option[2:].replace("-", "_"), "any")
+def hosts_of(options: object, option: str, chosen: str | tuple[str, ...]) -> Hosts:
+    """Whom an option with this value lets requests go to."""
     return Hosts(option, chosen, tuple(getattr(options, "depot_allow_hosts", ()) or ()))
 
 

@@ -161,7 +161,7 @@ def take(wanted: Wanted, report: Callable[[int, int | None], None]) -> Stored:
 
 
 def _download(wanted: Wanted, receiver: Receiver, report: Callable[[int, int | None], None]) -> None:
-    hosts = guarded_http.hosts_of(args, "--input-hosts")
+    hosts = guarded_http.hosts_of(args, "--input-hosts", args.input_hosts)
     try:
         with guarded_http.request("GET", wanted.value, hosts, seconds=args.input_timeout) as origin:
             if origin.status != 200:

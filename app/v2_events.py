@@ -8,6 +8,8 @@ progress and preview. A client that comes back names the last number that it has
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import threading
 import uuid
 from collections import OrderedDict, deque
@@ -88,8 +90,12 @@ class JobLog:
     def take(self, event: str, data: Mapping[str, Any]) -> None:
         """A message about this job."""
         handler = getattr(self, f"_take_{event}", None)
-        if handler is not None and not self.has_ended:
+        if handler is None or self.has_ended:
+            return
+        try:
             handler(data)
+        except Exception:  # packs send what they like under these names, and the node that sends must go on
+            logging.exception("A message %r of prompt %s cannot be followed.", event, self.prompt_id)
 
     def _take_execution_start(self, data: Mapping[str, Any]) -> None:
         self.has_started = True
@@ -97,7 +103,7 @@ class JobLog:
         self.add("status", {"status": "running"})
 
     def _take_execution_cached(self, data: Mapping[str, Any]) -> None:
-        nodes = data.get("nodes") or []
+        nodes = list(data.get("nodes") or ())
         self._done.update(map(str, nodes))
         if nodes:
             self.add("log", {"level": "info", "message": f"{len(nodes)} nodes have stored results."})
@@ -110,8 +116,9 @@ class JobLog:
         self._add_progress()
 
     def _take_progress(self, data: Mapping[str, Any]) -> None:
-        if isinstance(data.get("value"), (int, float)) and isinstance(data.get("max"), (int, float)):
-            self._step = float(data["value"]), float(data["max"])
+        value, most = float(data.get("value") or 0), float(data.get("max") or 0)
+        if math.isfinite(value) and math.isfinite(most):
+            self._step = value, most
             self._add_progress()
 
     def _take_executed(self, data: Mapping[str, Any]) -> None:

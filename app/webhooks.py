@@ -25,8 +25,6 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from aiohttp import web
-
 import protocol
 from app import guarded_http, v2_shapes
 from app.webhooks_sender import Sender
@@ -34,6 +32,7 @@ from app.webhooks_store import Hook, Message, WebhookStore
 from comfy.cli_args import args
 from comfy_execution.errors import InvalidRequestError
 from comfy_execution.jobs import get_job
+from comfy_execution.queueing.journal import JournalFullError
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +120,7 @@ class Webhooks:
 
     def hosts(self) -> guarded_http.Hosts:
         """Who may be called."""
-        return guarded_http.hosts_of(args, "--webhook-hosts")
+        return guarded_http.hosts_of(args, "--webhook-hosts", args.webhook_hosts)
 
     def start(self) -> None:
         """Send what a process before has left, and what comes."""
@@ -153,7 +152,9 @@ class Webhooks:
         return read_wish(body, self.hosts())
 
     async def expect(self, prompt_id: str, body: Mapping[str, Any], base: str) -> Hook | None:
-        """A prompt is about to be queued: write its webhook down. `base` is the server's address."""
+        """A prompt is about to be queued: write its webhook down. `base` is the server's address. Raises
+        JournalFullError.
+        """
         wish = self.read_wish(body)
         if wish is None:
             return None
@@ -163,9 +164,9 @@ class Webhooks:
         try:
             await asyncio.to_thread(self.store.add_hook, hook)
         except sqlite3.Error as error:
-            raise web.HTTPInsufficientStorage(
-                text=f"The webhook cannot be written down ({error}), so the prompt was not accepted. Make "
-                "room on the disk of the queue's journal, or send the prompt without a webhook."
+            raise JournalFullError(
+                f"The webhook cannot be written down ({error}). Make room on the disk of the journal, or "
+                "send the prompt without a webhook."
             ) from None
         return hook
 

@@ -211,7 +211,10 @@ async def submit(server: Any, request: web.Request, body: Any) -> web.Response:
     if args.multi_user:
         extra_data.setdefault("tenant", user_of(server, request))
     item = (number, prompt_id, prompt, extra_data, outputs, sensitive)
-    hook = await server.webhooks.expect(prompt_id, body, f"{request.scheme}://{request.host}")
+    try:
+        hook = await server.webhooks.expect(prompt_id, body, f"{request.scheme}://{request.host}")
+    except JournalFullError as error:
+        return refusal("journal_full", "The prompt was not accepted", str(error), status=507)
     if (problem := await queueing_problem(server.prompt_queue, item)) is not None:
         await server.webhooks.forget(hook)
         return problem

@@ -16,6 +16,7 @@ import nodes
 from app import guarded_http, url_inputs
 from app.guarded_http import Hosts, RefusedError, shown
 from app.url_inputs import FetchError, Wanted
+from comfy import cli_args
 from tests.app.test_v2_jobs import submit
 from tests.fakes import running as fakes
 from tests.fakes.origin import Origin
@@ -212,6 +213,11 @@ async def test_a_redirect_leads_nowhere_else(start, origin):
         assert "more than 5 redirects" in details((await post(client, loop))[1])
 
 
+async def test_private_hosts_that_the_depot_may_ask_are_asked(start, origin):
+    client = await start(hosts="any", depot_allow_hosts=("127.0.0.1",))
+    assert (await post(client, origin.put("/photo.png", png())))[0] == 200
+
+
 async def test_hosts_that_are_not_in_the_list_and_no_hosts_at_all(start, origin):
     url = origin.put("/photo.png", png())
     for hosts, text in ((("example.com",), "not among the hosts"), ("off", "--input-hosts off")):
@@ -308,6 +314,23 @@ async def test_a_url_with_a_token_is_shown_without_it(start, origin, caplog):
     assert "SECRET" not in str(body)
     await post(client, origin.put("/y.png", png()) + "?token=SECRET")
     assert "SECRET" not in caplog.text and "SECRET" not in await (await client.get("/queue")).text()
+
+
+# -- options ---------------------------------------------------------------------------------------------
+
+
+def test_the_options_that_say_whom_to_ask(capsys):
+    given = ["--input-hosts", "A.example, b:80", "--webhook-hosts", "OFF"]
+    parsed = cli_args.build_parser().parse_args(given)
+    assert (parsed.input_hosts, parsed.webhook_hosts) == (("a.example", "b:80"), "off")
+    assert cli_args.build_parser().parse_args([]).input_hosts == "any"
+    for option, value, text in (
+        ("--input-hosts", "http://x/", "not any, off, or hosts"), ("--webhook-hosts", ",", "not any, off"),
+        ("--max-input-size", "0", "number of MB"), ("--input-timeout", "x", "number of seconds"),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit):
+            cli_args.build_parser().parse_args([option, value])
+        assert text in capsys.readouterr().err
 
 
 # -- parts -------------------------------------------------------------------------------------------------

@@ -195,7 +195,10 @@ def test_only_the_newest_progress_is_kept():
 
 def test_strange_messages_of_packs_are_passed_over():
     log = JobLog("p", 1)
-    for event, data in (("progress", {"value": "x", "max": None}), ("executed", {"output": 7}), ("odd", {})):
+    odd = [("progress", {"value": "x", "max": None}), ("progress", {"value": float("nan"), "max": 2}),
+           ("progress", {"value": 1, "max": float("inf")}), ("execution_cached", {"nodes": 7}),
+           ("executed", {"output": 7}), ("odd", {})]  # fmt: skip
+    for event, data in odd:
         log.take(event, data)
     assert log.since(0) == []
 

@@ -369,6 +369,9 @@ async def test_a_prompt_whose_webhook_cannot_be_written_down_is_not_accepted(sta
     client = await start(runs=False)
     await post(client, receiver.url)
     client.prompt_server.webhooks.store._db.execute("PRAGMA query_only=ON")  # as a full disk does
-    answer = await client.post("/prompt", json={"prompt": waiting(), "webhook": receiver.url})
-    assert answer.status == 507 and "was not accepted" in await answer.text()
+    status, body = await post(client, receiver.url)
+    assert (status, body["error"]["type"]) == (507, "journal_full")
+    assert "webhook cannot be written down" in body["error"]["details"]
+    status, body = await submit(client, webhook=receiver.url)
+    assert (status, body["error"]["code"]) == (507, "journal_full")
     assert client.prompt_server.prompt_queue.get_tasks_remaining() == 1
