@@ -29,12 +29,14 @@ def attach(server: Any) -> None:
             log.exception("The end of prompt %s could not be told.", prompt_id)
 
     def removed(items: Iterable[tuple[Any, ...]]) -> None:
+        hooked = server.webhooks.prompt_ids()
         for item in items:
             try:
                 if v2_shapes.own_fields(item[3]):
                     with queue.mutex:
                         queue.history[item[1]] = cancelled_entry(item)
-                server.webhooks.removed(item[1])
+                if item[1] in hooked:
+                    server.webhooks.removed(item[1])
                 server.job_logs.end(item[1])
             except Exception:  # the prompt is out of the queue, and the next ones have to be told
                 log.exception("That prompt %s was cancelled could not be told.", item[1])

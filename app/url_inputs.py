@@ -44,7 +44,7 @@ MOST_FETCHES = 32
 AT_ONCE = 4
 SECONDS_BETWEEN_MESSAGES = 0.25
 SHORTEST_BARE_BASE64 = 64
-_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 
 
 class FetchError(Exception):
@@ -78,7 +78,11 @@ def looks_foreign(value: Any) -> bool:
         return False
     if value[:8].lower().startswith(("http://", "https://", "data:")):
         return True
-    return len(value) >= SHORTEST_BARE_BASE64 and _BASE64.fullmatch(value) is not None
+    start = "".join(value[:600].split())
+    if len(start) < SHORTEST_BARE_BASE64 or _BASE64.fullmatch(start) is None:
+        return False
+    # A long name has the same letters: what it decodes to must begin as a file does.
+    return kind_of(base64.b64decode(start.rstrip("=")[: len(start.rstrip("=")) // 4 * 4])) is not None
 
 
 def upload_option(class_def: Any, name: str) -> str | None:

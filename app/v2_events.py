@@ -14,6 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from comfy_execution.jobs import normalize_outputs
 from protocol import BinaryEventTypes
 
 JOBS = 512
@@ -116,9 +117,9 @@ class JobLog:
     def _take_executed(self, data: Mapping[str, Any]) -> None:
         output = data.get("output")
         if isinstance(output, Mapping):
-            node_id = str(data.get("node"))
-            self.outputs[node_id] = output
-            self.add("output", {node_id: output})
+            shown = normalize_outputs({str(data.get("node")): output})
+            self.outputs.update(shown)
+            self.add("output", shown)
 
     def _take_execution_error(self, data: Mapping[str, Any]) -> None:
         where = f"Node {data.get('node_id')} ({data.get('node_type')}): " if data.get("node_id") else ""

@@ -18,11 +18,14 @@ import hashlib
 import hmac
 import logging
 import os
+import sqlite3
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
+
+from aiohttp import web
 
 import protocol
 from app import guarded_http, v2_shapes
@@ -157,13 +160,23 @@ class Webhooks:
         if self._sender is None:
             self.start()
         hook = Hook(uuid.uuid4().hex, prompt_id, wish.url, wish.events, wish.secret, base)
-        await asyncio.to_thread(self.store.add_hook, hook)
+        try:
+            await asyncio.to_thread(self.store.add_hook, hook)
+        except sqlite3.Error as error:
+            raise web.HTTPInsufficientStorage(
+                text=f"The webhook cannot be written down ({error}), so the prompt was not accepted. Make "
+                "room on the disk of the queue's journal, or send the prompt without a webhook."
+            ) from None
         return hook
 
     async def forget(self, hook: Hook | None) -> None:
         """The prompt was not accepted."""
         if hook is not None:
             await asyncio.to_thread(self.store.drop, hook.id)
+
+    def prompt_ids(self) -> set[str]:
+        """The prompts whose end somebody waits for."""
+        return set() if self._store is None else {hook.prompt_id for hook in self._store.hooks()}
 
     def ended(self, prompt_id: str) -> None:
         """A prompt is in the history: its webhooks become messages."""

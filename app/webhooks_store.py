@@ -6,6 +6,7 @@ It is for the eyes of its owner only, because it holds the secrets that messages
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sqlite3
 import threading
@@ -13,6 +14,8 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+log = logging.getLogger(__name__)
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS hooks (id TEXT PRIMARY KEY, prompt_id TEXT, url TEXT, events TEXT, secret TEXT,
@@ -52,17 +55,44 @@ class Message:
         return urlsplit(self.url).netloc.lower()
 
 
+def _open(path: str | None) -> sqlite3.Connection:
+    if path is not None:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    db = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None)
+    try:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")  # as the journal: it survives the process
+        db.executescript(SCHEMA)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _set_aside(path: str, error: Exception) -> None:
+    """The file is damaged: keep it under another name."""
+    number = 1
+    while os.path.exists(aside := f"{path}.damaged-{number}"):
+        number += 1
+    for ending in ("", "-wal", "-shm"):
+        if os.path.exists(path + ending):
+            os.replace(path + ending, aside + ending)
+    log.error("The file of webhooks is damaged (%s). It was moved to %s, and a new one begun: webhooks that "
+              "waited are in the old file only.", error, aside)
+
+
 class WebhookStore:
     """The file at `path`, or memory only. From any thread."""
 
     def __init__(self, path: str | None) -> None:
-        if path is not None:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        self._db = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None)
         self._lock = threading.Lock()
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")  # as the journal: it survives the process
-        self._db.executescript(SCHEMA)
+        try:
+            self._db = _open(path)
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            _set_aside(str(path), error)
+            self._db = _open(path)
 
     def hooks(self, prompt_id: str | None = None) -> list[Hook]:
         """Those that wait, of one prompt or of all."""

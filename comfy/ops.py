@@ -32,6 +32,15 @@ def cast_bias_weight(s, input=None, dtype=None, device=None, bias_dtype=None):  
     return weight, bias
 
 
+def uncast_bias_weight(s, weight, bias, offload_stream=None):
+    """After `cast_bias_weight`: nothing to give back, since nothing is kept for a layer here."""
+
+
+def repeat_kv_for_gqa(k, v, heads, head_dim):
+    """Keys and values of fewer heads repeated along the side `head_dim` until there are `heads`."""
+    return tuple(t.repeat_interleave(heads // t.shape[head_dim], dim=head_dim) for t in (k, v))
+
+
 class CastWeightBiasOp:
     """Mixed into a layer: casts when `comfy_cast_weights` is set."""
 
@@ -74,6 +83,18 @@ class disable_weight_init:  # noqa: N801 (the name that packs import)
 
     class Conv3d(_Conv, torch.nn.Conv3d):
         pass
+
+    @classmethod
+    def conv_nd(cls, dims, *args, **kwargs):
+        """A convolution over 1, 2 or 3 sides.
+
+        Raises:
+            ValueError: another number of sides.
+        """
+        kinds = {1: cls.Conv1d, 2: cls.Conv2d, 3: cls.Conv3d}
+        if dims not in kinds:
+            raise ValueError(f"A convolution is over 1, 2 or 3 sides, not {dims}.")
+        return kinds[dims](*args, **kwargs)
 
     class GroupNorm(CastWeightBiasOp, torch.nn.GroupNorm):
         def reset_parameters(self):

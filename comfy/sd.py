@@ -152,8 +152,7 @@ class CLIP:
         return [[cond, {**out, **add_dict}]]
 
     def _encode_scheduled(self, tokens, unprojected, add_dict) -> list:
-        """One entry for each range of the schedule in which the hooks of the text encoder are equally strong.
-        """
+        """One entry for each range of the schedule in which the encoder's hooks are equally strong."""
         hooks, out = self.patcher.forced_hooks, []
         first, last = add_dict.get("start_percent", 0.0), add_dict.get("end_percent", 1.0)
         for (start, end), keyframes in hooks.get_hooks_for_clip_schedule():
@@ -343,6 +342,13 @@ def load_lora_for_models(model, clip, lora, strength_model, strength_clip):
     import comfy.lora_file
 
     return comfy.lora_file.load_lora_for_models(model, clip, lora, strength_model, strength_clip)
+
+
+def load_bypass_lora_for_models(model, clip, lora, strength_model, strength_clip):
+    """The same beside the layers, see `comfy.weight_adapter.bypass`; the weights stay as they are."""
+    import comfy.lora_file
+
+    return comfy.lora_file.load_lora_for_models(model, clip, lora, strength_model, strength_clip, beside=True)
 
 
 def load_style_model(ckpt_path):

@@ -175,8 +175,32 @@ class Flux2Scheduler(io.ComfyNode):
     get_sigmas = execute
 
 
+class FluxKVCache(io.ComfyNode):
+    """Keys and values of reference pictures once for all steps, which needs a network that was taught so."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FluxKVCache",
+            display_name="Flux KV Cache",
+            category="experimental",
+            description="Computes reference pictures once instead of at each step.",
+            is_experimental=True,
+            inputs=[io.Model.Input("model")],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model):
+        # Flux.1's reference pictures follow the noise of the step, so what is kept would be wrong.
+        from comfy_extras.absent_families import raise_absent
+
+        raise_absent("Flux.2", "FluxKVCache")
+
+
 _NODES = (
     CLIPTextEncodeFlux, FluxGuidance, FluxDisableGuidance, FluxKontextImageScale,
     FluxKontextMultiReferenceLatentMethod, EmptyFlux2LatentImage, Flux2Scheduler,
+    FluxKVCache,
 )  # fmt: skip
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in _NODES}

@@ -101,7 +101,7 @@ class EmptyQwenImageLayeredLatentImage(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, width, height, layers, batch_size):
+    def execute(cls, width, height, layers, batch_size=1):
         return io.NodeOutput({"samples": zeros(batch_size, 16, layers + 1, height // 8, width // 8)})
 
 

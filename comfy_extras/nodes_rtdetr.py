@@ -5,6 +5,39 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 from comfy_extras.absent_families import absent_node
 
+BOX_COLORS = (
+    (255, 0, 0), (0, 200, 0), (0, 0, 255), (255, 165, 0), (128, 0, 128), (0, 255, 255), (255, 20, 147),
+    (100, 149, 237),
+)  # fmt: skip
+
+
+def _per_picture(boxes, count):
+    """A list of boxes for each of so many pictures, from any form in which nodes give boxes."""
+    if isinstance(boxes, dict):
+        boxes = [[boxes]]
+    elif not isinstance(boxes, list) or not boxes:
+        boxes = [[]]
+    elif isinstance(boxes[0], dict):
+        boxes = [boxes]
+    if len(boxes) == 1:
+        boxes = boxes * count
+    return (boxes + [[]] * count)[:count]
+
+
+def _draw(draw, boxes, classes):
+    """Boxes with their classes and scores, the surest on top."""
+    from PIL import ImageFont
+
+    font = ImageFont.load_default()
+    for box in sorted(boxes, key=lambda one: one.get("score", 1.0)):
+        x, y = box["x"], box["y"]
+        label = box.get("label") if box.get("label") in classes else None
+        color = BOX_COLORS[classes.index(label) % len(BOX_COLORS) if label else 0]
+        draw.rectangle([x, y, x + box["width"], y + box["height"]], outline=color, width=3)
+        if label:
+            draw.text((x + 2, y + 2), f"{label} {box.get('score', 1.0):.2f}", fill=color, font=font)
+
+
 RTDETR_detect = absent_node(
     "RTDETR_detect",
     "RT-DETR",
@@ -109,20 +142,55 @@ RTDETR_detect = absent_node(
 )
 
 
-DrawBBoxes = absent_node(
-    "DrawBBoxes",
-    "RT-DETR",
-    display_name="Draw BBoxes",
-    category="image/detection",
-    search_aliases=["bbox", "bounding box", "object detection", "rt_detr", "visualize detections", "coco"],
-    inputs=lambda: [
-        io.BoundingBox.Input(
-            "bboxes", default={"x": 0, "y": 0, "width": 512, "height": 512}, socketless=True, force_input=True
-        ),
-        io.Image.Input("image", optional=True),
-    ],
-    outputs=lambda: [io.Image.Output(display_name="out_image")],
-)
+class DrawBBoxes(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DrawBBoxes",
+            display_name="Draw BBoxes",
+            category="image/detection",
+            description="Draws boxes on pictures, or on black.",
+            inputs=[
+                io.BoundingBox.Input(
+                    "bboxes",
+                    default={"x": 0, "y": 0, "width": 512, "height": 512},
+                    socketless=True,
+                    force_input=True,
+                ),
+                io.Image.Input("image", optional=True),
+            ],
+            outputs=[io.Image.Output(display_name="out_image")],
+            search_aliases=[
+                "bbox",
+                "bounding box",
+                "object detection",
+                "rt_detr",
+                "visualize detections",
+                "coco",
+            ],
+        )
+
+    @classmethod
+    def execute(cls, bboxes, image=None):
+        import numpy
+        import torch
+        from PIL import Image, ImageDraw
+
+        import comfy.model_management
+
+        per_picture = _per_picture(bboxes, 1 if image is None else len(image))
+        if image is None:
+            every = [box for boxes in per_picture for box in boxes]
+            width = max((int(box["x"] + box["width"]) for box in every), default=640)
+            height = max((int(box["y"] + box["height"]) for box in every), default=640)
+            image = torch.zeros(1, height, width, 3)
+        classes = RTDETR_detect.INPUT_TYPES()["required"]["class_name"][1]["options"][1:]
+        drawn = []
+        for pixels, boxes in zip(image, per_picture):
+            picture = Image.fromarray((pixels * 255).byte().cpu().numpy())
+            _draw(ImageDraw.Draw(picture), boxes, classes)
+            drawn.append(torch.from_numpy(numpy.array(picture)).float() / 255.0)
+        return io.NodeOutput(torch.stack(drawn).to(comfy.model_management.intermediate_device()))
 
 
 class RtdetrExtension(ComfyExtension):

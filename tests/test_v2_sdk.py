@@ -6,6 +6,7 @@ import pytest
 
 from tests.fakes.server_process import ServerProcess
 
+pytestmark = pytest.mark.slow
 comfy_sdk = pytest.importorskip("comfy_sdk")
 
 
@@ -49,7 +50,8 @@ def test_the_official_sdk_runs_a_job_and_fetches_the_picture(tmp_path, monkeypat
             assert [one.id for one in client.list_jobs(metadata={"run": "7"})] == [job.id]
             assert client.jobs.get(job.id).get_workflow().graph["1"]["inputs"]["image"].startswith("assets/")
 
-            broken = client.workflows.from_json({"1": {"class_type": "LoadImage", "inputs": {"image": "none.png"}}})
+            missing = {"class_type": "LoadImage", "inputs": {"image": "none.png"}}
+            broken = client.workflows.from_json({"1": missing})
             with pytest.raises(comfy_sdk.ComfyError) as refused:
                 client.submit(broken)
             assert refused.value.code == "invalid_workflow"

@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import web
 
 import execution
-from app import url_inputs
+from app import ui_prompts, url_inputs
 from app.routes import answer, is_list_of_texts, read_json, register
 from app.routes.operations import (
     ANY,
@@ -117,10 +117,13 @@ def body_problem(body: Any) -> web.Response | None:
     return None
 
 
-def webhook_problem(server: Any, body: Mapping[str, Any]) -> web.Response | None:
-    """The refusal of a webhook that could not be called."""
+def request_problem(server: Any, body: dict[str, Any]) -> web.Response | None:
+    """The refusal of a webhook that could not be called, or of a saved workflow that is no prompt. One that
+    is becomes a prompt.
+    """
     try:
         server.webhooks.read_wish(body)
+        ui_prompts.take_saved_workflow(body)
     except InvalidRequestError as error:
         return refusal(error.kind, error.message, error.details, **error.extra_info)
     return None
@@ -182,7 +185,7 @@ async def post_prompt(server: Any, request: web.Request) -> web.Response:
 async def submit(server: Any, request: web.Request, body: Any) -> web.Response:
     """Put the prompt of a body into the queue; the answer is that of POST /prompt."""
     body = server.trigger_on_prompt(body)
-    if (problem := body_problem(body) or webhook_problem(server, body)) is not None:
+    if (problem := body_problem(body) or request_problem(server, body)) is not None:
         return problem
     try:
         server.prompt_queue.refuse_if_full()

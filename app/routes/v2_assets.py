@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import mimetypes
 import os
 import re
@@ -30,6 +31,7 @@ from app.routes.view import as_it_is
 LONGEST_FIELD = 1 << 14
 LONGEST_PATH = 400
 PIECE = 1 << 16
+NOSNIFF = {"X-Content-Type-Options": "nosniff"}
 _MIME = re.compile(r"[a-z0-9.+-]{1,60}/[a-z0-9.+-]{1,80}")
 
 
@@ -115,7 +117,7 @@ async def post_asset(server: Any, request: web.Request) -> web.Response:
         known = server.asset_index.by_hash(receiver.hash)
         if known is not None:
             return answer(known.describe(base_of(request), created_new=False))
-        stored = receiver.keep(content_store.extension_of(path))
+        stored = await asyncio.to_thread(receiver.keep, content_store.extension_of(path))
     asset = server.asset_index.add(stored, type_of(form, path), path, form.tags)
     return answer(asset.describe(base_of(request), created_new=True), status=201)
 
@@ -167,7 +169,8 @@ async def get_content(server: Any, request: web.Request) -> web.StreamResponse:
     if asset is None and item is None:
         raise nothing_there(asset_id)
     if isinstance(item, str):
-        return web.Response(text=item, headers={"X-Content-Type-Options": "nosniff"})
+        body = item.encode("utf-8", "replace")  # packs show texts with half characters
+        return web.Response(body=body, content_type="text/plain", charset="utf-8", headers=NOSNIFF)
     path = v2_shapes.file_of(item) if asset is None else asset.path if asset.is_there else None
     if path is None:
         raise not_found(

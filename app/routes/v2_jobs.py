@@ -26,7 +26,7 @@ from app.routes.v2_answers import (
     register_v2,
     unusable,
 )
-from comfy_execution.jobs import Job, Wish, get_job
+from comfy_execution.jobs import Job, Wish, get_job, normalize_outputs
 
 KEY_SPACE = uuid.UUID("5b0b8d0e-6f0e-5d0a-9a51-2f1b6c6c8a41")
 LONGEST_KEY = 255
@@ -204,7 +204,8 @@ def output_item(server: Any, asset_id: str) -> Any:
         return None
     history = server.prompt_queue.get_history(prompt_id=ref.job_id)
     if ref.job_id in history:
-        return v2_shapes.item_of(ref, history[ref.job_id].get("outputs") or {})
+        outputs = normalize_outputs(history[ref.job_id].get("outputs") or {})  # as they are listed
+        return v2_shapes.item_of(ref, outputs)
     log = server.job_logs.get(ref.job_id)
     return None if log is None else v2_shapes.item_of(ref, log.outputs)
 
@@ -250,7 +251,11 @@ def lock_of(job_id: str) -> asyncio.Lock:
 
 async def post_job(server: Any, request: web.Request) -> web.Response:
     body, key = await read_body(request), read_key(request)
-    wanted, digest = read_job(body), digest_of(body)
+    wanted = read_job(body)
+    try:
+        digest = digest_of(body)
+    except RecursionError:
+        raise bad_request("The request's body is nested too deeply.") from None
     job_id = str(uuid.uuid4())
     if key is not None:  # the id is made of the key: who sends it again, after a restart too, finds the job
         job_id = str(uuid.uuid5(KEY_SPACE, f"{prompt.user_of(server, request)}\n{key}"))
@@ -277,7 +282,7 @@ async def submit(server: Any, request: web.Request, body: dict[str, Any]) -> web
     """Queue a job; 201 with the job."""
     put_assets_in(server, body["prompt"])
     job_id = body["prompt_id"]
-    server.job_logs.begin(job_id, len(body["prompt"]))
+    log = server.job_logs.begin(job_id, len(body["prompt"]))
     response = await prompt.submit(server, request, body)
     if response.status != 200:
         server.job_logs.forget(job_id)
@@ -285,6 +290,7 @@ async def submit(server: Any, request: web.Request, body: dict[str, Any]) -> web
     found = find(server, job_id)
     if found is None:  # cancelled in the same moment
         raise not_found(f"The job {job_id} was cancelled before it could be shown.")
+    log.nodes_total = len(found.item[2])
     return answer(described(server, found, base_of(request)), status=201)
 
 

@@ -15,6 +15,7 @@ from diffusers import FluxTransformer2DModel
 import comfy.patcher_extension
 from comfy.families.base import StateDict, count_indices
 from comfy.families.flux_forward import predict
+from comfy.families.pack_attention import packs_attention
 from comfy.families.zoo_layers import ZooLayers, repeated
 from comfy.families.zoo_model import ZooTransformer
 
@@ -146,9 +147,10 @@ class FluxModel(ZooTransformer, FluxTransformer2DModel):
             comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, transformer_options
         )
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self.predict, self, wrappers)
-        return executor.execute(
-            x, timestep, context, y, guidance, ref_latents, control, transformer_options, **kwargs
-        )
+        with packs_attention(transformer_options):
+            return executor.execute(
+                x, timestep, context, y, guidance, ref_latents, control, transformer_options, **kwargs
+            )
 
     def predict(
         self, x, timestep, context, y=None, guidance=None, ref_latents=None, control=None,

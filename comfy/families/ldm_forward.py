@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import torch
 
+import comfy.ldm.modules.attention
+
 
 class PatchableAttention:
     """An attention processor of diffusers; `kind` is attn1 (self) or attn2 (cross)."""
@@ -31,7 +33,7 @@ class PatchableAttention:
         q, k, v = attn.to_q(x), attn.to_k(context), attn.to_v(value)
         replacement = self._replacement(options)
         if replacement is None:
-            out = attention(q, k, v, attn.heads)
+            out = attention(q, k, v, attn.heads, options)
         else:
             out = replacement(q, k, v, extra)
         out = attn.to_out[0](out)
@@ -55,10 +57,9 @@ class PatchableAttention:
         return found.get((*block, self.index), found.get(tuple(block)))
 
 
-def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> torch.Tensor:
-    """(B, tokens, heads * d) each, and so is the result."""
-    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
-    return torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+def attention(q, k, v, heads: int, options: dict | None = None) -> torch.Tensor:
+    """(B, tokens, heads * d) each, and so is the result; the function is the one that packs may replace."""
+    return comfy.ldm.modules.attention.optimized_attention(q, k, v, heads, transformer_options=options)
 
 
 def install_attention(unet: torch.nn.Module) -> None:

@@ -10,6 +10,7 @@ import comfy.patcher_extension
 from comfy import lora_names, scaled_weights
 from comfy.errors import ModelFileError
 from comfy.families.base import StateDict, build_empty, load_exactly
+from comfy.families.pack_attention import packs_attention
 from comfy.families.zoo_layers import ZooLayers
 
 
@@ -86,9 +87,10 @@ class ZooTransformer:
             comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, transformer_options
         )
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self.predict, self, wrappers)
-        return executor.execute(
-            x, timestep, context, *args, transformer_options=transformer_options, **kwargs
-        )
+        with packs_attention(transformer_options):
+            return executor.execute(
+                x, timestep, context, *args, transformer_options=transformer_options, **kwargs
+            )
 
 
 def run_patches(kind: str, told: dict) -> dict:

@@ -11,6 +11,7 @@ from aiohttp import FormData
 import nodes
 from app import queue_journal, v2_shapes
 from comfy.cli_args import args
+from comfy_execution.jobs import normalize_outputs
 from tests.fakes import running as fakes
 from tests.fakes.running import running
 
@@ -275,6 +276,15 @@ async def test_a_body_that_is_no_json_object_is_refused(start):
         assert (answer.status, error["code"]) == (400, "invalid_request") and text in error["message"]
 
 
+async def test_a_body_of_any_depth_is_answered(start):
+    client = await start(runs=False)
+    for depth in (150, 400, 700, 960, 5000):
+        value = "[" * depth + "]" * depth
+        text = f'{{"workflow": {{"1": {{"class_type": "Wait", "inputs": {{"steps": {value}}}}}}}}}'
+        answer = await client.post("/api/v2/jobs", data=text, headers={"Idempotency-Key": "k"})
+        assert answer.status in (400, 422), depth
+
+
 async def test_a_body_over_the_limit_is_413(start):
     client = await start(runs=False, max_upload_size=0.01)
     status, body = await submit(client, metadata={"a": "x" * 20000})
@@ -338,6 +348,18 @@ async def test_a_reference_to_nothing_is_named(start):
         assert len(body["error"]["details"]["missing_ids"]) == 1
 
 
+def test_outputs_of_3d_files_are_files_and_texts_are_texts(base):
+    (base / "output" / "mesh.glb").write_bytes(b"glTF")
+    by_key = {"result": [None, "mesh.glb"], "text": ["one", "two"], "animated": [True]}
+    outputs = normalize_outputs({"5": by_key})
+    shown = v2_shapes.outputs_of("j", outputs, "http://x")
+    assert [(one["name"], one["type"], one["size_bytes"]) for one in shown] == [
+        ("mesh.glb", "file", 4), ("5_0.txt", "text", 3), ("5_1.txt", "text", 3),
+    ]  # fmt: skip
+    ref = v2_shapes.output_ref(shown[0]["id"])
+    assert v2_shapes.file_of(v2_shapes.item_of(ref, outputs)) == str(base / "output" / "mesh.glb")
+
+
 # -- lists -------------------------------------------------------------------------------------------------
 
 
@@ -360,7 +382,8 @@ async def test_a_list_goes_on_where_it_stopped_although_jobs_come(start):
         await asyncio.sleep(0.002)  # times have milliseconds
     first = await (await client.get("/api/v2/jobs?limit=2")).json()
     await submit(client)
-    second = await (await client.get("/api/v2/jobs", params={"limit": 2, "cursor": first["next_cursor"]})).json()
+    query = {"limit": 2, "cursor": first["next_cursor"]}
+    second = await (await client.get("/api/v2/jobs", params=query)).json()
     assert [job["id"] for page in (first, second) for job in page["jobs"]] == ids[:0:-1]
     assert [len(page) for page in await pages(client, limit=4)] == [4, 2]
 
@@ -401,8 +424,8 @@ def test_the_id_of_an_output_names_its_place_and_nothing_else():
 
 
 @pytest.mark.parametrize(
-    "item", [{"filename": "../secret.png"}, {"filename": "x.png", "subfolder": "../.."}, {"filename": 7}, "x.png",
-             {"filename": "x.png", "type": "models"}]
+    "item", [{"filename": "../secret.png"}, {"filename": "x.png", "subfolder": "../.."}, {"filename": 7},
+             "x.png", {"filename": "x.png", "type": "models"}]
 )  # fmt: skip
 def test_what_a_node_shows_leads_out_of_no_folder(base, item):
     (base / "secret.png").write_bytes(b"x")

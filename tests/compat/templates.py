@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import json
 import logging
+import re
 import sys
 import urllib.request
 from collections import Counter
@@ -35,7 +36,8 @@ TARGETS = {"image": 0.95, "all": 0.60}
 MODEL_ENDINGS = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx", ".pkl", ".task")
 INPUT_ENDINGS = (
     ".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp4", ".webm", ".mov", ".mkv", ".mp3", ".wav", ".flac",
-    ".ogg", ".m4a", ".opus", ".glb", ".gltf", ".obj", ".fbx", ".stl", ".ply", ".splat", ".spz", ".ksplat", ".latent",
+    ".ogg", ".m4a", ".opus", ".glb", ".gltf", ".obj", ".fbx", ".stl", ".ply", ".splat", ".spz", ".ksplat",
+    ".latent",
 )  # fmt: skip
 
 
@@ -161,7 +163,8 @@ def missing_file(error: Mapping[str, Any]) -> str | None:
         value = error["extra_info"].get("received_value")
         return value if isinstance(value, str) and value.lower().endswith(endings) else None
     if error["type"] == "custom_validation_failed":
-        name = str(error["details"]).split(" - ")[-1].rsplit(": ", 1)[-1].strip().strip("'\"")
+        found = re.search(r"Invalid \w+ file: (\S+)", str(error["details"]))
+        name = found[1].rstrip(".") if found else ""
         return name if name.lower().endswith(INPUT_ENDINGS) else None
     return None
 

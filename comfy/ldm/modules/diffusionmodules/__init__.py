@@ -1,0 +1,1 @@
+"""The UNet, the autoencoder and the transformer of latent diffusion."""
