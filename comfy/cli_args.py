@@ -167,7 +167,7 @@ SERVER = {
         str,
         "comfyanonymous/ComfyUI@latest",
         "OWNER/REPO@VERSION",
-        "accepted for launch scripts; the installed frontend package is served",
+        "web page to fetch; the installed frontend package is served instead",
     ),
     "--front-end-root": _value(
         _existing_directory, None, "DIR", "serve the web page from this folder instead"
@@ -387,7 +387,7 @@ class _Parser(argparse.ArgumentParser):
 
 # Options that ask for something this version does not do: accepted, and said in --help and once at the start.
 NOT_YET = (
-    "--comfy-api-base", "--dont-print-server", "--database-url", "--enable-manager",
+    "--front-end-version", "--comfy-api-base", "--dont-print-server", "--database-url", "--enable-manager",
     "--disable-manager-ui", "--enable-manager-legacy-ui", "--enable-assets", "--enable-asset-hashing",
     "--directml", "--mmap-torch-files", "--fast", "--supports-fp8-compute", "--use-split-cross-attention",
     "--use-quad-cross-attention", "--use-ck-attention", "--dont-upcast-attention",

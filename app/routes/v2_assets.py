@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import BodyPartReader, web
+from aiohttp.http import HttpProcessingError
 
 import folder_paths
 from app import content_store, v2_shapes
@@ -55,7 +56,7 @@ async def read_form(request: web.Request, receiver: Receiver) -> Form:
                 await _take_part(part, form, receiver)
     except content_store.TooLargeError:
         raise too_large(receiver.most_bytes or 0) from None
-    except (ValueError, AssertionError) as error:
+    except (ValueError, AssertionError, HttpProcessingError) as error:
         raise unusable(f"The upload is no proper form: {error}") from None
     return form
 

@@ -166,3 +166,12 @@ def test_files_are_known_by_their_first_bytes(head, family, extension):
 @pytest.mark.parametrize("head", [b"", b"{}", b"RIFF", b"plain text", b"\xff\xff\xff\xff", b"BMW is a car"])
 def test_what_is_no_media_file_is_nothing(head):
     assert kind_of(head) is None
+
+
+async def test_a_form_whose_headers_cannot_be_read_is_refused(client):
+    body = b'--b\r\nContent-Disposition: form-data; name="\x05"\r\n\r\nx\r\n--b--\r\n'
+    answer = await client.post(
+        "/api/v2/assets", data=body, headers={"Content-Type": "multipart/form-data; boundary=b"}
+    )
+    assert answer.status == 422
+    assert "no proper form" in (await answer.json())["error"]["message"]
