@@ -5,7 +5,7 @@
     DELETE /api/tasks/{id}                          202 {id, status: "cancelled"}; 409 when it has ended
 
 An url that a manifest names is that model. Any other url is treated like a model that a workflow names: by
-`--workflow-models`, without a token of this server; `user_metadata` may give a `hash` with `hash_type` SHA256.
+`--workflow-models`, without a token of this server; `user_metadata` may give `hash` and `hash_type` (SHA256).
 Progress, a share of 1, is told by the websocket event `asset_download`.
 """
 

@@ -83,11 +83,14 @@ async def get_model_preview(server: Any, request: web.Request) -> web.Response:
 
 
 async def get_view_metadata(server: Any, request: web.Request) -> web.Response:
-    """The `__metadata__` of a safetensors file on disk."""
-    filename = request.query.get("filename", "")
+    """The `__metadata__` of a safetensors file on disk; of a listed one that is not there yet, nothing."""
+    folder, filename = request.match_info["folder"], request.query.get("filename", "")
     if not filename.endswith(".safetensors"):
         raise web.HTTPNotFound()
-    path = folder_paths.get_full_path(request.match_info["folder"], filename)
+    path = folder_paths.get_full_path(folder, filename)
+    if path is None and folder in folder_paths.folder_names_and_paths:
+        if filename in await asyncio.to_thread(folder_paths.get_filename_list, folder):
+            return web.json_response({})  # the page asks for every model that it lists
     header = (
         None
         if path is None
