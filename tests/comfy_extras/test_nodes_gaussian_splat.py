@@ -381,6 +381,7 @@ MESHING = {"resolution": 64, "kernel": 3, "smooth": 0, "level": 0.5, "min_compon
            "color_sharpen": 2.0}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_surface_lies_around_the_splats():
     body = meshes.bodies_of(run("SplatToMesh", batch(shell()), **MESHING))[0]
     distance = numpy.linalg.norm(body.vertices, axis=1)

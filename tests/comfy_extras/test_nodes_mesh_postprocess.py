@@ -158,6 +158,7 @@ def test_an_open_mesh_gets_a_skin():
     assert numpy.abs(skin.vertices[:, 2]).max() == pytest.approx(cell, rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_inner_skin_is_dropped_if_wished():
     both, outer = (remeshed(ball(), sign_mode="udf", drop_inverted_components=drop) for drop in (False, True))
     assert len(both.split()) == 2 and len(outer.split()) == 1 and outer.volume > ball().volume
