@@ -293,11 +293,6 @@ def test_cosmos_fills_between_given_ends():
     assert predict["samples"][0, :2, -1, 0, 0].tolist() == pytest.approx([-0.7571, -0.7089])
 
 
-def test_views_from_several_sides_need_a_picture():
-    with pytest.raises(ValueError, match="has no picture. Connect one of: front, left, back, right"):
-        run("hunyuan3d", "Hunyuan3Dv2ConditioningMultiView")
-
-
 def test_first_frames_take_mean_and_deviation_of_those_behind_them_within_limits():
     generator = torch.Generator().manual_seed(0)
     samples = torch.randn(1, 4, 8, 8, 8, generator=generator)
