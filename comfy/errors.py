@@ -3,6 +3,7 @@
 ModelFileError(RuntimeError)
 ├── UnreadableModelFile       the bytes are no model file, or only a part of one
 ├── UnknownArchitecture       a good file, but of no family that is known here
+├── FamilyAbsent              a class of a family that is known by name only
 └── LoraMismatch              a good file, but nothing in it fits the model
 NotEnoughMemory(MemoryError)  the weights do not fit into the memory of the machine
 """
@@ -18,6 +19,10 @@ class UnreadableModelFile(ModelFileError):
 
 class UnknownArchitecture(ModelFileError):
     """The file was read, but its tensors fit no known family."""
+
+
+class FamilyAbsent(ModelFileError):
+    """A model of a family whose classes are here for node packs to name, and which does not run here."""
 
 
 class LoraMismatch(ModelFileError):

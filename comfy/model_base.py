@@ -20,6 +20,7 @@ import comfy.model_sampling
 import comfy.patcher_extension
 import comfy.unclip
 import comfy.utils
+from comfy import absent_families
 
 
 class ModelType(Enum):
@@ -475,3 +476,13 @@ class PromptModel(BaseModel):
 
 class Lumina2(PromptModel):
     """Lumina 2 and Z-Image."""
+
+
+def __getattr__(name: str):
+    """Classes of families that do not run here, made when a pack first names one."""
+    if name not in absent_families.MODEL_BASES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    base = absent_families.MODEL_BASES[name]
+    parent = globals()[base] if base in globals() else __getattr__(base)
+    globals()[name] = found = absent_families.absent_class(__name__, name, parent)
+    return found

@@ -115,6 +115,7 @@ _LAZY = {
     "vram_state": _choose_vram_state,
     "DISABLE_SMART_MEMORY": lambda: args.disable_smart_memory,
     "EXTRA_RESERVED_VRAM": lambda: _reserved_for_others(),
+    "interrupt_processing": lambda: processing_interrupted(),
     "directml_enabled": lambda: False,
     "total_vram": lambda: get_total_memory(get_torch_device()) / MB,
     "total_ram": lambda: get_total_memory(torch.device("cpu")) / MB,

@@ -57,6 +57,29 @@ _SHARED_STATE = {
 }
 
 
+class LowVramPatch:
+    """The patches of one weight as a function of the weight, for a layer's `weight_function`."""
+
+    is_lowvram_patch = True
+
+    def __init__(self, key, patches, convert_func=None, set_func=None):
+        self.key, self.patches = key, patches
+        self.convert_func, self.set_func = convert_func, set_func
+
+    def __call__(self, weight):
+        return comfy.lora.calculate_weight(
+            self.patches[self.key], weight, self.key, intermediate_dtype=weight.dtype
+        )
+
+
+def move_weight_functions(m, device) -> int:
+    """Move what the functions of layer `m` hold, as far as they have a `move_to`; how many bytes that was."""
+    if device is None:
+        return 0
+    functions = [*getattr(m, "weight_function", ()), *getattr(m, "bias_function", ())]
+    return sum(one.move_to(device=device) for one in functions if hasattr(one, "move_to"))
+
+
 def get_key_weight(model, key: str):
     """The weight of that name, and the functions to write and to convert it, where its layer has its own."""
     owner_name, _, name = key.rpartition(".")

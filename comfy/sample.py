@@ -7,6 +7,7 @@ import torch
 import comfy.model_management
 import comfy.samplers
 import comfy.utils
+from comfy.sampler_helpers import prepare_mask  # noqa: F401 - where packs of earlier days look for it
 
 
 def prepare_noise_inner(latent_image, generator, noise_inds=None):

@@ -56,6 +56,19 @@ class CLIPType(Enum):
     KANDINSKY5_IMAGE = 23
     NEWBIE = 24
     FLUX2 = 25
+    LONGCAT_IMAGE = 26
+    COGVIDEOX = 27
+    LENS = 28
+    PIXELDIT = 29
+    IDEOGRAM4 = 30
+    BOOGU = 31
+    KREA2 = 32
+    JOYIMAGE = 33
+    MAGE = 34
+    MINIMAX = 35
+    FLUX3 = 36
+    MOSS_IMAGE = 37
+    FIBO2 = 38
 
 
 class CLIP:

@@ -13,6 +13,13 @@ import zipfile
 
 import torch
 
+from comfy.diffusers_names import (
+    TRANSFORMER_BLOCKS,
+    UNET_MAP_ATTENTIONS,
+    UNET_MAP_BASIC,
+    UNET_MAP_RESNET,
+    unet_to_diffusers,
+)
 from comfy.errors import UnreadableModelFile
 from comfy.image_scaling import (
     bislerp,
@@ -23,9 +30,12 @@ from comfy.image_scaling import (
     tiled_scale_multidim,
 )
 from comfy.progress_bar import ProgressBar, set_progress_bar_global_hook
+from comfy.quant_ops import convert_old_quants
 from comfy_depot import hooks as depot
 
 __all__ = [
+    "TRANSFORMER_BLOCKS", "UNET_MAP_ATTENTIONS", "UNET_MAP_BASIC", "UNET_MAP_RESNET", "convert_old_quants",
+    "unet_to_diffusers",
     "ProgressBar", "bislerp", "calculate_parameters", "common_upscale", "convert_sd_to", "copy_to_param",
     "get_attr", "get_tiled_scale_steps", "lanczos", "load_torch_file", "pack_latents", "repeat_to_batch_size",
     "reshape_mask", "resize_list_to_batch_size", "resize_to_batch_size", "safetensors_header",

@@ -88,7 +88,7 @@ class FluxKontextImageScale:
 class FluxKontextMultiReferenceLatentMethod:
     @classmethod
     def INPUT_TYPES(cls):
-        methods = (["offset", "index", "uxo/uno"],)
+        methods = (["offset", "index", "uxo/uno", "index_timestep_zero"],)
         return {"required": {"conditioning": ("CONDITIONING",), "reference_latents_method": methods}}
 
     RETURN_TYPES = ("CONDITIONING",)

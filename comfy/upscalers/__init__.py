@@ -84,7 +84,12 @@ def load_upscale_model(path) -> UpscaleModel:
         UnknownArchitecture: it is no upscale model, or of an architecture that is not known here.
         ModelFileError: it is a variant with other weights than its architecture has.
     """
-    weights = _unwrapped(comfy.utils.load_torch_file(path))
+    return build_upscale_model(comfy.utils.load_torch_file(path), path)
+
+
+def build_upscale_model(weights: StateDict, path="these weights") -> UpscaleModel:
+    """The upscale model of weights that were read already; raises as `load_upscale_model` does."""
+    weights = _unwrapped(weights)
     for architecture in ARCHITECTURES:
         if architecture.matches(weights):
             weights = {key: tensor.float() for key, tensor in weights.items()}

@@ -260,7 +260,65 @@ def apply_control(h, control, name):
         return h
 
 
-class UNetModel(nn.Module):
+class Trunk(nn.Module):
+    """What a UNet and the control of one have in common: the way down, and the middle.
+
+    `given` are the arguments of the constructor, with the names that `UNetModel` has.
+    """
+
+    def __init__(self, given: dict):
+        super().__init__()
+        num_res_blocks, channel_mult = given["num_res_blocks"], given["channel_mult"]
+        if given["num_heads"] == -1 and given["num_head_channels"] == -1:
+            raise ValueError(f"{type(self).__name__} needs num_heads or num_head_channels.")
+        if given["context_dim"] is not None and not given["use_spatial_transformer"]:
+            raise ValueError(f"{type(self).__name__} takes a context_dim only with use_spatial_transformer.")
+        levels = len(channel_mult)
+        blocks = [num_res_blocks] * levels if isinstance(num_res_blocks, int) else list(num_res_blocks)
+        if len(blocks) != levels:
+            raise ValueError(
+                f"{type(self).__name__}: num_res_blocks has {len(blocks)} entries, channel_mult {levels}; give "
+                "as many."
+            )
+        for name in (
+            "in_channels", "model_channels", "dropout", "channel_mult", "conv_resample", "num_classes", "dims",
+            "use_checkpoint", "dtype", "num_heads", "num_head_channels", "num_heads_upsample",
+        ):  # fmt: skip
+            setattr(self, name, given[name])
+        if self.num_heads_upsample == -1:
+            self.num_heads_upsample = self.num_heads
+        self.num_res_blocks, self.predict_codebook_ids = blocks, given["n_embed"] is not None
+        self.use_temporal_resblocks = given["use_temporal_resblock"]
+        self._kind = {"dtype": self.dtype, "device": given["device"]}
+        operations, width = given["operations"], self.model_channels * 4
+        self.time_embed = self._embedding(operations, self.model_channels, width)
+        if self.num_classes is not None:
+            self.label_emb = self._labels(operations, given["adm_in_channels"], width)
+        self._builder = _Builder(self, given)
+        self._builder.build_down()
+
+    def _embedding(self, operations, width_in: int, width: int):
+        return nn.Sequential(
+            operations.Linear(width_in, width, **self._kind),
+            nn.SiLU(),
+            operations.Linear(width, width, **self._kind),
+        )
+
+    def _labels(self, operations, adm_in_channels, width: int):
+        """The embedding of a class number, of one number, or ("sequential") of a vector."""
+        if isinstance(self.num_classes, int):
+            return nn.Embedding(self.num_classes, width, **self._kind)
+        if self.num_classes == "continuous":
+            return nn.Linear(1, width)
+        if self.num_classes == "sequential" and adm_in_channels is not None:
+            return nn.Sequential(self._embedding(operations, adm_in_channels, width))
+        raise ValueError(
+            f"{type(self).__name__}: num_classes is a number, 'continuous', or 'sequential' with adm_in_channels, not "
+            f"{self.num_classes!r} with {adm_in_channels}."
+        )
+
+
+class UNetModel(Trunk):
     """Residual blocks and transformers down to small sides, and up again with what was kept.
 
     `transformer_depth` and `transformer_depth_output` have an entry per residual block, in the order in which
@@ -281,62 +339,23 @@ class UNetModel(nn.Module):
         merge_factor=0.0, video_kernel_size=None, disable_temporal_crossattention=False,
         max_ddpm_temb_period=10000, attn_precision=None, heatmap_head=False, device=None, operations=ops,
     ):  # fmt: skip
-        super().__init__()
         if heatmap_head:
             raise NotImplementedError("UNetModel: the head for heatmaps of poses is not supported here.")
-        if num_heads == -1 and num_head_channels == -1:
-            raise ValueError("UNetModel needs num_heads or num_head_channels.")
-        if context_dim is not None and not use_spatial_transformer:
-            raise ValueError("UNetModel takes a context_dim only with use_spatial_transformer.")
-        levels = len(channel_mult)
-        blocks = [num_res_blocks] * levels if isinstance(num_res_blocks, int) else list(num_res_blocks)
-        if len(blocks) != levels:
-            raise ValueError(
-                f"UNetModel: num_res_blocks has {len(blocks)} entries, channel_mult {levels}; give as many."
-            )
-        self.in_channels, self.model_channels, self.out_channels = in_channels, model_channels, out_channels
-        self.num_res_blocks, self.dropout, self.channel_mult = blocks, dropout, channel_mult
-        self.conv_resample, self.num_classes, self.use_checkpoint = conv_resample, num_classes, use_checkpoint
-        self.dtype, self.num_heads, self.num_head_channels = dtype, num_heads, num_head_channels
-        self.num_heads_upsample = num_heads if num_heads_upsample == -1 else num_heads_upsample
-        self.use_temporal_resblocks, self.predict_codebook_ids = use_temporal_resblock, n_embed is not None
-        self.default_num_video_frames = None
-        self._kind = {"dtype": dtype, "device": device}
-        width = model_channels * 4
-        self.time_embed = self._embedding(operations, model_channels, width)
-        if num_classes is not None:
-            self.label_emb = self._labels(operations, adm_in_channels, width)
-        _Builder(self, locals()).build()
+        super().__init__(locals())
+        self.out_channels, self.default_num_video_frames = out_channels, None
+        self._builder.build_up()
+        del self._builder
+        width = model_channels * channel_mult[0]
         self.out = nn.Sequential(
-            operations.GroupNorm(32, model_channels * channel_mult[0], **self._kind),
+            operations.GroupNorm(32, width, **self._kind),
             nn.SiLU(),
             operations.conv_nd(dims, model_channels, out_channels, 3, padding=1, **self._kind),
         )
         if self.predict_codebook_ids:
             self.id_predictor = nn.Sequential(
-                operations.GroupNorm(32, model_channels * channel_mult[0], **self._kind),
+                operations.GroupNorm(32, width, **self._kind),
                 operations.conv_nd(dims, model_channels, n_embed, 1, **self._kind),
             )
-
-    def _embedding(self, operations, width_in: int, width: int):
-        return nn.Sequential(
-            operations.Linear(width_in, width, **self._kind),
-            nn.SiLU(),
-            operations.Linear(width, width, **self._kind),
-        )
-
-    def _labels(self, operations, adm_in_channels, width: int):
-        """The embedding of a class number, of one number, or ("sequential") of a vector."""
-        if isinstance(self.num_classes, int):
-            return nn.Embedding(self.num_classes, width, **self._kind)
-        if self.num_classes == "continuous":
-            return nn.Linear(1, width)
-        if self.num_classes == "sequential" and adm_in_channels is not None:
-            return nn.Sequential(self._embedding(operations, adm_in_channels, width))
-        raise ValueError(
-            f"UNetModel: num_classes is a number, 'continuous', or 'sequential' with adm_in_channels, not "
-            f"{self.num_classes!r} with {adm_in_channels}."
-        )
 
     def forward(
         self, x, timesteps=None, context=None, y=None, control=None, transformer_options={}, **kwargs
@@ -424,7 +443,7 @@ class _Run:
 class _Builder:
     """Builds the blocks of a UNet from the arguments of its constructor."""
 
-    def __init__(self, unet: UNetModel, given: dict):
+    def __init__(self, unet: Trunk, given: dict):
         self.unet, self.given = unet, given
         self.channels, self.heads = unet.model_channels, unet.num_heads
 
@@ -436,7 +455,7 @@ class _Builder:
         blocks = sum(self.unet.num_res_blocks) + extra * len(self.unet.num_res_blocks)
         return [found] * blocks if isinstance(found, int) else list(found)
 
-    def build(self) -> None:
+    def build_down(self) -> None:
         unet, given = self.unet, self.given
         first = given["operations"].conv_nd(
             given["dims"], unet.in_channels, unet.model_channels, 3, padding=1, **unet._kind
@@ -445,7 +464,9 @@ class _Builder:
         self.widths = [unet.model_channels]
         self._down(self._depths("transformer_depth"))
         self._middle()
-        unet.output_blocks = nn.ModuleList()
+
+    def build_up(self) -> None:
+        self.unet.output_blocks = nn.ModuleList()
         self._up(self._depths("transformer_depth_output"))
 
     def _down(self, depths: list[int]) -> None:

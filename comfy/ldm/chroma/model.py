@@ -1,0 +1,5 @@
+"""Chroma, which does not run here."""
+
+from comfy.absent_families import absent_classes
+
+globals().update(absent_classes(__name__, "Chroma", "ChromaParams"))

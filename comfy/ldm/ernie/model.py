@@ -1,0 +1,18 @@
+"""ERNIE-Image, which does not run here."""
+
+from comfy.absent_families import absent_classes
+
+globals().update(
+    absent_classes(
+        __name__,
+        "ErnieImageEmbedND3",
+        "ErnieImagePatchEmbedDynamic",
+        "Timesteps",
+        "TimestepEmbedding",
+        "ErnieImageAttention",
+        "ErnieImageFeedForward",
+        "ErnieImageSharedAdaLNBlock",
+        "ErnieImageAdaLNContinuous",
+        "ErnieImageModel",
+    )
+)

@@ -1,0 +1,16 @@
+"""HunyuanVideo, which does not run here."""
+
+from comfy.absent_families import absent_classes
+
+globals().update(
+    absent_classes(
+        __name__,
+        "HunyuanVideoParams",
+        "SelfAttentionRef",
+        "TokenRefinerBlock",
+        "IndividualTokenRefiner",
+        "TokenRefiner",
+        "ByT5Mapper",
+        "HunyuanVideo",
+    )
+)

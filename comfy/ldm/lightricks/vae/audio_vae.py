@@ -1,0 +1,9 @@
+"""LTX-2's autoencoder of sound, which does not run here."""
+
+from comfy.absent_families import absent_classes
+
+globals().update(
+    absent_classes(
+        __name__, "AudioVAE", "AudioPreprocessor", "AudioLatentNormalizer", "AudioVAEComponentConfig"
+    )
+)

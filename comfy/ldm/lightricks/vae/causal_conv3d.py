@@ -1,0 +1,5 @@
+"""LTX-Video's convolution over frames, which does not run here."""
+
+from comfy.absent_families import absent_classes
+
+globals().update(absent_classes(__name__, "CausalConv3d"))

@@ -1,0 +1,1 @@
+"""Layers of Lumina 2 and Z-Image."""

@@ -1,0 +1,1 @@
+"""Where packs of earlier days look for the loader of upscale models."""
