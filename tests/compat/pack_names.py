@@ -1,5 +1,5 @@
-"""The names of the host that a node pack uses, read from its source: what it imports and what it takes off those
-modules. Nothing of the pack is run.
+"""The names of the host that a node pack uses, read from its source: what it imports, and what it takes off
+those modules. Nothing of the pack is run.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python tests/compat/packs.py [--json FILE] [--python PROGRAM] PATH...
 
-PATH is a pack, or a folder of packs. Per pack: whether it is imported, its nodes, those that cannot describe
-themselves, the names of the host that it uses and that are not here, and the packages of others that it lacks.
+PATH is a pack, or a folder of packs. Per pack: whether it is imported, its nodes, those that cannot
+describe themselves, the names of the host that it uses and that are not here, and the packages of others that it lacks.
 Ends with 1 when a pack fails for a reason of ours.
 """
 
@@ -170,9 +170,11 @@ def describe(report: dict[str, Any]) -> str:
     head = f"{report['name'][:44]:44} {report['nodes']:4} nodes  "
     head += "imported" if report["error"] is None else f"FAILED ({report['blame']}): {report['error'][-300:]}"
     lines = [head]
-    lines += [f"      cannot describe itself: {name}: {why[:160]}" for name, why in report["broken_nodes"].items()]
+    broken = report["broken_nodes"].items()
+    lines += [f"      cannot describe itself: {name}: {why[:160]}" for name, why in broken]
     at_import = set(report.get("missing_at_import", ()))
-    lines += [f"      missing{' at import' if name in at_import else ''}: {name}" for name in report["missing"]]
+    when = {name: " at import" if name in at_import else "" for name in report["missing"]}
+    lines += [f"      missing{when[name]}: {name}" for name in report["missing"]]
     return "\n".join(lines)
 
 
@@ -181,8 +183,9 @@ def summary(reports: list[dict[str, Any]]) -> str:
     able = [one for one in reports if one["blame"] != "own dependency"]
     imported = sum(one["error"] is None for one in able)
     share = imported / len(able) if able else 1.0
+    nodes = sum(one["nodes"] for one in able)
     return (
-        f"{imported} of {len(able)} packs are imported ({share:.0%}), {sum(one['nodes'] for one in able)} nodes; "
+        f"{imported} of {len(able)} packs are imported ({share:.0%}), {nodes} nodes; "
         f"{len(reports) - len(able)} more lack packages of others."
     )
 
