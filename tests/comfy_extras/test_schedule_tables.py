@@ -7,6 +7,7 @@ import torch
 from scipy import stats
 
 from comfy_extras import gits_levels, nodes_gits, nodes_optimalsteps
+from comfy_extras.absent_families import FamilyAbsent
 from comfy_extras.nodes_flux import EmptyFlux2LatentImage, Flux2Scheduler
 from comfy_extras.nodes_gits import GITSScheduler
 from comfy_extras.nodes_hidream import CLIPTextEncodeHiDream
@@ -119,11 +120,9 @@ def test_the_upscaler_sees_the_small_picture_from_minus_one_to_one():
     )
 
 
-def test_lotus_has_two_tokens_in_the_place_of_a_prompt():
-    ((prompt, extras),) = LotusConditioning.execute().args[0]
-    assert prompt.shape == (1, 2, 1024) and prompt.dtype == torch.float32 and extras == {}
-    assert prompt.isfinite().all() and prompt[0, 0, 0] == -0.3134765625
-    assert not torch.equal(prompt[:, 0], prompt[:, 1])
+def test_lotus_is_named_as_the_family_that_lacks():
+    with pytest.raises(FamilyAbsent, match="LotusConditioning needs Lotus"):
+        LotusConditioning.execute()
 
 
 # --- prompts in parts ---

@@ -3,7 +3,8 @@
     python tests/compat/packs.py [--json FILE] [--python PROGRAM] PATH...
 
 PATH is a pack, or a folder of packs. Per pack: whether it is imported, its nodes, those that cannot
-describe themselves, the names of the host that it uses and that are not here, and the packages of others that it lacks.
+describe themselves, the names of the host that it uses and that are not here, and the packages of others that
+it lacks.
 Ends with 1 when a pack fails for a reason of ours.
 """
 
