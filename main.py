@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import errno
 import gc
+import json
 import logging
 import os
 import shutil
@@ -23,6 +24,7 @@ import time
 import webbrowser
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import comfy_depot
 import comfy_depot.hooks
@@ -44,7 +46,7 @@ class StartRefused(Exception):
 
 def apply_device_settings(args: argparse.Namespace) -> None:
     """Set the environment that GPU libraries read when they are imported; they must not be loaded yet."""
-    if args.cuda_device is not None:
+    if args.cuda_device not in (None, "all"):
         for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES"):
             os.environ[name] = args.cuda_device
     elif args.default_device is not None:
@@ -278,6 +280,7 @@ async def start_server(args: argparse.Namespace):
         server.add_on_prompt_handler(depot.offers.on_prompt)
         attach_model_loaders(server, options)
     attach_journal(server, args)
+    server.webhooks.start()
     await load_nodes(args)
     server.queue_updated()  # prompts from before a restart wait already, and now their nodes are known
     server.add_routes()
@@ -352,13 +355,27 @@ def cleaning_up() -> Iterator[None]:
         empty_temp_folder()
 
 
+def list_feature_flags() -> NoReturn:
+    """Write what --feature-flag takes as JSON, and leave."""
+    from comfy_api.feature_flags import CLI_FEATURE_FLAG_REGISTRY
+
+    sys.stdout.write(json.dumps(CLI_FEATURE_FLAG_REGISTRY, indent=2) + "\n")
+    raise SystemExit(0)
+
+
 def prepare(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line and set folders, log and environment from it."""
     from app import logger
     from comfy_execution import node_packs
 
     args = cli_args.parse(argv, extend=[comfy_depot.options.add_arguments])
-    logger.setup_logger(log_level=args.verbose, use_stdout=args.log_stdout)
+    if args.list_feature_flags:
+        list_feature_flags()
+    try:
+        logger.setup_logger(log_level=args.verbose, use_stdout=args.log_stdout, files=args.log_files)
+    except OSError as error:
+        raise StartRefused(f"The log file {error.filename} cannot be written: {error.strerror}. "
+                           "Name another one behind --verbose.") from error
     for name in cli_args.options_without_effect(args):
         log.info("%s is accepted and has no effect here.", name)
     apply_device_settings(args)

@@ -25,6 +25,7 @@ from comfy_extras.core_conditioning import (
     ConditioningAverage,
     ConditioningCombine,
     ConditioningConcat,
+    ConditioningMultiply,
     ConditioningSetArea,
     ConditioningSetAreaPercentage,
     ConditioningSetAreaStrength,
@@ -48,6 +49,7 @@ from comfy_extras.core_files import (
     SaveImage,
     SaveLatent,
 )
+from comfy_extras.core_gligen import GLIGENLoader, GLIGENTextBoxApply
 from comfy_extras.core_images import (
     EmptyImage,
     ImageBatch,
@@ -75,7 +77,13 @@ from comfy_extras.core_latents import (
     VAEEncodeForInpaint,
     VAEEncodeTiled,
 )
-from comfy_extras.core_loaders import CLIPLoader, DualCLIPLoader, UNETLoader
+from comfy_extras.core_loaders import (
+    CheckpointLoader,
+    CLIPLoader,
+    DiffusersLoader,
+    DualCLIPLoader,
+    UNETLoader,
+)
 from comfy_extras.core_vision import (
     CLIPVisionEncode,
     CLIPVisionLoader,
@@ -493,6 +501,8 @@ class KSamplerAdvanced:
 # Every node above, with the name under which the UI shows it.
 _NODES = {
     CheckpointLoaderSimple: "Load Checkpoint",
+    CheckpointLoader: "Load Checkpoint With Config (DEPRECATED)",
+    DiffusersLoader: "Load Diffusers Model (DEPRECATED)",
     VAELoader: "Load VAE",
     UNETLoader: "Load Diffusion Model",
     CLIPLoader: "Load CLIP",
@@ -504,6 +514,7 @@ _NODES = {
     ConditioningCombine: "Conditioning (Combine)",
     ConditioningAverage: "ConditioningAverage",
     ConditioningConcat: "Conditioning (Concat)",
+    ConditioningMultiply: "Conditioning (Multiply)",
     ConditioningSetArea: "Conditioning (Set Area)",
     ConditioningSetAreaPercentage: "Conditioning (Set Area with Percentage)",
     ConditioningSetAreaStrength: "ConditioningSetAreaStrength",
@@ -519,6 +530,8 @@ _NODES = {
     CLIPVisionEncode: "CLIP Vision Encode",
     unCLIPCheckpointLoader: "unCLIPCheckpointLoader",
     unCLIPConditioning: "unCLIPConditioning",
+    GLIGENLoader: "Load GLIGEN Model",
+    GLIGENTextBoxApply: "Apply GLIGEN Text Box",
     StyleModelLoader: "Load Style Model",
     StyleModelApply: "Apply Style Model",
     VAEDecode: "VAE Decode",

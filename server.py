@@ -21,6 +21,7 @@ from aiohttp import web
 
 import execution
 import protocol
+from app import job_ends
 from app.app_settings import AppSettings
 from app.client_line import ClientLine
 from app.custom_node_manager import CustomNodeManager
@@ -31,6 +32,7 @@ from app.model_manager import ModelFileManager
 from app.node_replace_manager import NodeReplaceManager
 from app.routes import (
     assets,
+    description,
     history,
     internal,
     jobs,
@@ -44,11 +46,17 @@ from app.routes import (
     upload,
     userdata,
     users,
+    v2_assets,
+    v2_events,
+    v2_jobs,
     view,
     websocket,
 )
 from app.subgraph_manager import SubgraphManager
 from app.user_manager import UserManager
+from app.v2_assets import AssetIndex
+from app.v2_events import JobLogs
+from app.webhooks import Webhooks
 from comfy.cli_args import args
 from comfy_api import feature_flags, node_replacements
 from comfy_depot import hooks as depot
@@ -71,6 +79,10 @@ TOPICS = (
     packs,
     system,
     assets,
+    v2_jobs,
+    v2_events,
+    v2_assets,
+    description,
 )
 
 STATUS_AT_ONCE, STATUS_PER_SECOND = 100, 50
@@ -147,6 +159,8 @@ class PromptServer:
         node_replacements.send_replacements_to(self.node_replace_manager.register)
         self.log_subscribers = internal.LogSubscribers(self)
         self.prompt_queue = execution.PromptQueue(self)
+        self.job_logs, self.webhooks, self.asset_index = JobLogs(self), Webhooks(self), AssetIndex()
+        job_ends.attach(self)
 
     # Starting
 
@@ -183,7 +197,7 @@ class PromptServer:
         """
         encryption = tls_context()
         scheme = "https" if encryption else "http"
-        runner = web.AppRunner(self.app, access_log=None)
+        self.runner = runner = web.AppRunner(self.app, access_log=None)
         await runner.setup()
         for address, port in addresses:
             await web.TCPSite(runner, address, port, ssl_context=encryption).start()
@@ -249,6 +263,7 @@ class PromptServer:
 
         A named event carries JSON, a number carries bytes.
         """
+        self.job_logs.tell(event, data)
         is_heard = self.sockets if sid is None else sid in self.sockets or self.missed.awaits(sid)
         if not is_heard or self.loop.is_closed():
             return

@@ -7,7 +7,7 @@ import datetime
 import logging
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 Entry = dict[str, str]
@@ -66,8 +66,14 @@ def on_flush(callback: Callable[[list[Entry]], None]) -> None:
         stream.on_flush(callback)
 
 
-def setup_logger(log_level: str = "INFO", capacity: int = 300, use_stdout: bool = False) -> None:
-    """Send the root logger to the terminal, and listen in on both standard streams.
+def setup_logger(
+    log_level: str = "INFO",
+    capacity: int = 300,
+    use_stdout: bool = False,
+    files: Iterable[tuple[str, str]] = (),
+) -> None:
+    """Send the root logger to the terminal and to files, each a (level, path), and listen in on both standard
+    streams. OSError for a file that cannot be written.
 
     A second call changes nothing.
     """
@@ -79,17 +85,28 @@ def setup_logger(log_level: str = "INFO", capacity: int = 300, use_stdout: bool 
     _streams.extend([sys.stdout, sys.stderr])
     root = logging.getLogger()
     root.setLevel(log_level)
-    errors = _handler(sys.stderr)
+    errors = _handler(sys.stderr, log_level)
     root.addHandler(errors)
     if use_stdout:
-        errors.setLevel(logging.ERROR)
-        rest = _handler(sys.stdout)
+        errors.setLevel(max(errors.level, logging.ERROR))
+        rest = _handler(sys.stdout, log_level)
         rest.addFilter(lambda record: record.levelno < logging.ERROR)
         root.addHandler(rest)
+    for level, path in files:
+        _log_to_file(root, level, path)
 
 
-def _handler(stream: Any) -> logging.Handler:
+def _log_to_file(root: logging.Logger, level: str, path: str) -> None:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setLevel(level)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root.addHandler(handler)
+    root.setLevel(min(root.level, handler.level))
+
+
+def _handler(stream: Any, level: str) -> logging.Handler:
     handler = logging.StreamHandler(stream)
+    handler.setLevel(level)
     handler.setFormatter(logging.Formatter("%(message)s"))
     return handler
 

@@ -50,7 +50,9 @@ class NodeReplaceManager:
     def _successor(self, node: Any, known: dict[str, Any]) -> Any | None:
         if not isinstance(node, dict) or not isinstance(node.get("inputs"), dict):
             return None
-        entries = self._replacements.get(node.get("class_type"))
+        if not isinstance(node.get("class_type"), str):
+            return None
+        entries = self._replacements.get(node["class_type"])
         if not entries or node["class_type"] in known or entries[0].new_node_id not in known:
             return None
         return entries[0]

@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.fakes.server_process import ServerProcess, install_live_pack  # noqa: E402
-from tests.fakes.web_page import Page  # noqa: E402
+from tests.fakes.web_page import Page, start_browser  # noqa: E402
 
 PANELS = {
     "job panel of the page": (
@@ -53,7 +53,7 @@ def fill(server: ServerProcess, history: int, queue: int) -> None:
 
 def seconds_of(server: ServerProcess) -> tuple[dict[str, float], list[str]]:
     """(seconds until the page and each panel stand there, errors in the console)."""
-    page, seconds = Page(server), {}
+    page, seconds = Page(server, start_browser()), {}
     try:
         started = time.perf_counter()
         page.open()

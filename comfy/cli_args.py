@@ -77,10 +77,49 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _hosts(text: str) -> str | tuple[str, ...]:
+    """`any`, `off`, or names of hosts."""
+    word = text.strip().lower()
+    if word in ("any", "off"):
+        return word
+    hosts = tuple(host.strip() for host in word.split(",") if host.strip())
+    if not hosts or any("/" in host for host in hosts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not any, off, or hosts: example.com,10.0.0.5:80")
+    return hosts
+
+
+def _megabytes(text: str) -> float:
+    try:
+        return _seconds(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of MB greater than 0") from None
+
+
 def _existing_directory(text: str) -> str:
     if not os.path.isdir(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a folder. Create it first, or name another one")
     return os.path.abspath(text)
+
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+class _Verbose(argparse.Action):
+    """`--verbose`, `--verbose LEVEL` and `--verbose LEVEL FILE`, any number of them: `verbose` is the most
+    talkative level of the terminal, and `log_files` has (level, file) of each file.
+    """
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        level, *files = values or ["DEBUG"]
+        if level.upper() not in LOG_LEVELS or len(files) > 1:
+            levels = ", ".join(LOG_LEVELS)
+            parser.error(f"argument {option_string}: takes nothing, a LEVEL, or a LEVEL and a FILE, and "
+                         f"{' '.join(values)!r} is none of these. Levels: {levels}")
+        if files:
+            namespace.log_files = [*namespace.log_files, (level.upper(), files[0])]
+            return
+        namespace.log_levels = [*namespace.log_levels, level.upper()]
+        setattr(namespace, self.dest, min(namespace.log_levels, key=LOG_LEVELS.index))
 
 
 def _flag(help_text: str) -> dict:
@@ -107,6 +146,19 @@ SERVER = {
         str, None, "ORIGIN", "let pages of this origin call the API; alone: any origin", nargs="?", const="*"
     ),
     "--max-upload-size": _value(float, 100, "MB", "largest accepted request body"),
+    "--webhook-hosts": _value(
+        _hosts, "any", "HOST,...",
+        "whom webhooks of prompts may call: any (public addresses), off, or these hosts (default: any)",
+    ),
+    "--input-hosts": _value(
+        _hosts, "any", "HOST,...",
+        "where inputs that a prompt names by URL may be fetched: any (public addresses), off, or these hosts "
+        "(default: any)",
+    ),
+    "--max-input-size": _value(_megabytes, 512, "MB", "largest input that is fetched by URL (default: 512)"),
+    "--input-timeout": _value(
+        _seconds, 120.0, "SECONDS", "an input that is not fetched after this time is refused (default: 120)"
+    ),
     "--enable-compress-response-body": _flag("compress answers with gzip when the client accepts it"),
     "--auto-launch": _flag("open the web page in a browser after the start"),
     "--disable-auto-launch": _flag("do not open a browser"),
@@ -115,7 +167,7 @@ SERVER = {
         str,
         "comfyanonymous/ComfyUI@latest",
         "OWNER/REPO@VERSION",
-        "accepted for launch scripts; the installed frontend package is served",
+        "web page to fetch; the installed frontend package is served instead",
     ),
     "--front-end-root": _value(
         _existing_directory, None, "DIR", "serve the web page from this folder instead"
@@ -126,9 +178,14 @@ SERVER = {
     "--list-feature-flags": _flag("print the known feature flags as JSON and leave"),
     "--comfy-api-base": _value(str, "https://api.comfy.org", "URL", "base address of paid API nodes"),
     "--dont-print-server": _flag("do not print progress of the server"),
-    "--verbose": _value(
-        str, "INFO", "LEVEL", "log level: DEBUG, INFO, WARNING, ERROR", nargs="?", const="DEBUG"
-    ),
+    "--verbose": {
+        "action": _Verbose,
+        "nargs": "*",
+        "default": "INFO",
+        "metavar": ("LEVEL", "FILE"),
+        "help": "log level of the terminal: DEBUG, INFO, WARNING, ERROR, CRITICAL; alone: DEBUG; with a FILE "
+        "that level is also written into the file. May be given several times",
+    },
     "--log-stdout": _flag("log to the standard output instead of the standard error"),
     "--quick-test-for-ci": _flag("load everything, then leave"),
 }
@@ -184,8 +241,6 @@ NODES = {
     ),
     "--disable-metadata": _flag("write no prompt and workflow into saved files"),
     "--enable-manager": _flag("load the manager package"),
-    "--disable-manager-ui": _flag("hide the manager's pages"),
-    "--enable-manager-legacy-ui": _flag("use the manager's old pages"),
     "--enable-assets": _flag("keep a database of assets"),
     "--enable-asset-hashing": _flag("hash assets"),
 }
@@ -195,7 +250,9 @@ PREVIEWS = {
     "--preview-size": _value(int, 512, "PIXELS", "longest side of a preview"),
 }
 DEVICES = {
-    "--cuda-device": _value(str, None, "ID", "GPU to use, as nvidia-smi numbers them; several with commas"),
+    "--cuda-device": _value(
+        str, None, "ID", "GPU to use, as nvidia-smi numbers them; several with commas, or `all`"
+    ),
     "--default-device": _value(int, None, "ID", "GPU to use first; the others stay visible"),
     "--directml": _value(int, None, "DEVICE", "use torch-directml", nargs="?", const=-1),
     "--oneapi-device-selector": _value(str, None, "SELECTOR", "value for ONEAPI_DEVICE_SELECTOR"),
@@ -295,6 +352,10 @@ EXCLUSIVE = {
         "--force-upcast-attention": _flag("attention in fp32"),
         "--dont-upcast-attention": _flag("never attention in fp32"),
     },
+    "manager": {
+        "--disable-manager-ui": _flag("hide the manager's pages"),
+        "--enable-manager-legacy-ui": _flag("use the manager's old pages"),
+    },
     "malloc": {
         "--cuda-malloc": _flag("CUDA's allocator (cudaMallocAsync)"),
         "--disable-cuda-malloc": _flag("torch's own allocator (the default)"),
@@ -326,7 +387,7 @@ class _Parser(argparse.ArgumentParser):
 
 # Options that ask for something this version does not do: accepted, and said in --help and once at the start.
 NOT_YET = (
-    "--list-feature-flags", "--comfy-api-base", "--dont-print-server", "--database-url", "--enable-manager",
+    "--front-end-version", "--comfy-api-base", "--dont-print-server", "--database-url", "--enable-manager",
     "--disable-manager-ui", "--enable-manager-legacy-ui", "--enable-assets", "--enable-asset-hashing",
     "--directml", "--mmap-torch-files", "--fast", "--supports-fp8-compute",
     "--use-ck-attention", "--dont-upcast-attention",
@@ -352,6 +413,7 @@ def build_parser() -> argparse.ArgumentParser:
             _add(group, name, spec)
     for name in WITHOUT_EFFECT:
         new.add_argument(name, action="store_true", help=argparse.SUPPRESS)
+    new.set_defaults(log_files=[], log_levels=[])
     return new
 
 

@@ -1,4 +1,4 @@
-"""A pipeline in diffusers' layout: a folder with a folder per part."""
+"""Models in the folders of diffusers: a folder for each part, with its weights in a file."""
 
 from __future__ import annotations
 
@@ -6,42 +6,47 @@ import os
 
 import comfy.sd
 import comfy.utils
+from comfy.families import ldm_vae
 
-_NETWORK = [
-    f"diffusion_pytorch_model.{end}" for end in ("fp16.safetensors", "safetensors", "fp16.bin", "bin")
-]
-_TEXT = ["model.fp16.safetensors", "model.safetensors", "pytorch_model.fp16.bin", "pytorch_model.bin"]
-
-
-def first_file(path, filenames):
-    """The first of these names that there is in a folder, with the folder; None where there is none."""
-    found = (os.path.join(path, name) for name in filenames)
-    return next((name for name in found if os.path.exists(name)), None)
+_ENDINGS = (".fp16.safetensors", ".safetensors", ".fp16.bin", ".bin")
+_NAMES = ("diffusion_pytorch_model", "model", "pytorch_model")
 
 
-def _needed(model_path: str, part: str, filenames: list[str]) -> str:
-    found = first_file(os.path.join(model_path, part), filenames)
-    if found is None:
-        raise FileNotFoundError(
-            f"{os.path.join(model_path, part)} has none of {', '.join(filenames)}. A pipeline in diffusers' "
-            "layout has a folder unet, one vae and one text_encoder."
-        )
-    return found
+def first_file(folder: str, names: list[str] | tuple[str, ...]) -> str | None:
+    """The path of the first of these files that is there."""
+    return next((path for name in names if os.path.isfile(path := os.path.join(folder, name))), None)
+
+
+def _weights_in(root: str, part: str) -> str | None:
+    return first_file(os.path.join(root, part), [name + end for end in _ENDINGS for name in _NAMES])
 
 
 def load_diffusers(model_path, output_vae=True, output_clip=True, embedding_directory=None):
-    """(MODEL, CLIP or None, VAE or None) of a folder.
+    """(MODEL, CLIP, VAE) of a folder; what was not asked for is None.
 
     Raises:
-        FileNotFoundError: a part that is asked for is not there.
+        FileNotFoundError: a part has no weights in one file.
     """
-    model = comfy.sd.load_diffusion_model(_needed(model_path, "unet", _NETWORK))
+
+    def path_of(part):
+        path = _weights_in(model_path, part)
+        if path is None:
+            raise FileNotFoundError(
+                f"'{os.path.join(model_path, part)}' has no file of weights. Known names are "
+                f"{', '.join(name + '.safetensors' for name in _NAMES)}; files in several parts are not read."
+            )
+        return path
+
+    model = comfy.sd.load_diffusion_model(path_of("unet"))
     clip = vae = None
     if output_clip:
-        paths = [_needed(model_path, "text_encoder", _TEXT)]
-        second = first_file(os.path.join(model_path, "text_encoder_2"), _TEXT)
-        paths += [second] if second else []
+        second = _weights_in(model_path, "text_encoder_2")
+        paths = [path_of("text_encoder"), *([] if second is None else [second])]
         clip = comfy.sd.load_clip(paths, embedding_directory=embedding_directory)
     if output_vae:
-        vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(_needed(model_path, "vae", _NETWORK)))
+        weights = comfy.utils.load_torch_file(path_of("vae"))
+        if any(".down_blocks." in key for key in weights):
+            weights = ldm_vae.checkpoint_weights(weights)
+        vae = comfy.sd.VAE(sd=weights)
+        vae.throw_exception_if_invalid()
     return model, clip, vae

@@ -247,3 +247,14 @@ def sharpened(latent, radius: int, sigma: float, alpha: float):
     padded = torch.nn.functional.pad(latent / length, [radius] * 4, mode="reflect")
     kernels = kernel.to(latent.dtype).expand(channels, 1, *kernel.shape)
     return length * torch.nn.functional.conv2d(padded, kernels, groups=channels)
+
+
+def normalised_attention(positive, negative, scale, longest, share):
+    """Attention's output (B, tokens, width) led away from the negative one (NAG, arXiv:2505.21179): no token
+    becomes more than `longest` times as long (sum of magnitudes); `share` of the result counts.
+    """
+    guided = positive * scale - negative * (scale - 1.0)
+    before, after = (x.abs().sum(-1, keepdim=True).clamp_min(1e-6) for x in (positive, guided))
+    ratio = after / before
+    guided = guided * (ratio.clamp(max=longest) / ratio)
+    return guided * share + positive * (1.0 - share)

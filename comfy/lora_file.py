@@ -16,6 +16,7 @@ import comfy.lora
 import comfy.utils
 from comfy import lora_names
 from comfy.errors import LoraMismatch
+from comfy.weight_adapter import bypass
 from comfy_depot import hooks as depot
 
 _OF_TEXT_ENCODERS = ("lora_te", "text_encoder", "lycoris_text_model")
@@ -79,10 +80,11 @@ class Match:
         return " ".join(parts)
 
 
-def apply_lora(model, clip, lora, strength_model, strength_clip):
+def apply_lora(model, clip, lora, strength_model, strength_clip, *, beside=False):
     """(MODEL, CLIP, Match): clones with the patches of a LoRA's tensors; either of the two may be None.
 
-    A side with strength 0 gets no patches, so its weights are not touched at all.
+    A side with strength 0 gets no patches, so its weights are not touched at all. `beside`: the layers get
+    them, see `comfy.weight_adapter.bypass`, not the weights.
     """
     names: lora_names.Names = {}
     if model is not None:
@@ -103,7 +105,9 @@ def apply_lora(model, clip, lora, strength_model, strength_clip):
         fitting = _that_fit(patches, patcher.model_state_dict())
         patched += len(fitting)
         misfits = [key for key in misfits if key not in fitting]
-        if strength != 0:
+        if strength != 0 and beside:
+            bypass.add_beside(patcher, fitting, strength)
+        elif strength != 0:
             clone.add_patches(fitting, strength)
     misfits = [key if isinstance(key, str) else key[0] for key in misfits]
     return (*clones, Match(len(lora), tuple(unused), tuple(misfits), patched))
@@ -122,9 +126,9 @@ def _that_fit(patches: dict, weights: dict[str, torch.Tensor]) -> dict:
     return fitting
 
 
-def load_lora_for_models(model, clip, lora, strength_model, strength_clip):
+def load_lora_for_models(model, clip, lora, strength_model, strength_clip, *, beside=False):
     """(MODEL, CLIP) with the LoRA's tensors as patches on clones; what does not fit is logged."""
-    model, clip, found = apply_lora(model, clip, lora, strength_model, strength_clip)
+    model, clip, found = apply_lora(model, clip, lora, strength_model, strength_clip, beside=beside)
     if not found.is_whole:
         logging.warning("LoRA: %s", found)
     return model, clip

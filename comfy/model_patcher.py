@@ -20,6 +20,8 @@ import comfy.model_management
 import comfy.ops
 import comfy.utils
 from comfy import patched_weights, weight_places
+from comfy.hooked_weights import HookedWeights, create_hook_patches_clone
+from comfy.hooks import EnumHookMode
 from comfy.patcher_extension import CallbacksMP, PatcherInjection, WrappersMP
 from comfy.patcher_registries import (
     AutoPatcherEjector,
@@ -34,8 +36,9 @@ from comfy.utils import string_to_seed
 
 __all__ = [
     "AutoPatcherEjector", "CallbacksMP", "CoreModelPatcher", "ModelPatcher", "PatcherInjection", "WrappersMP",
-    "create_model_options_clone", "get_key_weight", "set_model_options_patch_replace",
-    "set_model_options_post_cfg_function", "set_model_options_pre_cfg_function", "string_to_seed",
+    "create_hook_patches_clone", "create_model_options_clone", "get_key_weight",
+    "set_model_options_patch_replace", "set_model_options_post_cfg_function",
+    "set_model_options_pre_cfg_function", "string_to_seed",
 ]  # fmt: skip
 
 Backup = collections.namedtuple("Backup", ["weight", "inplace_update"])
@@ -50,6 +53,7 @@ _SHARED_STATE = {
     "seconds_to_place": 0.0,
     "is_pinned": False,
     "keeps_originals": False,
+    "hooked_with": (),
 }
 
 
@@ -83,7 +87,7 @@ def get_key_weight(model, key: str):
     return getattr(owner, name), getattr(owner, f"set_{name}", None), getattr(owner, f"convert_{name}", None)
 
 
-class ModelPatcher(OptionSetters, Registries):
+class ModelPatcher(HookedWeights, OptionSetters, Registries):
     """See the module docstring. `model` is a torch module: a BaseModel, a text encoder or a VAE."""
 
     def __init__(self, model, load_device, offload_device, size=0, weight_inplace_update=False):
@@ -119,7 +123,7 @@ class ModelPatcher(OptionSetters, Registries):
         self.cached_hook_patches: dict = {}
         self.current_hooks = None
         self.forced_hooks = None
-        self.hook_mode = None
+        self.hook_mode = EnumHookMode.MaxSpeed
         self.is_clip = False
 
     # --- size, identity, clones ---
@@ -162,10 +166,10 @@ class ModelPatcher(OptionSetters, Registries):
         # The backups belong to the model: whoever patches next must find them.
         for name in ("backup", "object_patches_backup", "hook_backup", "pinned"):
             setattr(new, name, getattr(self, name))
-        for name in ("force_cast_weights", "is_injected", "skip_injection", "is_clip", "hook_mode",
-        "current_hooks",
-                     "forced_hooks", "hook_patches_backup"):  # fmt: skip
+        for name in ("force_cast_weights", "is_injected", "skip_injection", "is_clip", "hook_mode"):
             setattr(new, name, getattr(self, name))
+        new.hook_patches = create_hook_patches_clone(self.hook_patches)
+        new.forced_hooks = None if self.forced_hooks is None else self.forced_hooks.clone()
         new.attachments = {
             key: value.on_model_patcher_clone() if hasattr(value, "on_model_patcher_clone") else value
             for key, value in self.attachments.items()
@@ -315,6 +319,7 @@ class ModelPatcher(OptionSetters, Registries):
         What does not come is streamed from host memory while the model runs.
         """
         started, has_moved = time.perf_counter(), False
+        self.unpatch_hooks()
         if device_to is not None:
             is_partial = lowvram_model_memory > 0 and not full_load
             has_moved = weight_places.place(
@@ -331,6 +336,7 @@ class ModelPatcher(OptionSetters, Registries):
             self.model.seconds_to_place = time.perf_counter() - started
         for callback in self.get_all_callbacks(CallbacksMP.ON_LOAD):
             callback(self, device_to, lowvram_model_memory, force_patch_weights, full_load)
+        self.apply_hooks(self.forced_hooks)
 
     def _patch_weights(self, device_to, streamed) -> None:
         """Patch the weights that have patches, or put back what was patched before."""
@@ -402,6 +408,7 @@ class ModelPatcher(OptionSetters, Registries):
         """Undo what `patch_model` did; with `device_to` the weights go there."""
         self.eject_model()
         if unpatch_weights:
+            self.unpatch_hooks()
             self._undo_patches(is_kept=device_to is None)
             if device_to is not None:
                 patched_weights.release(self.model)
@@ -437,6 +444,8 @@ class ModelPatcher(OptionSetters, Registries):
         shared = self.model
         if shared.current_weight_patches_uuid in (None, self.patches_uuid):
             return
+        if self.forced_hooks is not None or self.hook_backup:
+            return
         if self.patches and shared.__dict__.get("patched_with") == self._identity():
             shared.current_weight_patches_uuid = self.patches_uuid
 
@@ -457,10 +466,12 @@ class ModelPatcher(OptionSetters, Registries):
         before = self.model.model_loaded_weight_memory
         if memory_to_free <= 0 or before == 0 or torch.device(device_to) == self.model.device:
             return 0
+        self.unpatch_hooks()
         weight_places.place(
             self.model, torch.device(self.model.device), self.model_size(),
             max(1, int(before - memory_to_free)), home=self.offload_device, patched=self.backup.keys(),
         )  # fmt: skip
+        self.apply_hooks(self.forced_hooks)
         return before - self.model.model_loaded_weight_memory
 
     def detach(self, unpatch_all=True):
@@ -486,6 +497,7 @@ class ModelPatcher(OptionSetters, Registries):
             callback(self, timestep)
 
     def cleanup(self) -> None:
+        self.clean_hooks()
         if hasattr(self.model, "current_patcher"):
             self.model.current_patcher = None
         for callback in self.get_all_callbacks(CallbacksMP.ON_CLEANUP):

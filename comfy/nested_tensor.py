@@ -42,6 +42,9 @@ class NestedTensor:
     def to(self, *args, **kwargs):
         return self._each(lambda tensor: tensor.to(*args, **kwargs))
 
+    def clone(self):
+        return self._each(torch.clone)
+
     def float(self):
         return self.to(dtype=torch.float)
 

@@ -4,6 +4,7 @@ import collections
 import math
 import uuid
 
+import comfy.hooks
 import comfy.model_management
 import comfy.patcher_extension
 import comfy.utils
@@ -40,6 +41,17 @@ def convert_cond(cond):
     return converted
 
 
+def get_hooks_from_cond(cond, full_hooks):
+    """Add all hooks of a side to the group `full_hooks`, also those of its ControlNets; returns it."""
+    for entry in cond:
+        found = [entry.get("hooks")]
+        control = entry.get("control")
+        found += [] if control is None else control.get_extra_hooks()
+        for hook in (hook for hooks in found if hooks is not None for hook in hooks.hooks):
+            full_hooks.add(hook)
+    return full_hooks
+
+
 def get_additional_models(conds, dtype):
     """(models that the conditioning needs loaded, bytes they need to run)."""
     found = {"control": [], "gligen": [], "additional_models": []}
@@ -52,6 +64,13 @@ def get_additional_models(conds, dtype):
         inference_memory += control.inference_memory_requirements(dtype)
     models.extend(gligen[1] for gligen in found["gligen"])
     return models + found["additional_models"], inference_memory
+
+
+def get_additional_models_from_model_options(model_options=None):
+    """The models that registered hooks ask for."""
+    registered = (model_options or {}).get("registered_hooks")
+    kind = comfy.hooks.EnumHookType.AdditionalModels
+    return [] if registered is None else [m for hook in registered.get_type(kind) for m in hook.models or ()]
 
 
 def cleanup_additional_models(models):
@@ -91,6 +110,7 @@ def prepare_sampling(model, noise_shape, conds, model_options=None, force_full_l
 def _prepare_sampling(model, noise_shape, conds, model_options=None, force_full_load=False):
     models, inference_memory = get_additional_models(conds, model.model_dtype())
     models += model.get_nested_additional_models()
+    models += get_additional_models_from_model_options(model_options)
     wanted, least = estimate_memory(model, noise_shape, conds)
     if comfy.model_management.is_device_cpu(model.load_device):  # a GPU says by itself that it is full
         what = f"{noise_shape[0]} latents of {' x '.join(str(side) for side in noise_shape[2:])}"
@@ -114,7 +134,38 @@ def cleanup_models(conds, models):
 
 
 def prepare_model_patcher(model, conds, model_options):
-    """Put the wrappers and callbacks of the patcher where the network and the samplers look for them."""
+    """Put the wrappers and callbacks of the patcher where the network and the samplers look for them, and
+    register the hooks of the conditioning.
+    """
     options = model_options["transformer_options"]
     for kind, registered in (("wrappers", model.wrappers), ("callbacks", model.callbacks)):
         comfy.patcher_extension.merge_nested_dicts(options.setdefault(kind, {}), registered, copy_dict1=False)
+    hooks = comfy.hooks.HookGroup()
+    for cond in conds.values():
+        get_hooks_from_cond(cond, hooks)
+    known = comfy.hooks.HookGroup()
+    target = comfy.hooks.create_target_dict(comfy.hooks.EnumWeightTarget.Model)
+    for hook in hooks.hooks:
+        if hook.hook_type != comfy.hooks.EnumHookType.Weight:
+            hook.add_hook_patches(model, model_options, target, known)
+    model.register_all_hook_patches(hooks, target, model_options, known)
+    if len(known):
+        model_options["registered_hooks"] = known
+    keep_registered_hooks(conds, known)
+
+
+def keep_registered_hooks(conds, registered):
+    """Each entry's hooks, with its ControlNets', without those that are not registered. Entries that had one
+    group have one afterwards, and so are evaluated together.
+    """
+    made = {}
+    for cond in conds.values():
+        for entry in cond:
+            own, control = entry.get("hooks"), entry.get("control")
+            key = (own, *([] if control is None else control.get_extra_hooks()))
+            if key not in made:
+                group = comfy.hooks.HookGroup.combine_all_hooks(list(key[::-1]))
+                if group is not None and not group.is_subset_of(registered):
+                    group = group.new_with_common_hooks(registered)
+                made[key] = group or None
+            entry["hooks"] = made[key]

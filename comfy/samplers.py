@@ -318,9 +318,8 @@ def _evaluate(model, batch, hooks, timestep, model_options):
 
 
 def _transformer_options(model, ready, hooks, timestep, model_options):
-    options = {} if hooks is None else model.current_patcher.apply_hooks(hooks=hooks)
     options = comfy.patcher_extension.merge_nested_dicts(
-        options, model_options.get("transformer_options", {})
+        model.current_patcher.apply_hooks(hooks=hooks), model_options.get("transformer_options", {})
     )
     patches = ready[0].patches
     if patches is not None:
@@ -772,6 +771,7 @@ class CFGGuider:
             )
         finally:
             self.model_options = original_options
+            self.model_patcher.restore_hook_patches()
             del self.conds
 
 

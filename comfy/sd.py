@@ -56,6 +56,19 @@ class CLIPType(Enum):
     KANDINSKY5_IMAGE = 23
     NEWBIE = 24
     FLUX2 = 25
+    LONGCAT_IMAGE = 26
+    COGVIDEOX = 27
+    LENS = 28
+    PIXELDIT = 29
+    IDEOGRAM4 = 30
+    BOOGU = 31
+    KREA2 = 32
+    JOYIMAGE = 33
+    MAGE = 34
+    MINIMAX = 35
+    FLUX3 = 36
+    MOSS_IMAGE = 37
+    FIBO2 = 38
 
 
 class CLIP:
@@ -143,11 +156,31 @@ class CLIP:
 
     def encode_from_tokens_scheduled(self, tokens, unprojected=False, add_dict={}, show_pbar=True):
         """A CONDITIONING: [[conditioning, {"pooled_output": ..., **add_dict}]]."""
+        if self.patcher.forced_hooks is not None and self.use_clip_schedule:
+            return self._encode_scheduled(tokens, unprojected, add_dict)
         out = self.encode_from_tokens(
             tokens, return_pooled="unprojected" if unprojected else True, return_dict=True
         )
         cond = out.pop("cond")
         return [[cond, {**out, **add_dict}]]
+
+    def _encode_scheduled(self, tokens, unprojected, add_dict) -> list:
+        """One entry for each range of the schedule in which the encoder's hooks are equally strong."""
+        hooks, out = self.patcher.forced_hooks, []
+        first, last = add_dict.get("start_percent", 0.0), add_dict.get("end_percent", 1.0)
+        for (start, end), keyframes in hooks.get_hooks_for_clip_schedule():
+            if end < first or start > last:
+                continue
+            self.load_model()
+            for hook, keyframe in keyframes:
+                hook.hook_keyframe._current_keyframe = keyframe
+            self.patcher.apply_hooks(hooks)
+            cond, pooled, *more = self._encode(tokens, unprojected=unprojected)
+            entry = {"pooled_output": pooled, **(more[0] if more else {}),
+                     "clip_start_percent": start, "clip_end_percent": end, **add_dict}  # fmt: skip
+            out.append([cond, self.add_hooks_to_dict(entry)])
+        hooks.reset()
+        return out
 
     def encode(self, text: str):
         return self.encode_from_tokens(self.tokenize(text))
@@ -322,6 +355,20 @@ def load_lora_for_models(model, clip, lora, strength_model, strength_clip):
     import comfy.lora_file
 
     return comfy.lora_file.load_lora_for_models(model, clip, lora, strength_model, strength_clip)
+
+
+def load_bypass_lora_for_models(model, clip, lora, strength_model, strength_clip):
+    """The same beside the layers, see `comfy.weight_adapter.bypass`; the weights stay as they are."""
+    import comfy.lora_file
+
+    return comfy.lora_file.load_lora_for_models(model, clip, lora, strength_model, strength_clip, beside=True)
+
+
+def load_gligen(ckpt_path):
+    """The GLIGEN of a file; see `comfy.gligen`."""
+    import comfy.gligen
+
+    return comfy.gligen.patcher_of(comfy.utils.load_torch_file(ckpt_path, safe_load=True))
 
 
 def load_style_model(ckpt_path):

@@ -1,6 +1,6 @@
 """Which addresses a manifest may name, and what each means when its file is fetched.
 
-    https://host/path                     as it is; http:// too
+    https://host/path                     as it is, but huggingface.co like hf://; http:// too
     hf://ORG/REPO/PATH@REVISION           huggingface.co, or the mirror that HF_ENDPOINT names
     civitai://VERSION                     the download of a model version
     modelscope://ORG/REPO/PATH@REVISION   modelscope.cn
@@ -151,9 +151,15 @@ def _hub_endpoint() -> str:
     return mirror or "https://huggingface.co"
 
 
+def at_mirror(url: str) -> str:
+    """An https address at huggingface.co as it is at the mirror of the environment; others as they are."""
+    hub = "https://huggingface.co/"
+    return f"{_hub_endpoint()}/{url[len(hub):]}" if url.startswith(hub) else url
+
+
 def request_url(url: str) -> str:
     """The http(s) address to ask now. That of s3:// is signed anew each time, so it is never an old one."""
-    return signed_url(url) if url.startswith("s3://") else plain_url(url)
+    return signed_url(url) if url.startswith("s3://") else at_mirror(plain_url(url))
 
 
 def host_of(url: str) -> str:

@@ -89,7 +89,7 @@ def resolve(
                 )
             current = onward
             continue
-        if answer.status == 403 and current != plain_url(url):
+        if answer.status == 403 and current != schemes.at_mirror(plain_url(url)):
             raise Busy(
                 f"'{entry.key}': {shown(url)} redirects to {shown(current)}, which answered 403: "
                 f"the signed address has expired already, or: {_credential_advice(entry, missing)}",

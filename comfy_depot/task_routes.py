@@ -5,7 +5,8 @@
     DELETE /api/tasks/{id}                          202 {id, status: "cancelled"}; 409 when it has ended
 
 An url that a manifest names is that model. Any other url is treated like a model that a workflow names: by
-`--workflow-models`, without a token of this server. Progress is told by the websocket event `asset_download`.
+`--workflow-models`, without a token of this server; `user_metadata` may give `hash` and `hash_type` (SHA256).
+Progress, a share of 1, is told by the websocket event `asset_download`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from aiohttp import web
 
 import folder_paths
 from comfy_depot import places
-from comfy_depot.errors import DepotError
+from comfy_depot.errors import DepotError, DiskFull
 from comfy_depot.workflow_models import without_download_flag
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Task:
         """What the page is told on the way."""
         transfer = self.transfer
         done, total = (transfer.bytes_done, transfer.bytes_total or 0) if transfer else (0, 0)
-        share = 100 if self.status == "completed" else round(100 * done / total, 1) if total else 0
+        share = 1 if self.status == "completed" else round(done / total, 3) if total else 0
         return {
             "task_id": self.id, "asset_name": self.name, "bytes_downloaded": done, "bytes_total": total,
             "progress": share, "status": self.status,
@@ -88,6 +89,10 @@ class Task:
 
 class _Waits(DepotError):
     """The owner of the server has to take the model up first."""
+
+
+class _Refused(DepotError):
+    """The body is as it should be, and what it names is not fetched."""
 
 
 class Tasks:
@@ -129,28 +134,29 @@ class Tasks:
                   if isinstance(tag, str)]
         known = [folder_paths.map_legacy(tag) for tag in wanted]
         folder = next((tag for tag in known if tag in places.table() and tag != "custom_nodes"), None)
-        if folder is None:
+        if folder is None and not isinstance(metadata.get("model_type"), str):
             raise ValueError("No tag is a folder type such as checkpoints or loras.")
         name = metadata.get("filename") or metadata.get("name")
         if not isinstance(name, str) or not posixpath.splitext(name)[1]:
             name = posixpath.basename(unquote(urlsplit(url).path))
-        self._offer(folder, name, url)
+        digest = {key: metadata[key] for key in ("hash", "hash_type") if key in metadata}
+        folder = folder or known[0]  # which is no folder type: the offer is refused, and says why
+        self._offer({"directory": folder, "name": name, "url": url, **digest})
         return folder, name
 
-    def _offer(self, folder: str, name: str, url: str) -> None:
-        model = {"directory": folder, "name": name, "url": url}
+    def _offer(self, model: dict[str, Any]) -> None:
         (offer,) = self._depot.offers.offer({"models": [model]})
+        title, url = f"{offer.folder}/{offer.name}", model["url"]
         if offer.state == "refused":
-            raise ValueError(f"'{folder}/{name}' is refused: {offer.message}")
+            raise _Refused(f"'{title}' is refused: {offer.message}")
         if offer.state == "known":
-            entry = self._depot.catalogue.find(folder, name)
+            entry = self._depot.catalogue.find(offer.folder, offer.name)
             if entry is None or without_download_flag(url) not in entry.urls:
-                raise ValueError(f"'{folder}/{name}' is another model here. Choose another name.")
+                raise _Refused(f"'{title}' is another model here. Choose another name.")
         if offer.state == "pending":
-            quoted = shlex.quote(f"{folder}/{name}")
             raise _Waits(
                 f"Models from {offer.url} wait until the owner of this server takes them up. To do that: "
-                f"python -m comfy_depot offers --accept {quoted}, or --workflow-hosts.")
+                f"python -m comfy_depot offers --accept {shlex.quote(title)}, or --workflow-hosts.")
 
     def _tell(self, task: Task) -> None:
         transfer = task.transfer
@@ -174,7 +180,11 @@ def add_routes(routes: web.RouteTableDef, depot: Depot) -> None:
             return _error(400, error.kind, str(error))
         except _Waits as error:
             return _error(403, "waits_for_owner", str(error))
-        except (ValueError, DepotError) as error:
+        except DiskFull as error:
+            return _error(507, "disk_full", str(error))
+        except DepotError as error:
+            return _error(400, "refused", str(error))
+        except ValueError as error:
             return _error(400, "refused", f"{error} {_FORM}")
         return web.json_response({"task_id": task.id, "status": task.status,
                                   "message": f"{task.folder}/{task.name}"}, status=202)

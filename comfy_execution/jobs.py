@@ -185,13 +185,20 @@ def _describe_item(item: QueueEntry) -> Job:
         "create_time": extra_data.get("create_time", 0),
         "workflow_id": None if workflow_id is None else str(workflow_id),
         "schedule": {name: extra_data.get(name) for name in schedule.FIELDS},
+        "metadata": _labels(extra_data.get("comfy_api_v2")),
     }
+
+
+def _labels(of_request: Any) -> Any:
+    """What a client of the v2 interface has written on its job."""
+    return of_request.get("metadata") if isinstance(of_request, Mapping) else None
 
 
 def _show_schedule(about: Job) -> Job:
     """What the request said about its turn. `priority` is the number of the queue item already."""
     shown = dict(about["schedule"])
     shown["queue_priority"] = shown.pop("priority")
+    shown["metadata"] = about["metadata"]
     return shown
 
 

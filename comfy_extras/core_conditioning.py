@@ -79,6 +79,28 @@ class ConditioningAverage:
         return (out,)
 
 
+class ConditioningMultiply:
+    @classmethod
+    def INPUT_TYPES(cls):
+        factor = float_input(1.0, -100.0, 100.0)
+        return {"required": {"conditioning": ("CONDITIONING",), "multiplier": factor}}
+
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "multiply"
+    CATEGORY = "model/conditioning/transform"
+    DESCRIPTION = "Scales an encoded prompt."
+    SEARCH_ALIASES = ["scale conditioning", "scale prompt", "multiply conditioning", "multiply prompt"]
+
+    def multiply(self, conditioning, multiplier):
+        changed = []
+        for tokens, extras in conditioning:
+            extras = dict(extras)
+            if extras.get("pooled_output") is not None:
+                extras["pooled_output"] = extras["pooled_output"] * multiplier
+            changed.append([tokens * multiplier, extras])
+        return (changed,)
+
+
 class ConditioningConcat:
     @classmethod
     def INPUT_TYPES(cls):

@@ -31,7 +31,8 @@ class SaveImage:
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
 
-    RETURN_TYPES = ()
+    RETURN_TYPES = ("IMAGE",)
+    RETURN_NAMES = ("images",)
     FUNCTION = "save_images"
     OUTPUT_NODE = True
     CATEGORY = "image"
@@ -51,7 +52,7 @@ class SaveImage:
             path = os.path.join(folder, file)
             comfy.picture_files.save_png(image, path, metadata, self.compress_level)
             results.append({"filename": file, "subfolder": subfolder, "type": self.type})
-        return {"ui": {"images": results}}
+        return {"ui": {"images": results}, "result": (images,)}
 
 
 class PreviewImage(SaveImage):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import folder_paths
 
 # Types of text encoders in one file and in two, as workflows name them. A type whose family is not here yet
@@ -9,10 +11,12 @@ import folder_paths
 CLIP_TYPES = [
     "stable_diffusion", "stable_cascade", "sd3", "stable_audio", "mochi", "ltxv", "pixart", "cosmos",
     "lumina2", "wan", "hidream", "chroma", "ace", "omnigen2", "qwen_image", "hunyuan_image", "flux2", "ovis",
+    "longcat_image", "cogvideox", "lens", "pixeldit", "ideogram4", "boogu", "krea2", "joyimage", "mage", "minimax",
+    "flux3", "moss_image", "fibo2",
 ]  # fmt: skip
 DUAL_CLIP_TYPES = [
     "sdxl", "sd3", "flux", "hunyuan_video", "hidream", "hunyuan_image", "hunyuan_video_15", "kandinsky5",
-    "kandinsky5_image", "ltxv", "newbie",
+    "kandinsky5_image", "ltxv", "newbie", "ace",
 ]  # fmt: skip
 WEIGHT_DTYPES = ["default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"]
 
@@ -112,3 +116,66 @@ class DualCLIPLoader:
 
     def load_clip(self, clip_name1, clip_name2, type, device="default"):  # noqa: A002 (the input's name)
         return _load_clip([clip_name1, clip_name2], type, device)
+
+
+class CheckpointLoader:
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {
+            "required": {
+                "config_name": (folder_paths.get_filename_list("configs"),),
+                "ckpt_name": (folder_paths.get_filename_list("checkpoints"),),
+            }
+        }
+
+    RETURN_TYPES = ("MODEL", "CLIP", "VAE")
+    FUNCTION = "load_checkpoint"
+    CATEGORY = "model/loaders"
+    DEPRECATED = True
+    DESCRIPTION = "Load Checkpoint does the same: what a model is, is read off its weights, not off the file."
+    SEARCH_ALIASES = ["load model", "model loader"]
+
+    def load_checkpoint(self, config_name, ckpt_name):
+        config = folder_paths.get_full_path("configs", config_name)
+        path = folder_paths.get_full_path_or_raise("checkpoints", ckpt_name)
+        import comfy.sd
+
+        embeddings = folder_paths.get_folder_paths("embeddings")
+        return comfy.sd.load_checkpoint(config, path, embedding_directory=embeddings)
+
+
+def _diffusers_folders() -> dict[str, str]:
+    """{name: path} of the folders in models/diffusers that hold a model."""
+    found: dict[str, str] = {}
+    for top in folder_paths.get_folder_paths("diffusers"):
+        for folder, _, files in os.walk(top, followlinks=True):
+            if "model_index.json" in files:
+                found.setdefault(os.path.relpath(folder, start=top), folder)
+    return found
+
+
+class DiffusersLoader:
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model_path": (list(_diffusers_folders()),)}}
+
+    RETURN_TYPES = ("MODEL", "CLIP", "VAE")
+    FUNCTION = "load_checkpoint"
+    CATEGORY = "model/loaders"
+    DEPRECATED = True
+    DESCRIPTION = "Loads a model in diffusers' layout: a folder in models/diffusers with a model_index.json."
+    SEARCH_ALIASES = ["load diffusers model"]
+
+    def load_checkpoint(self, model_path, output_vae=True, output_clip=True):
+        folders = _diffusers_folders()
+        if model_path not in folders:
+            raise ValueError(
+                f"'{model_path}' is no model in models/diffusers. There are: {', '.join(folders) or 'none'}."
+            )
+        import comfy.diffusers_load
+
+        embeddings = folder_paths.get_folder_paths("embeddings")
+        return comfy.diffusers_load.load_diffusers(
+            folders[model_path], output_vae=output_vae, output_clip=output_clip,
+            embedding_directory=embeddings,
+        )  # fmt: skip

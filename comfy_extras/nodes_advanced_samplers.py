@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from comfy_api.latest import io
 from comfy_extras.core_inputs import float_input, int_input
 
 
@@ -56,5 +57,35 @@ class SamplerEulerCFGpp:
         return (comfy.samplers.ksampler("euler_cfg_pp"),)
 
 
-NODE_CLASS_MAPPINGS = {"SamplerLCMUpscale": SamplerLCMUpscale, "SamplerEulerCFGpp": SamplerEulerCFGpp}
+class SamplerLCM(io.ComfyNode):
+    """The noise between steps may change its strength over the run, and be clipped."""
+
+    @classmethod
+    def define_schema(cls):
+        def number(name, default, high, tooltip):
+            return io.Float.Input(name, default=default, min=0.0, max=high, step=0.01, tooltip=tooltip)
+
+        return io.Schema(
+            node_id="SamplerLCM",
+            category="model/sampling/samplers",
+            description="Latent consistency sampling: denoise fully, then noise again to the next level.",
+            inputs=[
+                number("s_noise", 1.0, 64.0, "How strong the noise is at the first step."),
+                number("s_noise_end", 1.0, 64.0, "How strong it is at the last one."),
+                number("noise_clip_std", 0.0, 10.0, "Clip noise at so many deviations; 0 leaves it."),
+            ],
+            outputs=[io.Sampler.Output()],
+        )
+
+    @classmethod
+    def execute(cls, **options):
+        import comfy.samplers
+
+        return io.NodeOutput(comfy.samplers.ksampler("lcm", options))
+
+    get_sampler = execute
+
+
+_NODES = (SamplerLCMUpscale, SamplerEulerCFGpp, SamplerLCM)
+NODE_CLASS_MAPPINGS = {node.__name__: node for node in _NODES}
 NODE_DISPLAY_NAME_MAPPINGS = {"SamplerEulerCFGpp": "SamplerEulerCFG++"}

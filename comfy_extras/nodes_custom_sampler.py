@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import latent_preview
 from comfy import sampler_names
+from comfy_extras.core_guiders import CFGOverride, DualModelGuider
 from comfy_extras.core_inputs import float_input, int_input
 from comfy_extras.core_schedules import (
     BasicScheduler,
@@ -26,7 +27,7 @@ from comfy_extras.core_schedules import (
 
 def __getattr__(name):
     # Packs look for these here; their module loads torch, which a list of nodes must not.
-    if name in ("Guider_Basic", "Guider_DualCFG"):
+    if name in ("Guider_Basic", "Guider_DualCFG", "Guider_DualModel"):
         import comfy.guiders
 
         return getattr(comfy.guiders, name)
@@ -433,7 +434,11 @@ _NODES = [
     SamplerDPMPP_2S_Ancestral, SamplerDPMPP_SDE, SamplerDPMPP_2M_SDE, SamplerDPMPP_3M_SDE, SamplerLMS,
     SamplerDPMAdaptative, SamplerER_SDE, SamplerSASolver, SamplerSEEDS2, DisableNoise, RandomNoise,
     BasicGuider, CFGGuider, DualCFGGuider, SamplerCustom, SamplerCustomAdvanced, AddNoise,
+    CFGOverride, DualModelGuider,
 ]  # fmt: skip
 
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in _NODES}
-NODE_DISPLAY_NAME_MAPPINGS = {"SamplerEulerAncestralCFGPP": "SamplerEulerAncestralCFG++"}
+NODE_DISPLAY_NAME_MAPPINGS = {
+    "CFGOverride": "CFG Override", "DualModelGuider": "Dual Model CFG Guider",
+    "SamplerEulerAncestralCFGPP": "SamplerEulerAncestralCFG++",
+}  # fmt: skip

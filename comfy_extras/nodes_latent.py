@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
+from comfy_api.latest import io
 from comfy_extras.core_inputs import MAX_RESOLUTION, float_input, int_input
+
+log = logging.getLogger(__name__)
 
 AXES = {"x": -1, "y": -2, "t": -3}
 
@@ -15,12 +20,16 @@ def _like(latent, other):
 
 
 def _sized_like(latent, other):
+    return reshape_latent_to(latent.shape, other.to(latent.device), repeat_batch=False)
+
+
+def reshape_latent_to(target_shape, latent, repeat_batch=True):
+    """A latent (B, C, ..., H, W) in the size, and the number, of a shape. Node packs call it."""
     import comfy.utils
 
-    other = other.to(latent.device)
-    if other.shape[1:] == latent.shape[1:]:
-        return other
-    return comfy.utils.common_upscale(other, latent.shape[-1], latent.shape[-2], "bilinear", "center")
+    if latent.shape[1:] != tuple(target_shape[1:]):
+        latent = comfy.utils.common_upscale(latent, target_shape[-1], target_shape[-2], "bilinear", "center")
+    return comfy.utils.repeat_to_batch_size(latent, target_shape[0]) if repeat_batch else latent
 
 
 class _Latent:
@@ -179,6 +188,50 @@ class LatentBatchSeedBehavior(_Latent):
         return (out,)
 
 
+class ReplaceVideoLatentFrames(io.ComfyNode):
+    """Frames of a video latent put in the place of others."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ReplaceVideoLatentFrames",
+            display_name="Replace Video Latent Frames",
+            category="model/latent/batch",
+            description="Puts the frames of one video latent in the place of frames of another.",
+            inputs=[
+                io.Latent.Input("destination", tooltip="The latent whose frames are replaced."),
+                io.Latent.Input(
+                    "source", optional=True, tooltip="The frames to put in; without it nothing changes."
+                ),
+                io.Int.Input(
+                    "index",
+                    default=0,
+                    min=-MAX_RESOLUTION,
+                    max=MAX_RESOLUTION,
+                    step=1,
+                    tooltip="The first frame to replace; negative ones count from the end.",
+                ),
+            ],
+            outputs=[io.Latent.Output()],
+        )
+
+    @classmethod
+    def execute(cls, destination, index, source=None):
+        if source is None:
+            return io.NodeOutput(destination)
+        frames, count = destination["samples"].shape[2], source["samples"].shape[2]
+        start = index + frames if index < 0 else index
+        if start < 0 or start + count > frames:
+            log.warning(
+                "%d frames at %d do not fit into a latent of %d frames, so none is replaced.",
+                count, index, frames,
+            )  # fmt: skip
+            return io.NodeOutput(destination)
+        samples = destination["samples"].clone()
+        samples[:, :, start : start + count] = source["samples"]
+        return io.NodeOutput({**destination, "samples": samples})
+
+
 # --- operations -------------------------------------------------------------------------------------------
 
 
@@ -266,6 +319,6 @@ class LatentOperationSharpen(_Operation):
 _NODES = (
     LatentAdd, LatentSubtract, LatentMultiply, LatentInterpolate, LatentConcat, LatentCut, LatentCutToBatch,
     LatentBatch, LatentBatchSeedBehavior, LatentApplyOperation, LatentApplyOperationCFG,
-    LatentOperationTonemapReinhard, LatentOperationSharpen,
+    LatentOperationTonemapReinhard, LatentOperationSharpen, ReplaceVideoLatentFrames,
 )  # fmt: skip
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in _NODES}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import logging
+
 from comfy_extras.core_inputs import float_input, pixels_input
 
 
@@ -108,8 +111,14 @@ class ModelSamplingFlux(_ModelNode):
     @classmethod
     def INPUT_TYPES(cls):
         shifts = {"max_shift": float_input(1.15, 0.0, 100.0), "base_shift": float_input(0.5, 0.0, 100.0)}
-        return {"required": {"model": ("MODEL",), **shifts, "width": pixels_input(1024, 16),
-                             "height": pixels_input(1024, 16)}}
+        return {
+            "required": {
+                "model": ("MODEL",),
+                **shifts,
+                "width": pixels_input(1024, 16),
+                "height": pixels_input(1024, 16),
+            }
+        }
 
     def patch(self, model, max_shift, base_shift, width, height):
         slope = (max_shift - base_shift) / (self.LARGE - self.SMALL)
@@ -118,8 +127,10 @@ class ModelSamplingFlux(_ModelNode):
 
 
 def _sigma_inputs(high: float, low: float) -> dict:
-    return {"sigma_max": float_input(high, 0.0, 1000.0, 0.001, round=False),
-            "sigma_min": float_input(low, 0.0, 1000.0, 0.001, round=False)}
+    return {
+        "sigma_max": float_input(high, 0.0, 1000.0, 0.001, round=False),
+        "sigma_min": float_input(low, 0.0, 1000.0, 0.001, round=False),
+    }
 
 
 class ModelSamplingContinuousEDM(_ModelNode):
@@ -141,8 +152,9 @@ class ModelSamplingContinuousEDM(_ModelNode):
 
     def patch(self, model, sampling, sigma_max, sigma_min):
         prediction, schedule, deviation, latent_format = self.KINDS[sampling]
-        clone = with_sampling(model, schedule, prediction,
-                              lambda made: made.set_parameters(sigma_min, sigma_max, deviation))
+        clone = with_sampling(
+            model, schedule, prediction, lambda made: made.set_parameters(sigma_min, sigma_max, deviation)
+        )
         if latent_format is not None:
             import comfy.latent_formats
 
@@ -159,8 +171,14 @@ class ModelSamplingContinuousV(_ModelNode):
         return {"required": {"model": ("MODEL",), "sampling": sampling, **_sigma_inputs(500.0, 0.03)}}
 
     def patch(self, model, sampling, sigma_max, sigma_min):
-        return (with_sampling(model, "ModelSamplingContinuousV", "V_PREDICTION",
-                              lambda made: made.set_parameters(sigma_min, sigma_max, 1.0)),)
+        return (
+            with_sampling(
+                model,
+                "ModelSamplingContinuousV",
+                "V_PREDICTION",
+                lambda made: made.set_parameters(sigma_min, sigma_max, 1.0),
+            ),
+        )
 
 
 class RescaleCFG(_ModelNode):
@@ -201,11 +219,61 @@ class ModelComputeDtype(_ModelNode):
         return (clone,)
 
 
+class ModelNoiseScale:
+    DESCRIPTION = "The strength of the noise that a flow model was trained with, where it is not 1."
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "patch"
+    CATEGORY = "model/patch"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        scale = "The deviation of the noise: 8.0 for HiDream-O1 base, 7.5 for dev."
+        return {
+            "required": {"model": ("MODEL",), "noise_scale": float_input(1.0, 0.0, 64.0, tooltip=scale)},
+        }
+
+    def patch(self, model, noise_scale):
+        import comfy.model_sampling
+
+        sampling = model.get_model_object("model_sampling")
+        if not isinstance(sampling, comfy.model_sampling.CONST):
+            raise ValueError(
+                f"{type(model.model).__name__} is no rectified flow, and its noise has the strength of its "
+                "schedule. Leave Model Noise Scale out."
+            )
+        scaled = copy.copy(sampling)
+        scaled.noise_scale = float(noise_scale)
+        model = model.clone()
+        model.add_object_patch("model_sampling", scaled)
+        return (model,)
+
+
+class ModelAttentionBackend:
+    DESCRIPTION = "Which implementation computes attention. PyTorch's own is the only one here."
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "patch"
+    CATEGORY = "model/patch"
+    BACKENDS = ["pytorch attention"]
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "attention": (cls.BACKENDS,)}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, attention):
+        return True  # a workflow made where there are more runs with this one
+
+    def patch(self, model, attention):
+        if attention not in self.BACKENDS:
+            logging.warning("There is no attention '%s' here; PyTorch's own is used.", attention)
+        return (model.clone(),)
+
+
 NODE_CLASS_MAPPINGS = {
     kind.__name__: kind
     for kind in (
         ModelSamplingDiscrete, ModelSamplingContinuousEDM, ModelSamplingContinuousV,
         ModelSamplingStableCascade, ModelSamplingSD3, ModelSamplingAuraFlow, ModelSamplingFlux, RescaleCFG,
-        ModelComputeDtype,
+        ModelComputeDtype, ModelNoiseScale, ModelAttentionBackend,
     )
 }  # fmt: skip

@@ -136,15 +136,20 @@ class CLIPAdd(_Merging):
 
 
 def checkpoint_names(model) -> dict[str, str]:
-    """Each weight of a MODEL's network -> its name in a checkpoint, without prefix. Weights that a checkpoint
-    cuts or joins in another way keep their own name.
+    """Each weight of a MODEL's network -> its name in a checkpoint, without prefix. A weight that is part of
+    one there has the name of the whole; others that a checkpoint cuts or joins keep their own name.
     """
-    weights = model.model_state_dict(UNET_PREFIX)
-    saved = model.model.model_config.process_unet_state_dict_for_saving(
-        {key[len(UNET_PREFIX) :]: tensor for key, tensor in weights.items()}
-    )
+    weights = {k[len(UNET_PREFIX) :]: w for k, w in model.model_state_dict(UNET_PREFIX).items()}
+    saved = model.model.model_config.process_unet_state_dict_for_saving(dict(weights))
     names = {id(tensor): name.removeprefix("model." + UNET_PREFIX) for name, tensor in saved.items()}
-    return {key: names.get(id(tensor), key[len(UNET_PREFIX) :]) for key, tensor in weights.items()}
+    table = getattr(model.model.diffusion_model, "file_layers", None)
+    wholes = {} if table is None else {part: whole for whole, parts in table.names.items() for part in parts}
+    found = {}
+    for key, tensor in weights.items():
+        layer, _, leaf = key.rpartition(".")
+        name = f"{wholes[layer]}.{leaf}" if layer in wholes else names.get(id(tensor), key)
+        found[UNET_PREFIX + key] = name
+    return found
 
 
 class ModelMergeBlocks(_Merging):

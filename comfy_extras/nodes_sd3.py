@@ -1,9 +1,11 @@
-"""Nodes for SD3, and empty latents of 16 channels, which Flux.1 takes too."""
+"""Nodes for SD3: its three text encoders, and empty latents of 16 channels, which Flux.1 takes too."""
 
 from __future__ import annotations
 
+from comfy_api.latest import io
 from comfy_extras.core_inputs import PIXELS_PER_LATENT, float_input, int_input, pixels_input
 from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
+from comfy_extras.text_parts import encoder_inputs, load_encoders, text_input, tokens_for
 
 
 class EmptySD3LatentImage:
@@ -50,5 +52,64 @@ class SkipLayerGuidanceSD3:
         return node.skip_guidance(model, scale, start_percent, end_percent, double_layers=layers)
 
 
-_NODES = (EmptySD3LatentImage, SkipLayerGuidanceSD3)
+class TripleCLIPLoader(io.ComfyNode):
+    """Three files as one CLIP."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TripleCLIPLoader",
+            display_name="Load CLIP (Triple)",
+            category="model/loaders",
+            description="Loads the three text encoders of a model (SD3: CLIP-L, CLIP-bigG, T5-XXL).",
+            inputs=encoder_inputs(3),
+            outputs=[io.Clip.Output()],
+        )
+
+    @classmethod
+    def execute(cls, clip_name1, clip_name2, clip_name3):
+        return io.NodeOutput(load_encoders(clip_name1, clip_name2, clip_name3))
+
+    load_clip = execute
+
+
+class CLIPTextEncodeSD3(io.ComfyNode):
+    """A prompt for each of the three."""
+
+    @classmethod
+    def define_schema(cls):
+        left_out = "What encoders without a prompt get: nothing, or an empty prompt."
+        return io.Schema(
+            node_id="CLIPTextEncodeSD3",
+            display_name="CLIP Text Encode (SD3)",
+            category="model/conditioning/stable diffusion",
+            description="Encodes a prompt for each of SD3's text encoders.",
+            search_aliases=["sd3 prompt"],
+            inputs=[
+                io.Clip.Input("clip"),
+                *map(text_input, ("clip_l", "clip_g", "t5xxl")),
+                io.Combo.Input(
+                    "empty_padding", options=["none", "empty_prompt"], advanced=True, tooltip=left_out
+                ),
+            ],
+            outputs=[io.Conditioning.Output()],
+        )
+
+    @classmethod
+    def execute(cls, clip, clip_l, clip_g, t5xxl, empty_padding):
+        texts = {"g": clip_g, "l": clip_l, "t5xxl": t5xxl}
+        tokens = {part: tokens_for(clip, part, text, "SD3") for part, text in texts.items()}
+        if empty_padding == "none":
+            tokens.update({part: [] for part, text in texts.items() if not text})
+        longest = max(len(tokens["l"]), len(tokens["g"]))  # both CLIPs have equally many chunks
+        for part in ("l", "g"):
+            empty = tokens_for(clip, part, "", "SD3")
+            while len(tokens[part]) < longest:
+                tokens[part] = tokens[part] + empty
+        return io.NodeOutput(clip.encode_from_tokens_scheduled(tokens))
+
+    encode = execute
+
+
+_NODES = (EmptySD3LatentImage, SkipLayerGuidanceSD3, TripleCLIPLoader, CLIPTextEncodeSD3)
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in _NODES}

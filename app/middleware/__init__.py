@@ -6,6 +6,7 @@ from typing import Any
 
 from app.middleware.cache_headers import set_cache_header
 from app.middleware.compression import compress_body
+from app.middleware.deprecation import name_old_scripts
 from app.middleware.journal import tell_of_the_journal
 from app.middleware.origin import answer_options, create_cors_headers, refuse_other_sites
 from app.middleware.policy import forbid_the_internet
@@ -15,7 +16,7 @@ def chosen_middlewares(args: Any) -> list:
     """What stands around the handlers with these options, outermost first."""
     chosen = [answer_options if args.enable_cors_header else refuse_other_sites]
     chosen += [compress_body] if args.enable_compress_response_body else []
-    return [*chosen, tell_of_the_journal]
+    return [*chosen, name_old_scripts, tell_of_the_journal]
 
 
 def chosen_header_setters(args: Any) -> list:

@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from app.routes import register
+from app.routes.operations import OBJECT, TEXT, Operation, record
 
 REFUSAL = {
     "error": {
@@ -24,3 +25,14 @@ async def refuse(server: Any, request: web.Request) -> web.Response:
 def add_routes(routes: web.RouteTableDef, server: Any) -> None:
     """Routes of the assets."""
     register(routes, server, [("*", "/api/assets{tail:(/.*)?}", refuse), ("*", "/api/tags", refuse)])
+
+
+DISABLED = record({"error": record({"code": TEXT, "message": TEXT, "details": OBJECT})})
+OPERATIONS = {
+    "* /api/assets{tail:(/.*)?}": Operation(
+        "There is no database of assets",
+        {503: DISABLED},
+        path={"tail": {"type": "string", "pattern": "^(/.*)?$"}},
+    ),
+    "* /api/tags": Operation("There is no database of assets", {503: DISABLED}),
+}

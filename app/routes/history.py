@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from app.routes import answer, listed, read_object, register, whole_number
+from app.routes.operations import OBJECT, REASON, TEXT, TRUTH, WHOLE, Operation, by_name, many, record
 from comfy_execution.queueing.history import JournalHistory
 
 
@@ -56,3 +57,17 @@ def add_routes(routes: web.RouteTableDef, server: Any) -> None:
             ("POST", "/history", post_history),
         ],
     )
+
+
+ENTRY = record(
+    {"prompt": {"type": "array"}, "outputs": OBJECT, "status": OBJECT}, {"meta": OBJECT, "reasons": OBJECT}
+)
+OPERATIONS = {
+    "GET /history": Operation(
+        "What ran, by id", {200: by_name(ENTRY), 400: REASON}, query={"max_items": WHOLE, "offset": WHOLE}
+    ),
+    "GET /history/{prompt_id}": Operation("What became of a prompt; empty until then", {200: by_name(ENTRY)}),
+    "POST /history": Operation(
+        "Forget what ran", {200: None, 400: REASON}, body=record({}, {"clear": TRUTH, "delete": many(TEXT)})
+    ),
+}

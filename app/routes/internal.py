@@ -11,6 +11,7 @@ from aiohttp import web
 import app.logger
 import folder_paths
 from app.routes import read_object, register
+from app.routes.operations import REASON, TEXT, TRUTH, WHOLE, Operation, by_name, many, one_of, record
 
 
 class LogSubscribers:
@@ -79,8 +80,8 @@ async def get_files(server: Any, request: web.Request) -> web.Response:
     return web.json_response([f"{name} [{kind}]" for _, name in sorted(files, reverse=True)])
 
 
-def create_application(server: Any) -> web.Application:
-    """The sub-application that stands below /internal."""
+def table(server: Any) -> web.RouteTableDef:
+    """The routes below /internal, without that part of their paths."""
     routes = web.RouteTableDef()
     register(
         routes,
@@ -93,6 +94,30 @@ def create_application(server: Any) -> web.Application:
             ("GET", "/files/{directory_type}", get_files),
         ],
     )
+    return routes
+
+
+def create_application(server: Any) -> web.Application:
+    """The sub-application that stands below /internal."""
     application = web.Application()
-    application.add_routes(routes)
+    application.add_routes(table(server))
     return application
+
+
+LOG_ENTRY = record({"t": TEXT, "m": TEXT})
+OPERATIONS = {
+    "GET /internal/logs": Operation("The log as one text", {200: TEXT}),
+    "GET /internal/logs/raw": Operation(
+        "The log by entries",
+        {200: record({"entries": many(LOG_ENTRY), "size": record({"cols": WHOLE, "rows": WHOLE})})},
+    ),
+    "PATCH /internal/logs/subscribe": Operation(
+        "Send the log over a client's websocket, or no more", {200: None, 400: REASON},
+        body=record({"clientId": TEXT}, {"enabled": TRUTH}),
+    ),
+    "GET /internal/folder_paths": Operation("Folders by kind of model", {200: by_name(many(TEXT))}),
+    "GET /internal/files/{directory_type}": Operation(
+        "Files, the newest first", {200: many(TEXT), 400: record({"error": TEXT})},
+        path={"directory_type": one_of("output", "input", "temp")},
+    ),
+}  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from app.routes import answer, register
+from app.routes.operations import NUMBER, OBJECT, TEXT, TRUTH, WHOLE, Operation, many, or_null, record
 from app.routes.queue import without_sensitive
 from comfy_execution.jobs import JobStatus, Wish, get_job
 
@@ -90,3 +91,38 @@ async def get_one_job(server: Any, request: web.Request) -> web.Response:
 def add_routes(routes: web.RouteTableDef, server: Any) -> None:
     """Routes of the jobs; cancelling is with the queue."""
     register(routes, server, [("GET", "/api/jobs", get_jobs), ("GET", "/api/jobs/{job_id}", get_one_job)])
+
+
+STATUS = {"type": "string", "enum": list(JobStatus.ALL)}
+JOB = record(
+    {"id": TEXT, "status": STATUS, "priority": NUMBER, "create_time": NUMBER},
+    {
+        "execution_start_time": NUMBER,
+        "execution_end_time": NUMBER,
+        "execution_error": OBJECT,
+        "workflow_id": TEXT,
+        "outputs_count": or_null(WHOLE),
+        "previewable_outputs_count": or_null(WHOLE),
+        "preview_output": or_null(OBJECT),
+    },
+)
+DETAIL = {"allOf": [JOB, record({}, {"outputs": OBJECT, "execution_status": OBJECT, "workflow": OBJECT})]}
+PAGE = record({"offset": WHOLE, "limit": or_null(WHOLE), "total": WHOLE, "has_more": TRUTH})
+ERROR = record({"error": TEXT})
+OPERATIONS = {
+    "GET /api/jobs": Operation(
+        "Queue and history as one list",
+        {200: record({"jobs": many(JOB), "pagination": PAGE}), 400: ERROR},
+        query={
+            "status": {"type": "string", "description": "States with commas between them."},
+            "workflow_id": TEXT,
+            "sort_by": {"type": "string", "enum": list(SORT_KEYS)},
+            "sort_order": {"type": "string", "enum": list(SORT_ORDERS)},
+            "limit": {"type": "integer", "minimum": 1},
+            "offset": WHOLE,
+        },
+    ),
+    "GET /api/jobs/{job_id}": Operation(
+        "One job with its outputs and its workflow", {200: DETAIL, 404: ERROR}
+    ),
+}

@@ -15,6 +15,7 @@ from app.encoded_lists import EncodedLists
 from app.model_manager import as_webp, files_as_json, find_model, model_files
 from app.routes import answer_encoded, register, whole_number
 from app.routes.object_info import LISTS
+from app.routes.operations import NUMBER, OBJECT, REASON, TEXT, WHOLE, Operation, Raw, many, record
 from app.safe_paths import inside
 from app.safetensors_header import read_header
 
@@ -82,11 +83,14 @@ async def get_model_preview(server: Any, request: web.Request) -> web.Response:
 
 
 async def get_view_metadata(server: Any, request: web.Request) -> web.Response:
-    """The `__metadata__` of a safetensors file on disk."""
-    filename = request.query.get("filename", "")
+    """The `__metadata__` of a safetensors file on disk; of a listed one that is not there yet, nothing."""
+    folder, filename = request.match_info["folder"], request.query.get("filename", "")
     if not filename.endswith(".safetensors"):
         raise web.HTTPNotFound()
-    path = folder_paths.get_full_path(request.match_info["folder"], filename)
+    path = folder_paths.get_full_path(folder, filename)
+    if path is None and folder in folder_paths.folder_names_and_paths:
+        if filename in await asyncio.to_thread(folder_paths.get_filename_list, folder):
+            return web.json_response({})  # the page asks for every model that it lists
     header = (
         None
         if path is None
@@ -112,3 +116,24 @@ def add_routes(routes: web.RouteTableDef, server: Any) -> None:
             ("GET", "/view_metadata/{folder}", get_view_metadata),
         ],
     )
+
+
+MODEL = record({"name": TEXT, "pathIndex": WHOLE}, {"size": WHOLE, "modified": NUMBER, "created": NUMBER})
+FOLDER = record({"name": TEXT, "folders": many(TEXT), "extensions": many(TEXT)})
+OPERATIONS = {
+    "GET /embeddings": Operation("Names of embeddings, without their ends", {200: many(TEXT)}),
+    "GET /models": Operation("Kinds of models", {200: many(TEXT)}),
+    "GET /models/{folder}": Operation("Names of the models of a kind", {200: many(TEXT), 404: REASON}),
+    "GET /experiment/models": Operation("Kinds of models with their folders", {200: many(FOLDER)}),
+    "GET /experiment/models/{folder}": Operation(
+        "Models of a kind; size and dates of those on this disk", {200: many(MODEL), 404: REASON}
+    ),
+    "GET /experiment/models/preview/{folder}/{path_index}/{filename:.*}": Operation(
+        "Cover picture of a model", {200: Raw("image/webp"), 400: REASON, 403: REASON, 404: REASON},
+        path={"path_index": WHOLE},
+    ),
+    "GET /view_metadata/{folder}": Operation(
+        "Metadata in the header of a safetensors file", {200: OBJECT, 404: REASON},
+        query={"filename": TEXT}, needs_query=("filename",),
+    ),
+}  # fmt: skip

@@ -16,6 +16,7 @@ import folder_paths
 import nodes
 from app.encoded_lists import LONG, EncodedLists
 from app.routes import answer_encoded, register
+from app.routes.operations import OBJECT, TEXT, TRUTH, Operation, by_name, many, or_null, record
 
 # Attribute of a class -> key of its description; told only where the class has it.
 OPTIONAL = (
@@ -169,3 +170,17 @@ def add_routes(routes: web.RouteTableDef, server: Any) -> None:
             ("GET", "/object_info/{node_class}", get_object_info_of_class),
         ],
     )
+
+
+NODE = record(
+    {"input": OBJECT, "input_order": OBJECT, "output": {"type": "array"}, "output_is_list": many(TRUTH),
+     "output_name": {"type": "array"}, "name": TEXT, "display_name": or_null(TEXT), "description": TEXT,
+     "python_module": TEXT, "category": TEXT, "output_node": TRUTH},
+    {"deprecated": TRUTH, "experimental": TRUTH, "api_node": TRUTH, "search_aliases": or_null(many(TEXT))},
+)  # fmt: skip
+OPERATIONS = {
+    "GET /object_info": Operation("All node classes", {200: by_name(NODE)}),
+    "GET /object_info/{node_class}": Operation(
+        "One node class; empty when there is none", {200: by_name(NODE)}
+    ),
+}

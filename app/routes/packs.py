@@ -13,6 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from app.routes import register
+from app.routes.operations import OBJECT, TEXT, Operation, by_name, many, or_null, record
 from app.web_extensions import web_directories
 
 
@@ -73,3 +74,19 @@ def add_routes(routes: web.RouteTableDef, server: Any) -> None:
             ("GET", "/node_replacements", get_node_replacements),
         ],
     )
+
+
+SUBGRAPH = record({"source": TEXT, "name": TEXT, "info": record({"node_pack": TEXT})})
+SUBGRAPH_DATA = record({"source": TEXT, "name": TEXT, "info": OBJECT, "data": TEXT})
+SUCCESSOR = record({"new_node_id": TEXT, "old_node_id": TEXT}, {
+    "old_widget_ids": or_null(many(TEXT)), "input_mapping": or_null(many(OBJECT)),
+    "output_mapping": or_null(many(OBJECT)),
+})  # fmt: skip
+OPERATIONS = {
+    "GET /extensions": Operation("Scripts of the web page and of node packs", {200: many(TEXT)}),
+    "GET /i18n": Operation("Translations of node packs, by language", {200: by_name(OBJECT)}),
+    "GET /workflow_templates": Operation("Example workflows of node packs", {200: by_name(many(TEXT))}),
+    "GET /global_subgraphs": Operation("Subgraphs that packs bring", {200: by_name(SUBGRAPH)}),
+    "GET /global_subgraphs/{id}": Operation("One subgraph with its workflow", {200: or_null(SUBGRAPH_DATA)}),
+    "GET /node_replacements": Operation("Successors of old node classes", {200: by_name(many(SUCCESSOR))}),
+}

@@ -13,7 +13,21 @@ from typing import Any
 from aiohttp import web
 
 import execution
+from app import ui_prompts, url_inputs
 from app.routes import answer, is_list_of_texts, read_json, register
+from app.routes.operations import (
+    ANY,
+    NUMBER,
+    OBJECT,
+    TEXT,
+    TRUTH,
+    WHOLE,
+    Operation,
+    by_name,
+    many,
+    or_null,
+    record,
+)
 from comfy.cli_args import args
 from comfy_execution import force
 from comfy_execution.errors import InvalidRequestError
@@ -103,6 +117,18 @@ def body_problem(body: Any) -> web.Response | None:
     return None
 
 
+def request_problem(server: Any, body: dict[str, Any]) -> web.Response | None:
+    """The refusal of a webhook that could not be called, or of a saved workflow that is no prompt. One that
+    is becomes a prompt.
+    """
+    try:
+        server.webhooks.read_wish(body)
+        ui_prompts.take_saved_workflow(body)
+    except InvalidRequestError as error:
+        return refusal(error.kind, error.message, error.details, **error.extra_info)
+    return None
+
+
 def user_of(server: Any, request: web.Request) -> str:
     """Whose prompt it is when the request does not say."""
     try:
@@ -150,10 +176,16 @@ async def queueing_problem(queue: Any, item: tuple) -> web.Response | None:
 
 async def post_prompt(server: Any, request: web.Request) -> web.Response:
     try:
-        body = server.trigger_on_prompt(await read_json(request))
+        body = await read_json(request)
     except ValueError as error:
         return refusal("invalid_body", "The request's body is not JSON", str(error))
-    if (problem := body_problem(body)) is not None:
+    return await submit(server, request, body)
+
+
+async def submit(server: Any, request: web.Request, body: Any) -> web.Response:
+    """Put the prompt of a body into the queue; the answer is that of POST /prompt."""
+    body = server.trigger_on_prompt(body)
+    if (problem := body_problem(body) or request_problem(server, body)) is not None:
         return problem
     try:
         server.prompt_queue.refuse_if_full()
@@ -165,6 +197,8 @@ async def post_prompt(server: Any, request: web.Request) -> web.Response:
         return refusal("invalid_body", "number must be a number", f"Received {body['number']!r}.")
     prompt, prompt_id = body["prompt"], body.get("prompt_id") or str(uuid.uuid4())
     server.node_replace_manager.apply_replacements(prompt)
+    if (problem := await url_inputs.replace_in(server, body, prompt)) is not None:
+        return problem
     valid, error, outputs, node_errors = await execution.validate_prompt(
         prompt_id, prompt, body.get("partial_execution_targets")
     )
@@ -177,7 +211,12 @@ async def post_prompt(server: Any, request: web.Request) -> web.Response:
     if args.multi_user:
         extra_data.setdefault("tenant", user_of(server, request))
     item = (number, prompt_id, prompt, extra_data, outputs, sensitive)
+    try:
+        hook = await server.webhooks.expect(prompt_id, body, f"{request.scheme}://{request.host}")
+    except JournalFullError as error:
+        return refusal("journal_full", "The prompt was not accepted", str(error), status=507)
     if (problem := await queueing_problem(server.prompt_queue, item)) is not None:
+        await server.webhooks.forget(hook)
         return problem
     return answer({"prompt_id": prompt_id, "number": number, "node_errors": node_errors})
 
@@ -189,3 +228,25 @@ async def get_prompt(server: Any, request: web.Request) -> web.Response:
 def add_routes(routes: web.RouteTableDef, server: Any) -> None:
     """Routes of the prompt."""
     register(routes, server, [("GET", "/prompt", get_prompt), ("POST", "/prompt", post_prompt)])
+
+
+PROBLEM = record({"type": TEXT, "message": TEXT, "details": TEXT, "extra_info": OBJECT})
+NODE_PROBLEM = record({"errors": many(PROBLEM), "dependent_outputs": many(TEXT), "class_type": TEXT})
+REFUSAL = record({"error": PROBLEM, "node_errors": by_name(NODE_PROBLEM)})
+GRAPH = by_name(record({"class_type": TEXT, "inputs": OBJECT}, {"_meta": OBJECT}))
+WANTED = record({"prompt": GRAPH}, {
+    "prompt_id": or_null({"type": "string", "minLength": 1, "maxLength": LONGEST_PROMPT_ID}),
+    "client_id": TEXT, "number": or_null(NUMBER), "front": TRUTH, "extra_data": or_null(OBJECT),
+    "partial_execution_targets": or_null(many(TEXT)),
+    "force": ANY, "cache": ANY, "priority": ANY, "tenant": ANY, "timeout_seconds": ANY,
+})  # fmt: skip
+QUEUE_LENGTH = record({"exec_info": record({"queue_remaining": WHOLE, "paused": TRUTH})})
+OPERATIONS = {
+    "GET /prompt": Operation("Length of the queue", {200: QUEUE_LENGTH}),
+    "POST /prompt": Operation(
+        "Run a workflow in API form",
+        {200: record({"prompt_id": TEXT, "number": NUMBER, "node_errors": by_name(NODE_PROBLEM)}),
+         400: REFUSAL, 413: REFUSAL, 503: REFUSAL, 507: REFUSAL},
+        body=WANTED,
+    ),
+}  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from app.routes import answer, listed, read_json, read_object, register
+from app.routes.operations import REASON, TEXT, TRUTH, Operation, many, record
 from comfy import interruption
 
 
@@ -109,3 +110,30 @@ def add_routes(routes: web.RouteTableDef, server: Any) -> None:
             ("POST", "/api/jobs/{job_id}/cancel", post_cancel),
         ],
     )
+
+
+ITEM = {"type": "array", "minItems": 5, "maxItems": 5}
+"""Number, id, graph, extra data, outputs."""
+IDS = record({}, {"clear": TRUTH, "delete": many(TEXT)})
+ERROR = record({"error": TEXT}, {"invalid_ids": {"type": "array"}})
+CANCELLED = record({"cancelled": TRUTH})
+PAUSED = record({"paused": TRUTH})
+OPERATIONS = {
+    "GET /queue": Operation(
+        "What runs and what waits", {200: record({"queue_running": many(ITEM), "queue_pending": many(ITEM)})}
+    ),
+    "POST /queue": Operation("Take prompts out of the queue", {200: None, 400: REASON}, body=IDS),
+    "POST /interrupt": Operation(
+        "Stop what runs", {200: None}, body=record({}, {"prompt_id": TEXT}), needs_body=False
+    ),
+    "POST /free": Operation(
+        "Let models and results go between two prompts", {200: None, 400: REASON},
+        body=record({}, {"unload_models": TRUTH, "free_memory": TRUTH}),
+    ),
+    "POST /depot/queue/pause": Operation("Start no more prompts", {200: PAUSED}),
+    "POST /depot/queue/resume": Operation("Start prompts again", {200: PAUSED}),
+    "POST /api/jobs/cancel": Operation(
+        "Cancel several jobs", {200: CANCELLED, 400: ERROR}, body=record({"job_ids": many(TEXT)})
+    ),
+    "POST /api/jobs/{job_id}/cancel": Operation("Cancel a job", {200: CANCELLED}),
+}  # fmt: skip

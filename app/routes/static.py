@@ -12,7 +12,10 @@ from aiohttp import web
 import nodes
 from app.custom_node_manager import EXAMPLE_FOLDERS
 from app.frontend_management import FrontendManager, template_files
+from app.node_help import help_page
 from app.routes import register
+from app.routes.object_info import node_info
+from app.routes.operations import BYTES, REASON, Operation, Raw
 from app.safe_paths import inside
 from app.web_extensions import web_directories
 
@@ -57,21 +60,48 @@ async def get_example_workflow(server: Any, request: web.Request) -> web.StreamR
     return file_below([os.path.join(folder, kind) for kind in EXAMPLE_FOLDERS], request.match_info["path"])
 
 
+async def get_help_page(server: Any, request: web.Request) -> web.StreamResponse:
+    """A page about a node: of the documentation package, else written from the node itself."""
+    path = request.match_info["path"]
+    folder = FrontendManager.embedded_docs_path()
+    name = path.partition("/")[0]
+    if folder is not None and (place := inside(folder, name)) is not None and os.path.isdir(place):
+        return file_below([folder], path)
+    if not path.endswith(".md") or name not in nodes.NODE_CLASS_MAPPINGS:
+        raise web.HTTPNotFound()
+    return web.Response(text=help_page(node_info(name)), content_type="text/markdown")
+
+
 def add_routes(routes: web.RouteTableDef, server: Any) -> None:
     """The entry page."""
     register(routes, server, [("GET", "/", get_page)])
 
 
-def mount_files(application: web.Application, server: Any) -> None:
-    """Mount what has no twin below /api: every kind of file, and last the web page's folder."""
+def table(server: Any) -> web.RouteTableDef:
+    """The routes of files, which have no twin below /api."""
     mounted = web.RouteTableDef()
     register(mounted, server, [
         ("GET", "/extensions/{path:.*}", get_extension_file),
         ("GET", "/api/workflow_templates/{pack}/{path:.*}", get_example_workflow),
         ("GET", "/templates/{path:.*}", get_template_file),
+        ("GET", "/docs/{path:.*}", get_help_page),
     ])  # fmt: skip
-    application.add_routes(mounted)
-    docs = FrontendManager.embedded_docs_path()
-    if docs is not None:
-        application.add_routes([web.static("/docs", docs)])
+    return mounted
+
+
+def mount_files(application: web.Application, server: Any) -> None:
+    """Mount every kind of file, and last the web page's folder."""
+    application.add_routes(table(server))
     application.add_routes([web.static("/", server.web_root)])
+
+
+FOUND = {200: BYTES, 206: BYTES, 304: None, 404: REASON, 416: REASON}
+OPERATIONS = {
+    "GET /": Operation(
+        "The web page", {200: Raw("text/html"), 206: Raw("text/html"), 304: None, 416: REASON}
+    ),
+    "GET /extensions/{path:.*}": Operation("A file of a node pack for the web page", FOUND),
+    "GET /api/workflow_templates/{pack}/{path:.*}": Operation("An example workflow of a node pack", FOUND),
+    "GET /templates/{path:.*}": Operation("A file of the template browser", FOUND),
+    "GET /docs/{path:.*}": Operation("A page about a node, {class}/{language}.md", FOUND),
+}

@@ -14,6 +14,7 @@ from aiohttp import web
 import comfyui_version
 from app.frontend_management import FrontendManager
 from app.routes import register
+from app.routes.operations import OBJECT, TEXT, TRUTH, WHOLE, Operation, many, or_null, record
 from comfy_api import feature_flags
 
 DEVICE_FUNCTIONS = ("get_torch_device", "get_torch_device_name", "get_total_memory", "get_free_memory")
@@ -106,3 +107,41 @@ def add_routes(routes: web.RouteTableDef, server: Any) -> None:
         ("GET", "/depot/cache", get_cache),
     ]
     register(routes, server, table)
+
+
+DEVICE = record(
+    {
+        "name": TEXT,
+        "type": TEXT,
+        "index": or_null(WHOLE),
+        "vram_total": WHOLE,
+        "vram_free": WHOLE,
+        "torch_vram_total": WHOLE,
+        "torch_vram_free": WHOLE,
+    }
+)
+PACKAGE = record({"name": TEXT, "installed": or_null(TEXT), "required": or_null(TEXT)})
+SYSTEM = record(
+    {
+        "os": TEXT,
+        "ram_total": WHOLE,
+        "ram_free": WHOLE,
+        "comfyui_version": TEXT,
+        "python_version": TEXT,
+        "pytorch_version": or_null(TEXT),
+        "embedded_python": TRUTH,
+        "deploy_environment": TEXT,
+        "argv": many(TEXT),
+        "required_frontend_version": or_null(TEXT),
+        "installed_templates_version": or_null(TEXT),
+        "required_templates_version": or_null(TEXT),
+        "comfy_package_versions": many(PACKAGE),
+    }
+)
+OPERATIONS = {
+    "GET /system_stats": Operation(
+        "Memory, devices and versions", {200: record({"system": SYSTEM, "devices": many(DEVICE)})}
+    ),
+    "GET /features": Operation("What this server can do, by flag", {200: OBJECT}),
+    "GET /depot/cache": Operation("The cache of results", {200: OBJECT}),
+}

@@ -17,6 +17,7 @@ from aiohttp.http import HttpProcessingError
 import folder_paths
 from app.atomic_write import path_beside
 from app.routes import register
+from app.routes.operations import FILE, REASON, TEXT, Operation, form, one_of, record
 from app.routes.view import locate, opened
 from app.safe_paths import inside
 
@@ -142,3 +143,21 @@ async def post_mask(server: Any, request: web.Request) -> web.Response:
 def add_routes(routes: web.RouteTableDef, server: Any) -> None:
     """Routes that take pictures."""
     register(routes, server, [("POST", "/upload/image", post_image), ("POST", "/upload/mask", post_mask)])
+
+
+STORED = record({"name": TEXT, "subfolder": TEXT, "type": TEXT})
+PLACE = {
+    "type": one_of("input", "temp", "output"),
+    "subfolder": TEXT,
+    "overwrite": one_of("true", "1", "false"),
+}
+OPERATIONS = {
+    "POST /upload/image": Operation(
+        "Store a picture", {200: STORED, 400: REASON, 413: REASON}, body=form({"image": FILE}, PLACE)
+    ),
+    "POST /upload/mask": Operation(
+        "Store a picture with the alpha channel of another",
+        {200: STORED, 400: REASON, 403: REASON, 404: REASON, 413: REASON},
+        body=form({"image": FILE, "original_ref": TEXT}, PLACE),
+    ),
+}

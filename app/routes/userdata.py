@@ -12,6 +12,19 @@ from aiohttp import web
 import folder_paths
 from app.atomic_write import write_atomically
 from app.routes import register
+from app.routes.operations import (
+    BYTES,
+    NUMBER,
+    REASON,
+    TEXT,
+    WHOLE,
+    Operation,
+    Raw,
+    either,
+    many,
+    one_of,
+    record,
+)
 
 
 def cannot_be_written(error: OSError) -> web.HTTPBadRequest:
@@ -187,3 +200,32 @@ def add_routes(routes: web.RouteTableDef, server: Any) -> None:
             ("POST", "/userdata/{file}/move/{dest}", move_userdata),
         ],
     )
+
+
+FILE_INFO = record({"path": TEXT, "size": WHOLE, "modified": WHOLE, "created": WHOLE})
+WRITTEN = either(TEXT, FILE_INFO)
+TREE_ENTRY = record(
+    {"name": TEXT, "path": TEXT, "type": one_of("file", "directory")}, {"size": WHOLE, "modified": NUMBER}
+)
+YES = one_of("true", "false")
+ADDED = {"overwrite": YES, "full_info": YES}
+REFUSED = {400: REASON, 403: REASON}
+OPERATIONS = {
+    "GET /userdata": Operation(
+        "Files in a folder of the user",
+        {200: either(many(TEXT), many(FILE_INFO), many(many(TEXT))), 404: REASON, **REFUSED},
+        query={"dir": TEXT, "recurse": YES, "full_info": YES, "split": YES}, needs_query=("dir",),
+    ),
+    "GET /v2/userdata": Operation(
+        "Files and folders of the user", {200: many(TREE_ENTRY), 404: REASON, **REFUSED}, query={"path": TEXT}
+    ),
+    "GET /userdata/{file}": Operation("A file of the user", {200: BYTES, 404: REASON, **REFUSED}),
+    "POST /userdata/{file}": Operation(
+        "Write a file of the user", {200: WRITTEN, 409: REASON, 413: REASON, **REFUSED}, query=ADDED,
+        body=Raw("application/octet-stream"), needs_body=False,
+    ),
+    "DELETE /userdata/{file}": Operation("Delete a file of the user", {204: None, 404: REASON, **REFUSED}),
+    "POST /userdata/{file}/move/{dest}": Operation(
+        "Move or rename a file of the user", {200: WRITTEN, 404: REASON, 409: REASON, **REFUSED}, query=ADDED
+    ),
+}  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from app.routes import read_json, read_object, register
+from app.routes.operations import ANY, OBJECT, REASON, TEXT, TRUTH, Operation, by_name, either, record
 from comfy.cli_args import args
 
 
@@ -20,7 +21,13 @@ async def get_users(server: Any, request: web.Request) -> web.Response:
 
 
 async def post_users(server: Any, request: web.Request) -> web.Response:
-    name = str((await read_object(request)).get("username", ""))
+    try:
+        body = await read_json(request)
+    except ValueError:
+        body = None
+    if not isinstance(body, dict) or not isinstance(body.get("username"), str):
+        return web.json_response({"error": 'The request\'s body must be {"username": text}.'}, status=400)
+    name = body["username"]
     if name in server.user_manager.users.values():
         return web.json_response({"error": "Duplicate username."}, status=400)
     try:
@@ -67,3 +74,19 @@ def add_routes(routes: web.RouteTableDef, server: Any) -> None:
             ("POST", "/settings/{id}", post_setting),
         ],
     )
+
+
+OPERATIONS = {
+    "GET /users": Operation(
+        "Users, or with one user whether there are files of it",
+        {200: either(record({"storage": TEXT, "users": by_name(TEXT)}),
+                     record({"storage": TEXT, "migrated": TRUTH}))},
+    ),
+    "POST /users": Operation(
+        "Make a user; its id", {200: TEXT, 400: record({"error": TEXT})}, body=record({"username": TEXT})
+    ),
+    "GET /settings": Operation("Settings of the web page", {200: OBJECT, 401: REASON}),
+    "GET /settings/{id}": Operation("One setting, or null", {200: ANY, 401: REASON}),
+    "POST /settings": Operation("Change some settings", {200: None, 400: REASON, 401: REASON}, body=OBJECT),
+    "POST /settings/{id}": Operation("Change one setting", {200: None, 400: REASON, 401: REASON}, body=ANY),
+}  # fmt: skip

@@ -14,6 +14,7 @@ from aiohttp import web
 
 import folder_paths
 from app.routes import register
+from app.routes.operations import BYTES, REASON, TEXT, Operation, one_of
 from app.safe_paths import inside, quoted
 
 DEFAULT_QUALITY = 90
@@ -132,3 +133,17 @@ async def get_view(server: Any, request: web.Request) -> web.StreamResponse:
 def add_routes(routes: web.RouteTableDef, server: Any) -> None:
     """Routes that show files."""
     register(routes, server, [("GET", "/view", get_view)])
+
+
+OPERATIONS = {
+    "GET /view": Operation(
+        "A file of output, input or temp, perhaps converted",
+        {200: BYTES, 206: BYTES, 304: None, 400: REASON, 403: REASON, 404: REASON, 416: REASON},
+        query={
+            "filename": TEXT, "type": one_of("output", "input", "temp"), "subfolder": TEXT,
+            "preview": {"type": "string", "examples": ["webp;90", "jpeg;80"]},
+            "channel": one_of("rgba", "rgb", "a"),
+        },
+        needs_query=("filename",),
+    )
+}  # fmt: skip

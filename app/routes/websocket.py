@@ -12,6 +12,7 @@ from aiohttp import web
 
 from app.client_line import ClientLine
 from app.routes import register
+from app.routes.operations import REASON, TEXT, Operation
 from comfy_api import feature_flags
 
 
@@ -77,3 +78,10 @@ async def get_websocket(server: Any, request: web.Request) -> web.WebSocketRespo
 def add_routes(routes: web.RouteTableDef, server: Any) -> None:
     """The websocket."""
     register(routes, server, [("GET", "/ws", get_websocket)])
+
+
+OPERATIONS = {
+    "GET /ws": Operation(
+        "The line for messages (docs/http.md)", {101: None, 400: REASON}, query={"clientId": TEXT}
+    )
+}

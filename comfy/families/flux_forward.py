@@ -110,6 +110,11 @@ def modulation(model, timestep, y, guidance, dtype) -> torch.Tensor:
 
 def _tokens(model, x, ref_latents, method: str, options: dict):
     """(tokens of the picture and, behind them, of the reference pictures; their positions)."""
+    if ref_latents and method == "index_timestep_zero":
+        raise ValueError(
+            "Flux.1 was not taught reference pictures at time zero (index_timestep_zero, which Qwen-Image "
+            "Edit has). Choose another method in FluxKontextMultiReferenceLatentMethod, such as index."
+        )
     size = model.patch_size
     ids = scaled_ids(position_ids(*x.shape[-2:], size, x.device), options.get("rope_options"))
     tokens, positions = [to_patches(x, size)], [ids]

@@ -68,6 +68,20 @@ def install_attention(unet: torch.nn.Module) -> None:
         for index, block in enumerate(getattr(part, "transformer_blocks", ())):
             block.attn1.set_processor(PatchableAttention("attn1", index))
             block.attn2.set_processor(PatchableAttention("attn2", index))
+            block.fuser = _MiddlePatches(index)
+
+
+class _MiddlePatches(torch.nn.Module):
+    """Stands where a block of diffusers has GLIGEN's attention: after attn1, before attn2."""
+
+    def __init__(self, index: int):
+        super().__init__()
+        self.index = index
+
+    def forward(self, x, options: dict):
+        for patch in options["patches"]["middle_patch"]:
+            x = patch(x, {**options, "block_index": self.index})
+        return x
 
 
 class _Walk:
@@ -100,6 +114,8 @@ class _Walk:
     def attend(self, h, transformer):
         self.options["activations_shape"] = list(h.shape)
         told = {"transformer_options": self.options}
+        if self.patches.get("middle_patch"):
+            told["gligen"] = {"objs": {**self.options, "patches": self.patches}}
         h = transformer(
             h, encoder_hidden_states=self.context, cross_attention_kwargs=told, return_dict=False
         )[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from comfy.weight_adapter.base import RowsAdapter, WeightAdapterBase
 from comfy.weight_adapter.boft import BOFTAdapter
+from comfy.weight_adapter.bypass import BypassInjectionManager
 from comfy.weight_adapter.glora import GLoRAAdapter
 from comfy.weight_adapter.loha import LoHaAdapter
 from comfy.weight_adapter.lokr import LoKrAdapter
@@ -23,6 +24,6 @@ adapter_maps: dict[str, type[WeightAdapterBase]] = {
 }  # fmt: skip
 
 __all__ = [
-    "BOFTAdapter", "GLoRAAdapter", "LoHaAdapter", "LoKrAdapter", "LoRAAdapter", "OFTAdapter", "RowsAdapter",
-    "WeightAdapterBase", "adapter_maps", "adapters",
+    "BOFTAdapter", "BypassInjectionManager", "GLoRAAdapter", "LoHaAdapter", "LoKrAdapter", "LoRAAdapter",
+    "OFTAdapter", "RowsAdapter", "WeightAdapterBase", "adapter_maps", "adapters",
 ]  # fmt: skip

@@ -18,6 +18,8 @@ from comfy_execution.queueing.recent import FINISH, Accepted, insert_many
 HistoryEntry = dict[str, Any]
 
 OF_FINISHED = " FROM prompts WHERE ended IS NOT NULL "
+SHORTEST_TOKEN = 6
+"""A shorter text is no token, and taking it out everywhere would leave no JSON worth reading."""
 SURPLUS = 0.01
 """When the oldest entries are dropped: to count and drop them takes as long as a tiny prompt."""
 
@@ -25,7 +27,7 @@ SURPLUS = 0.01
 def without(text: str, secrets: Iterable[Any]) -> str:
     """JSON text without these texts: a token must not reach the disk, wherever a node has put it."""
     for secret in secrets:
-        if isinstance(secret, str) and secret:
+        if isinstance(secret, str) and len(secret) >= SHORTEST_TOKEN:
             for written in (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]):
                 text = text.replace(written, "[removed]")
     return text

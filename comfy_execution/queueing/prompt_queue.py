@@ -76,6 +76,10 @@ class PromptQueue:
         self._running_items: dict[int, tuple[QueueItem, float]] = {}
         self._being_written = 0
         self._jobs: dict[str, tuple[HistoryEntry, jobs.Job]] = {}
+        self.when_ended: Callable[[str], None] = lambda prompt_id: None
+        """Told of each prompt that has run, when it is in the history. Called from the worker's thread."""
+        self.when_removed: Callable[[Iterable[tuple[Any, ...]]], None] = lambda items: None
+        """Told of prompts that were taken out before they ran, from the thread of whoever did it."""
 
     def attach(self, durable: DurableQueue) -> Recovered:
         """Keep queue and history in a journal from now on, and take up what is in it."""
@@ -205,8 +209,10 @@ class PromptQueue:
 
         What was interrupted because the process is asked to stop is no history: it will run again.
         """
+        prompt_id = self.currently_running[item_id][1]
         while not self._end(item_id, history_result, status, process_item):
             time.sleep(SECONDS_BETWEEN_TRIES)
+        self.when_ended(prompt_id)
 
     def _end(self, item_id: int, history_result: dict[str, Any], status: Any, process_item: Any) -> bool:
         """False if there is no room for the result; it is tried again, and the lock is free meanwhile."""
@@ -289,6 +295,7 @@ class PromptQueue:
             self.server.queue_updated()
         if self.durable is not None:
             self.durable.forget(items)
+        self.when_removed(items)
 
     def delete_queue_item(self, function: Callable[[Any], bool]) -> bool:
         """Remove the first waiting prompt for which `function(item)` is true. False if there is none."""
@@ -299,6 +306,7 @@ class PromptQueue:
             self.server.queue_updated()
         if self.durable is not None:
             self.durable.forget([item])
+        self.when_removed([item])
         return True
 
     # -- history -------------------------------------------------------------------------------------------

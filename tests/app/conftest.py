@@ -52,6 +52,7 @@ async def connect(base):
             server.add_routes()
             publisher = asyncio.create_task(server.publish_loop())
             stack.push_async_callback(_end, publisher)
+            stack.callback(server.webhooks.stop)
             client = await stack.enter_async_context(TestClient(TestServer(server.app)))
             client.prompt_server = server
             return client

@@ -89,6 +89,16 @@ async def test_view_metadata_reads_the_header(client, base):
     assert (await client.get("/view_metadata/loras")).status == 404
 
 
+async def test_view_metadata_of_a_listed_model_that_is_not_there_yet_is_empty(client, base, monkeypatch):
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "get_filename_list", lambda folder: ["far.safetensors"])
+    for folder, name, status in (("loras", "far", 200), ("loras", "none", 404), ("nowhere", "far", 404)):
+        answer = await client.get(f"/view_metadata/{folder}", params={"filename": f"{name}.safetensors"})
+        assert answer.status == status, (folder, name)
+        assert status == 404 or await answer.json() == {}
+
+
 async def test_a_cover_comes_from_a_picture_beside_the_model(client, base):
     write_safetensors(base / "models/loras/a.safetensors")
     (base / "models/loras/a.preview.png").write_bytes(picture_bytes())

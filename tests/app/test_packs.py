@@ -118,6 +118,7 @@ async def test_nodes_that_exist_or_have_no_successor_stay(client, echo):
         "1": {"class_type": "Echo", "inputs": {}},
         "2": {"class_type": "Old", "inputs": {}},
         "3": "rubbish",
+        "4": {"class_type": {}, "inputs": {}},
     }
     before = json.loads(json.dumps(prompt))
     manager.apply_replacements(prompt)

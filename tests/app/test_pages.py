@@ -4,9 +4,12 @@ import gzip
 
 import pytest
 
+import nodes
 from app.frontend_management import FrontendManager, required_versions, template_files
+from app.middleware import deprecation
 from app.middleware.cache_headers import cache_rule
 from app.middleware.origin import is_loopback, same_host
+from app.node_help import help_page
 
 
 async def test_the_root_is_the_official_web_page(client):
@@ -181,3 +184,60 @@ async def test_assets_are_refused_in_the_agreed_form(client, method, path):
     assert answer.status == 503
     assert (await answer.json())["error"]["code"] == "SERVICE_DISABLED"
     assert (await client.get("/api/assetsomething")).status == 404
+
+
+OLD_SCRIPTS = [
+    ("/scripts/ui.js", True), ("/scripts/ui/components/button.js", True), ("/extensions/core/a.js", True),
+    ("/scripts/app.js", False), ("/scripts/uisomething.js", False), ("/extensions/pack/core.js", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "is_old"), OLD_SCRIPTS)
+async def test_a_script_of_the_old_interface_is_named_once_with_the_pack_that_imports_it(
+    client, caplog, monkeypatch, path, is_old
+):
+    monkeypatch.setattr(deprecation, "NAMED", set())
+    for _ in range(2):
+        await client.get(path, headers={"Referer": "http://127.0.0.1/extensions/some_pack/js/a.js"})
+    said = [record.message for record in caplog.records if path in record.message]
+    assert len(said) == (1 if is_old else 0)
+    assert all("node pack some_pack" in sentence and "Update" in sentence for sentence in said)
+
+
+async def test_a_node_without_a_page_in_the_documentation_package_gets_one_written(client, echo, monkeypatch):
+    monkeypatch.setattr("app.frontend_management.package_folder", lambda *names: None)
+    answer = await client.get("/docs/Echo/en.md")
+    assert (answer.status, answer.content_type) == (200, "text/markdown")
+    assert (await answer.text()).splitlines() == [
+        "# Echo a text", "", "Says its text.", "", "Category `test`, class `Echo`.", "",
+        "## Inputs", "", "| input | values | required | limits | meaning |", "|---|---|---|---|---|",
+        "| text | `STRING` | yes |  |  |", "",
+        "## Outputs", "", "| output | type | meaning |", "|---|---|---|", "| STRING | `STRING` |  |",
+    ]  # fmt: skip
+    for missing in ("/docs/None/en.md", "/docs/Echo/en.html", "/docs/", "/docs/Echo/../../server.py"):
+        assert (await client.get(missing)).status == 404
+
+
+async def test_pages_of_the_documentation_package_come_first(client, echo, monkeypatch, tmp_path):
+    (tmp_path / "Echo").mkdir()
+    (tmp_path / "Echo" / "en.md").write_text("official")
+    monkeypatch.setattr("app.frontend_management.package_folder", lambda *names: str(tmp_path))
+    assert await (await client.get("/docs/Echo/en.md")).text() == "official"
+    assert (await client.get("/docs/Echo/xx.md")).status == 404  # the web page asks for en.md then
+
+
+def test_a_help_page_keeps_hostile_texts_in_their_cells_and_shows_limits():
+    page = help_page({
+        "name": "N", "display_name": "N", "category": "c", "description": "",
+        "input": {"required": {"a|b": ("INT", {"default": 1, "min": 0, "max": 9, "tooltip": "x | y\nz"})},
+                  "optional": {"mode": (["p", "q"],), "many": ("COMBO", {"options": list("abcdefghij")})}},
+        "output": ["IMAGE"], "output_name": ["image"], "output_tooltips": ["the picture"],
+    })  # fmt: skip
+    assert "| a\\|b | `INT` | yes | default 1, min 0, max 9 | x \\| y z |" in page
+    assert "| mode | `p`, `q` | no |" in page and "`h` and 2 more | no |" in page
+    assert "| image | `IMAGE` | the picture |" in page
+
+
+async def test_a_page_can_be_written_about_every_built_in_node(client):
+    for name in list(nodes.NODE_CLASS_MAPPINGS):
+        assert (await client.get(f"/docs/{name}/en.md")).status == 200, name

@@ -1,6 +1,7 @@
 """/system_stats, /features, /internal and the log."""
 
 import io
+import logging
 import os
 import subprocess
 import sys
@@ -200,3 +201,11 @@ def test_warnings_of_the_start_are_said_again_once(caplog):
     app.logger.print_startup_warnings()
     app.logger.print_startup_warnings()
     assert caplog.text.count("mind the gap") == 2
+
+
+def test_a_log_file_takes_the_level_that_it_was_given(tmp_path):
+    log = logging.Logger("test", level=logging.WARNING)
+    app.logger._log_to_file(log, "DEBUG", str(tmp_path / "a.log"))
+    log.debug("deep")
+    assert (tmp_path / "a.log").read_text().endswith("DEBUG deep\n")
+    log.handlers[0].close()

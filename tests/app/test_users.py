@@ -83,6 +83,14 @@ async def test_bad_user_names_are_refused(connect, name, error):
     assert error in (await answer.json())["error"]
 
 
+@pytest.mark.parametrize("body", [b"", b"x", b"[]", b"{}", b'{"username": 5}'])
+async def test_a_body_that_names_no_user_is_refused(connect, body):
+    client = await connect(multi_user=True)
+    answer = await client.post("/users", data=body)
+    assert answer.status == 400
+    assert '{"username": text}' in (await answer.json())["error"]
+
+
 @pytest.mark.parametrize("user", ["nobody", "__system", "../default"])
 async def test_unknown_users_get_nothing(connect, user):
     client = await connect(multi_user=True)

@@ -1,5 +1,6 @@
 """The depot's panel in the official web page: run again, why each node ran, downloads."""
 
+import itertools
 import json
 import shutil
 import time
@@ -22,7 +23,7 @@ return Object.fromEntries([...document.querySelectorAll('{NEWEST_RUN} .depot-row
 """
 
 
-def picture_workflow(title="Empty"):
+def picture_workflow(title="Empty", colour=0x3366CC):
     """A picture of one colour that is saved."""
     return {
         "last_node_id": 2, "last_link_id": 1,
@@ -30,7 +31,7 @@ def picture_workflow(title="Empty"):
             {"id": 1, "type": "EmptyImage", "title": title, "pos": [500, 150], "size": [300, 150], "order": 0,
              "mode": 0, "flags": {}, "inputs": [],
              "outputs": [{"name": "IMAGE", "type": "IMAGE", "links": [1]}], "properties": {},
-             "widgets_values": [96, 64, 1, 0x3366CC]},
+             "widgets_values": [96, 64, 1, colour]},
             {"id": 2, "type": "SaveImage", "pos": [900, 150], "size": [300, 300], "order": 1, "mode": 0,
              "flags": {}, "inputs": [{"name": "images", "type": "IMAGE", "link": 1}], "outputs": [],
              "properties": {}, "widgets_values": ["again"]},
@@ -49,13 +50,24 @@ OTHER_PROMPT = {
 class Studio:
     """A page with a small workflow, and what its server did."""
 
-    def __init__(self, server, page, folder):
-        self.server, self.page, self.folder = server, page, folder
-        self.file = folder / "picture.json"
+    colours = itertools.count(0x3366CC)  # no test finds the results of another
+
+    def __init__(self, server, page):
+        self.server, self.page, self.folder = server, page, server.base_directory
+        self.file = self.folder / "picture.json"
+        self.colour = next(self.colours)
+        self.saved_before = 0
+        self.saved_before = self.saved()
+
+    def clear(self):
+        """Let nothing have run before."""
+        self.server.request("POST", "/depot/queue/resume")
+        self.server.request("POST", "/history", {"clear": True})
 
     def load(self, workflow=None):
-        self.file.write_text(json.dumps(workflow or picture_workflow()))
+        self.file.write_text(json.dumps(workflow or picture_workflow(colour=self.colour)))
         self.page.load_workflow(self.file, 2)
+        self.page.driver.execute_script("app.canvas.ds.reset()")  # the middle of the canvas is empty
 
     def finished(self, count):
         """The history entry of the last run, as soon as so many are there."""
@@ -73,7 +85,8 @@ class Studio:
         return self.finished(count)
 
     def saved(self):
-        return len(list((self.folder / "output").glob("*.png")))
+        """How many pictures were saved in this test."""
+        return len(list((self.folder / "output").glob("*.png"))) - self.saved_before
 
     def choose(self, value):
         """Choose in the menu beside Run, with keys."""
@@ -84,12 +97,19 @@ class Studio:
 
 
 @pytest.fixture
-def studio(tmp_path, open_page):
-    """A server, and its page with the small workflow."""
+def studio(live_server, open_page):
+    """The page with the small workflow, which has not run yet."""
+    made = Studio(live_server, open_page(live_server, is_shared=True))
+    made.clear()
+    made.load()
+    return made
+
+
+@pytest.fixture
+def new_studio(tmp_path, open_page):
+    """The same with a server of its own, which has run nothing at all."""
     with ServerProcess(tmp_path) as server:
-        made = Studio(server, open_page(server), tmp_path)
-        made.load()
-        yield made
+        yield Studio(server, open_page(server))
 
 
 def sent(entry):
@@ -191,7 +211,7 @@ def test_keys_run_again_once_and_leave_the_choice_as_it_is(studio):
 
 
 def test_a_page_that_queues_in_another_way_is_told_and_the_prompt_still_runs(studio):
-    page = studio.page
+    page, studio.page.is_changed = studio.page, True
     studio.choose("outputs")
     page.driver.execute_script("""
         window.app.api.queuePrompt = async (number, {output, workflow}) => (await fetch('/api/prompt', {
@@ -218,8 +238,8 @@ def test_a_body_that_cannot_be_read_is_queued_as_it_is(studio):
     assert page.errors() == []
 
 
-def test_the_panel_says_why_each_node_ran_and_leads_to_it(studio):
-    page = studio.page
+def test_the_panel_says_why_each_node_ran_and_leads_to_it(new_studio):
+    studio, page = new_studio, new_studio.page
     title = "<img src=x onerror='window.wasRun = 1'>"
     studio.load(picture_workflow(title))
     page.click(PANEL_BUTTON)
@@ -304,7 +324,7 @@ def test_a_changed_seed_is_named_and_a_download_is_shown_and_cancelled(tmp_path,
         manifest.write_text(json.dumps({"loras": {"watercolour-style.safetensors": entry}}))
         with ServerProcess(tmp_path, "--depot-allow-hosts", "127.0.0.1") as server:
             page = open_page(server)
-            studio = Studio(server, page, tmp_path)
+            studio = Studio(server, page)
             page.load_workflow(DATA / "demo_workflow.json", 7)
             page.click(PANEL_BUTTON)
             studio.run(1)
@@ -323,8 +343,7 @@ def test_a_changed_seed_is_named_and_a_download_is_shown_and_cancelled(tmp_path,
             page.wait("return document.querySelector('.depot-bar')?.value > 0")
             page.driver.execute_script("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
             studio.choose("outputs")
-            time.sleep(9)  # the notes go, and the canvas comes to rest
-            page.save_screenshot("depot-panel.png")
+            page.save_screenshot("depot-panel.png", seconds=9)
             page.click(FORCE_BUTTON)
             page.save_screenshot("run-again.png")
             page.press(ESCAPE)

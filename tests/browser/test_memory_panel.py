@@ -354,11 +354,11 @@ PLACES = [
 ]
 
 
-def test_places_and_shares_of_devices_with_gpus_are_told_as_they_are(open_panel):
-    panel = open_panel()
+def test_places_and_shares_of_devices_with_gpus_are_told_as_they_are(live_server, open_page):
+    page = open_page(live_server, is_shared=True)
     resident = [{"pinned": {"by": ["x"]}, "on": {"cuda:0": 5, "cpu": 1}},
                 {"pinned": None, "on": {"cuda:0": 6, "cpu": 3}}]  # fmt: skip
-    parts, places = panel.page.driver.execute_async_script(
+    parts, places = page.driver.execute_async_script(
         """
         const [devices, resident, places, done] = arguments;
         Promise.all(['devices', 'rows'].map(name => import(`/extensions/depot/memory_${name}.js`)))

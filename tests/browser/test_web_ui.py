@@ -1,12 +1,11 @@
 """The official web page in a real browser: it starts, loads a workflow, runs it and shows the picture."""
 
 import json
-import time
 
 import pytest
 
 from tests.fakes.origin import Origin, sha256
-from tests.fakes.server_process import ROOT, ServerProcess, install_live_pack
+from tests.fakes.server_process import ROOT, ServerProcess
 
 pytestmark = pytest.mark.browser
 
@@ -40,48 +39,21 @@ PLAIN_WORKFLOW = {
     "links": [[1, 1, 0, 2, 0, "IMAGE"]],
     "groups": [], "config": {}, "extra": {}, "version": 0.4,
 }  # fmt: skip
-def test_the_page_starts_loads_a_workflow_and_shows_its_picture_without_an_error(tmp_path, open_page):
-    install_live_pack(tmp_path)
+
+
+def test_a_first_visit_loads_a_workflow_and_shows_its_picture_without_an_error(
+    live_server, tmp_path, open_page
+):
     workflow = tmp_path / "plain.json"
     workflow.write_text(json.dumps(PLAIN_WORKFLOW))
-    with ServerProcess(tmp_path) as server:
-        page = open_page(server)
-        page.wait("return window.livePackIsLoaded")  # the script of a node pack ran
-        page.load_workflow(workflow, 2)
-        page.run()
-        (picture,) = page.wait(PICTURES)
-        assert picture == {"width": 96, "height": 64, "middle": [0x33, 0x66, 0xCC]}
-        assert page.errors() == []
-
-
-SAVED_PICTURE = {
-    "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 7}},
-    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "a"}},
-}
-PRESS_IN_SIDEBAR = """
-[...document.querySelectorAll('nav button')].find(button => button.innerText.trim() === arguments[0]).click()
-"""
-PANELS = """
-assets-tab-button node-library-tab-button model-library-tab-button workflows-tab-button apps-tab-button
-queue-overlay-toggle
-""".split()
-
-
-def test_the_first_visit_and_every_panel_are_free_of_errors(tmp_path, open_page):
-    from selenium.webdriver.common.by import By
-
-    with ServerProcess(tmp_path) as server:
-        assert server.run_prompt(SAVED_PICTURE)["status"]["completed"]
-        page = open_page(server)
-        assert page.errors() == [], "the first visit"
-        for panel in PANELS:
-            page.driver.find_element(By.CSS_SELECTOR, f"[data-testid={panel}]").click()
-            time.sleep(1)
-            assert page.errors() == [], panel
-        for name in ("Console", "Settings"):
-            page.driver.execute_script(PRESS_IN_SIDEBAR, name)
-            time.sleep(1)
-            assert page.errors() == [], name
+    live_server.request("POST", "/settings/Comfy.TutorialCompleted", False)
+    page = open_page(live_server, is_first_visit=True)
+    page.wait("return window.livePackIsLoaded")  # the script of a node pack ran
+    page.load_workflow(workflow, 2)
+    page.run()
+    (picture,) = page.wait(PICTURES)
+    assert picture == {"width": 96, "height": 64, "middle": [0x33, 0x66, 0xCC]}
+    assert page.errors() == []
 
 
 def test_a_model_that_is_only_in_a_manifest_gives_a_picture_in_the_page(tmp_path, open_page):
@@ -101,8 +73,7 @@ def test_a_model_that_is_only_in_a_manifest_gives_a_picture_in_the_page(tmp_path
             red, green, blue = picture["middle"]
             assert red > green + 40 and red > blue + 40, "the prompt asks for a red circle"
             page.driver.execute_script("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-            time.sleep(2)  # the canvas moves there
-            page.save_screenshot("first-picture.png")
+            page.save_screenshot("first-picture.png", seconds=2)
             page.driver.execute_script("app.graph.clear()")
             (saved,) = (tmp_path / "output").glob("*.png")
             page.load_workflow(saved, node_count)  # the picture carries its workflow

@@ -19,6 +19,7 @@ DEFAULTS.add("--use-pytorch-cross-attention")
         ([], []),
         (["--cpu", "--port", "9"], []),
         (["--normalvram", "--fast"], ["--normalvram", "--fast"]),
+        (["--front-end-version", "Comfy-Org/ComfyUI_frontend@1.0"], ["--front-end-version"]),
         (["--cache-ram", "4", "--mmap-torch-files"], ["--mmap-torch-files"]),
     ],
 )

@@ -383,6 +383,13 @@ def test_several_reference_pictures_are_laid_out_by_the_method(model, method, co
     assert firsts == [list(map(float, corner)) for corner in corners]
 
 
+def test_reference_pictures_at_time_zero_are_refused(model):
+    x, context, y = inputs()
+    told = {"ref_latents": [torch.zeros(2, 16, 2, 2)], "ref_latents_method": "index_timestep_zero"}
+    with pytest.raises(ValueError, match="index_timestep_zero.*Choose another method"):
+        run(model, x, context, y, **told)
+
+
 # --- precision ---
 
 

@@ -66,6 +66,25 @@ def test_hf_addresses_follow_the_mirror_of_the_environment(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        ("https://huggingface.co/o/r/resolve/main/a.safetensors", "http://mirror:8/hf/o/r/resolve/main/a.safetensors"),
+        ("http://huggingface.co/a", "http://huggingface.co/a"),
+        ("https://huggingface.co.example/a", "https://huggingface.co.example/a"),
+        ("https://civitai.com/api/download/models/1", "https://civitai.com/api/download/models/1"),
+    ],
+)
+def test_addresses_at_the_hub_are_asked_for_at_the_mirror(
+    monkeypatch: pytest.MonkeyPatch, url: str, asked: str
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://mirror:8/hf/")
+    assert schemes.request_url(url) == asked
+    assert schemes.plain_url(url) == url, "the address as it is written is what is allowed and shown"
+    monkeypatch.delenv("HF_ENDPOINT")
+    assert schemes.request_url(url) == url
+
+
+@pytest.mark.parametrize(
     ("url", "name"),
     [
         ("https://huggingface.co/a", "HF_TOKEN"),

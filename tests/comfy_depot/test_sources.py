@@ -12,7 +12,7 @@ from comfy_depot import sources
 from comfy_depot.errors import DownloadFailed, SourceRefused, WrongContent
 from comfy_depot.sources import Busy
 from tests.fakes.fetching import entry
-from tests.fakes.origin import Origin, weights
+from tests.fakes.origin import Origin, safetensors, weights
 
 LOCAL = ("127.0.0.1", "localhost")
 
@@ -285,6 +285,21 @@ def test_a_missing_token_of_a_host_is_named(monkeypatch: pytest.MonkeyPatch) -> 
             sources.resolve(entry(url), url, allow_hosts=LOCAL, tokens=tokens)
         with pytest.raises(SourceRefused, match="offers --accept checkpoints/a.safetensors"):
             sources.resolve(entry(url, is_anonymous=True), url, allow_hosts=LOCAL, tokens=tokens)
+
+
+def test_a_mirror_gets_no_token_and_its_refusal_is_no_expired_signature(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    url = "https://huggingface.co/o/r/resolve/main/a.safetensors"
+    with Origin() as origin:
+        monkeypatch.setenv("HF_ENDPOINT", origin.url)
+        origin.put("/o/r/resolve/main/a.safetensors", safetensors(1024))
+        assert sources.resolve(entry(url), url, allow_hosts=LOCAL).validator.size == 1024
+        assert all("authorization" not in hit.headers for hit in origin.hits())
+        origin.assets["/o/r/resolve/main/a.safetensors"].status = 403
+        with pytest.raises(SourceRefused, match="answered 403 .access refused"):
+            sources.resolve(entry(url), url, allow_hosts=LOCAL)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from comfy_depot import cli, hooks
 from tests.comfy_depot.test_routes import Client, client, until
 from tests.comfy_depot.world import World
-from tests.fakes.origin import Origin, safetensors
+from tests.fakes.origin import Origin, safetensors, sha256
 
 MIB = 1 << 20
 
@@ -47,7 +47,7 @@ async def test_a_url_of_a_manifest_is_downloaded_and_its_task_told(depot_world: 
             assert (status, again["status"]) == (202, "completed"), "it is on the disk"
     assert depot_world.model("loras", "m.safetensors").stat().st_size == MIB
     told = [data for event, data in depot_world.events if event == "asset_download"]
-    assert told[-1]["progress"] == 100 and told[-1]["status"] == "completed"
+    assert told[-1]["progress"] == 1 and told[-1]["status"] == "completed"
     assert told[0].keys() == {
         "task_id", "asset_name", "bytes_downloaded", "bytes_total", "progress", "status", "error"}
 
@@ -73,6 +73,7 @@ REFUSED: list[tuple[str, tuple[str, ...], dict[str, str], int, str]] = [
     ("https://127.0.0.1/a.safetensors", ("loras",), {}, 403, "wait until the owner"),
     ("https://huggingface.co/a.safetensors", ("models",), {}, 400, "No tag is a folder type"),
     ("https://huggingface.co/a.safetensors", ("custom_nodes",), {}, 400, "No tag is a folder type"),
+    ("https://huggingface.co/a.safetensors", (), {"model_type": "lorass"}, 400, "Did you mean 'loras'"),
     ("https://huggingface.co/a.py", ("loras",), {}, 400, "is refused"),
     ("https://huggingface.co/a", ("loras",), {"name": "../../a.safetensors"}, 400, "is refused"),
     ("file:///etc/passwd.safetensors", ("loras",), {}, 400, "may not name files or buckets"),
@@ -86,7 +87,9 @@ async def test_a_url_that_nobody_has_allowed_is_not_fetched(depot_world: World) 
     async with client(depot_world) as http:
         for url, tags, metadata, status, words in REFUSED:
             found, answer = await ask(http, url, *tags, **metadata)
-            assert (found, words in answer["error"]["message"]) == (status, True), answer
+            message = answer["error"]["message"]
+            assert (found, words in message) == (status, True), answer
+            assert ("Send {" in message) == ("No tag" in message), "the form helps where the body is wrong"
         assert (await (await http.get("/depot/transfers")).json())["transfers"] == []
 
 
@@ -94,6 +97,22 @@ async def test_a_url_that_nobody_has_allowed_is_not_fetched(depot_world: World) 
         for body in bodies:
             refusal = await http.post("/assets/download", json=body)
             assert refusal.status == 400 and "Send {" in (await refusal.json())["error"]["message"]
+
+
+async def test_a_digest_of_the_workflow_is_what_the_bytes_must_have(
+    depot_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, body = sha256(safetensors(MIB, 1)), safetensors(MIB, 2)
+    with Origin() as origin:
+        monkeypatch.setenv("HF_ENDPOINT", origin.url)
+        async with client(depot_world) as http:
+            for name, digest in (("a.safetensors", right), ("b.safetensors", sha256(body))):
+                origin.put(f"/o/{name}", body)
+                _, task = await ask(http, f"https://huggingface.co/o/{name}", "loras", filename=name,
+                                    hash=digest.upper(), hash_type="SHA256")  # fmt: skip
+                done = await ended(http, task["task_id"])
+                assert done["status"] == ("failed" if digest == right else "completed"), done
+    assert not depot_world.model("loras", "a.safetensors").exists()
 
 
 async def test_the_command_line_lists_and_stops_the_downloads_of_a_server(

@@ -130,3 +130,11 @@ def test_reference_pictures_add_up_and_change_what_is_sampled():
         for side in (prompt, one, two)
     ]
     assert not torch.allclose(out[0], out[1]) and not torch.allclose(out[1], out[2])
+
+
+def test_every_type_in_the_menus_of_text_encoders_is_one_that_the_loader_knows():
+    import comfy.sd
+    from comfy_extras import core_loaders
+
+    menus = {*core_loaders.CLIP_TYPES, *core_loaders.DUAL_CLIP_TYPES} - {"sdxl"}
+    assert menus <= {kind.name.lower() for kind in comfy.sd.CLIPType}

@@ -12,7 +12,8 @@ import comfy.utils
 import folder_paths
 import nodes
 from comfy_extras import nodes_model_merging as merging
-from tests.comfy import tiny_sd1
+from comfy_extras import nodes_model_merging_model_specific as model_specific
+from tests.comfy import tiny_flux, tiny_sd1
 from tests.comfy.test_taesd import author_files, tiny_autoencoder
 
 
@@ -89,6 +90,34 @@ def test_the_longest_fitting_knob_decides(pair):
         return a * ratio + (1.0 - ratio) * b
 
     assert_combination(merged, first, second, combine)
+
+
+def test_blocks_of_flux_are_mixed_by_their_names_in_the_file_also_where_these_are_fused():
+    first, second = (
+        comfy.sd.load_diffusion_model_state_dict(tiny_flux.transformer("", seed=seed)) for seed in (1, 2)
+    )
+    node = model_specific.NODE_CLASS_MAPPINGS["ModelMergeFlux1"]
+    knobs = [name for name in node.INPUT_TYPES()["required"] if not name.startswith("model")]
+    ratios = {**dict.fromkeys(knobs, 1.0), "double_blocks.1.": 0.25, "single_blocks.0.": 0.5, "img_in.": 0.0}
+    (merged,) = node().merge(first, second, **ratios)
+    parts = {"transformer_blocks.1.": 0.25, "single_transformer_blocks.0.": 0.5, "x_embedder.": 0.0}
+
+    def combine(key, a, b):
+        fitting = [ratio for begin, ratio in parts.items() if key.startswith(f"diffusion_model.{begin}")]
+        ratio = fitting[0] if fitting else 1.0
+        return a * ratio + (1.0 - ratio) * b
+
+    assert_combination(merged, first, second, combine)
+
+
+@pytest.mark.parametrize(("name", "count", "first", "last"), [
+    ("SD1", 30, "time_embed.", "out."), ("SDXL", 24, "time_embed.", "out."),
+    ("Flux1", 63, "img_in.", "final_layer."), ("WAN2_1", 46, "patch_embedding.", "head."),
+    ("QwenImage", 66, "pos_embeds.", "proj_out."), ("Cosmos14B", 42, "pos_embedder.", "final_layer."),
+])  # fmt: skip
+def test_a_node_for_a_family_has_a_knob_for_each_block(name, count, first, last):
+    knobs = list(model_specific.NODE_CLASS_MAPPINGS[f"ModelMerge{name}"].INPUT_TYPES()["required"])
+    assert knobs[:3] == ["model1", "model2", first] and knobs[-1] == last and len(knobs) == count + 2
 
 
 def test_the_difference_of_two_models_is_added_to_a_third(pair):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from comfy_extras.nodes_rebatch import RebatchImages, comfy_entrypoint
+from comfy_extras.nodes_rebatch import LatentRebatch, RebatchImages, comfy_entrypoint
 
 
 @pytest.mark.parametrize(("sizes", "wanted", "found"), [
@@ -17,5 +17,5 @@ def test_all_pictures_are_in_batches_of_the_size(sizes, wanted, found):
 
 
 async def test_the_topic_gives_its_nodes_by_an_entry_point():
-    assert await comfy_entrypoint().get_node_list() == [RebatchImages]
+    assert await comfy_entrypoint().get_node_list() == [LatentRebatch, RebatchImages]
     assert RebatchImages.INPUT_IS_LIST and RebatchImages.OUTPUT_IS_LIST == [True]

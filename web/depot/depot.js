@@ -1,5 +1,6 @@
 // The depot's part of the web page: a standard extension, which calls what the page offers to extensions.
 import { app } from "/scripts/app.js";
+import { offerDownloads } from "./bridge.js";
 import { hookQueueing, runAgain, runNodeAgain } from "./force.js";
 import { addForceButton } from "./force_menu.js";
 import { explainModels } from "./memory_section.js";
@@ -35,6 +36,7 @@ app.registerExtension({
     init() {
         followQueue();
         followTransfers();
+        offerDownloads();
         hookQueueing();
     },
     setup() {

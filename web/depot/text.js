@@ -117,6 +117,10 @@ export const TEXT = {
         },
     },
 
+    bridge: {
+        refused: (name) => `${name} is not fetched`,
+    },
+
     memory: {
         title: "Models in memory",
         empty: "No model is in memory. What a workflow loads is listed here, with why it stays.",

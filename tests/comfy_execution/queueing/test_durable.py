@@ -497,3 +497,11 @@ def test_a_torn_last_line_is_no_harm(born, saving):
     attempt.write_bytes(attempt.read_bytes() + b'[1, {"done": "2"}]')
     run_next(saving, born())
     assert saving.calls == [("Save", 2)]
+
+
+def test_a_text_too_short_for_a_token_leaves_the_record_readable():
+    from comfy_execution.queueing.history import SHORTEST_TOKEN, without
+
+    text = '{"status": "' + "t" * SHORTEST_TOKEN + '"}'
+    assert without(text, ["s", "statu"[:SHORTEST_TOKEN - 1]]) == text
+    assert without(text, ["t" * SHORTEST_TOKEN]) == '{"status": "[removed]"}'

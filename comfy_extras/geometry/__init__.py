@@ -1,0 +1,1 @@
+"""What the nodes of meshes, volumes and splats compute. Arrays are numpy's."""
