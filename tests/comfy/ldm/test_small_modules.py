@@ -222,7 +222,7 @@ def test_weights_of_diffusers_get_the_names_of_checkpoints():
 
 
 def test_a_folder_without_a_part_and_weights_of_no_upscaler_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="a folder unet"):
+    with pytest.raises(FileNotFoundError, match="unet"):
         diffusers_load.load_diffusers(str(tmp_path))
     with pytest.raises(UnknownArchitecture, match="no upscale architecture"):
         model_loading.load_state_dict({"a": torch.ones(1)})
