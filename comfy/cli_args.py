@@ -389,8 +389,8 @@ class _Parser(argparse.ArgumentParser):
 NOT_YET = (
     "--front-end-version", "--comfy-api-base", "--dont-print-server", "--database-url", "--enable-manager",
     "--disable-manager-ui", "--enable-manager-legacy-ui", "--enable-assets", "--enable-asset-hashing",
-    "--directml", "--mmap-torch-files", "--fast", "--supports-fp8-compute", "--use-split-cross-attention",
-    "--use-quad-cross-attention", "--use-ck-attention", "--dont-upcast-attention",
+    "--directml", "--mmap-torch-files", "--fast", "--supports-fp8-compute",
+    "--use-ck-attention", "--dont-upcast-attention",
 )  # fmt: skip
 
 

@@ -82,7 +82,7 @@ class ControlledUnetModel(UNetModel):
 
 
 class ControlNet(Trunk):
-    """The way down of a UNet with a hint added; each block's output passes a convolution that began as zeros."""
+    """The way down of a UNet with a hint added; each output passes a convolution that began as zeros."""
 
     def __init__(
         self, image_size, in_channels, model_channels, hint_channels, num_res_blocks, dropout=0,
@@ -143,8 +143,9 @@ class ControlNet(Trunk):
         if largest >= self.num_control_type:
             names = {number: name for name, number in UNION_CONTROLNET_TYPES.items()}
             raise ValueError(
-                f"This ControlNet knows {self.num_control_type} kinds of control, and {names.get(largest)} is number "
-                f"{largest}. Use the union ControlNet called ProMax, or another kind."
+                f"This ControlNet knows {self.num_control_type} kinds of control, and "
+                f"{names.get(largest)} is number {largest}. Use the union ControlNet called "
+                "ProMax, or another kind."
             )
         emb = emb + self.control_add_embedding(control_type, emb.dtype, emb.device)
         if not control_type:

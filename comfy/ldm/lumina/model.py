@@ -20,7 +20,7 @@ def clamp_fp16(x):
 
 
 def _by_time(x, factors, slices):
-    """x (B, tokens, C) times the first B of the factors, and times the others for the tokens of the slices."""
+    """x (B, tokens, C) times the first B of the factors, the others for tokens of the slices."""
     now, zero = factors.chunk(2)
     out = x.clone()
     for parts, factor in ((slices, zero), (invert_slices(slices, x.shape[1]), now)):
@@ -30,7 +30,7 @@ def _by_time(x, factors, slices):
 
 
 def modulate(x, scale, timestep_zero_index=None):
-    """x (B, tokens, C) * (1 + scale (B, C)); slices of tokens that are at time 0 have factors of their own."""
+    """x (B, tokens, C) * (1 + scale (B, C)); slices of tokens that are at time 0 have their own factors."""
     factors = 1 + scale.unsqueeze(1)
     return x * factors if timestep_zero_index is None else _by_time(x, factors, timestep_zero_index)
 

@@ -204,3 +204,18 @@ def test_an_attention_that_only_knows_joined_heads_fits_too(monkeypatch):
 
     monkeypatch.setattr(attention, "optimized_attention", joined)
     torch.testing.assert_close(run(model), plain, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        ("use_split_cross_attention", "split"),
+        ("use_quad_cross_attention", "sub_quad"),
+        ("use_sage_attention", "sage"),
+        ("use_flash_attention", "flash"),
+        ("use_pytorch_cross_attention", "pytorch"),
+    ],
+)
+def test_the_options_of_the_program_choose_the_function(option, name, monkeypatch):
+    monkeypatch.setattr(attention.args, option, True)
+    assert attention._chosen() is getattr(attention, f"attention_{name}")

@@ -48,8 +48,9 @@ class PatchEmbed(nn.Module):
     """Pictures (B, C, H, W) to tokens of patches; sides that do not fit are continued."""
 
     def __init__(
-        self, img_size=224, patch_size=16, in_chans=3, embed_dim=768, norm_layer=None, flatten=True, bias=True,
-        strict_img_size=True, dynamic_img_pad=True, padding_mode="circular", conv3d=False, dtype=None,
+        self, img_size=224, patch_size=16, in_chans=3, embed_dim=768, norm_layer=None, flatten=True,
+        bias=True, strict_img_size=True, dynamic_img_pad=True, padding_mode="circular",
+        conv3d=False, dtype=None,
         device=None, operations=None,
     ):  # fmt: skip
         super().__init__()
@@ -256,7 +257,7 @@ class DismantledBlock(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), linear)
 
     def _modulations(self, c, count: int):
-        """shift, scale, gate of attention and of the feed-forward layer, ...; shifts None where there are none."""
+        """shift, scale, gate of attention, then of the feed-forward layer; shifts are None where absent."""
         if not self.scale_mod_only:
             return self.adaLN_modulation(c).chunk(count, dim=1)
         if self.pre_only:

@@ -277,12 +277,12 @@ class Trunk(nn.Module):
         blocks = [num_res_blocks] * levels if isinstance(num_res_blocks, int) else list(num_res_blocks)
         if len(blocks) != levels:
             raise ValueError(
-                f"{type(self).__name__}: num_res_blocks has {len(blocks)} entries, channel_mult {levels}; give "
-                "as many."
+                f"{type(self).__name__}: num_res_blocks has {len(blocks)} entries, channel_mult {levels}; "
+                "give as many."
             )
         for name in (
-            "in_channels", "model_channels", "dropout", "channel_mult", "conv_resample", "num_classes", "dims",
-            "use_checkpoint", "dtype", "num_heads", "num_head_channels", "num_heads_upsample",
+            "in_channels", "model_channels", "dropout", "channel_mult", "conv_resample", "num_classes",
+            "dims", "use_checkpoint", "dtype", "num_heads", "num_head_channels", "num_heads_upsample",
         ):  # fmt: skip
             setattr(self, name, given[name])
         if self.num_heads_upsample == -1:
@@ -313,8 +313,8 @@ class Trunk(nn.Module):
         if self.num_classes == "sequential" and adm_in_channels is not None:
             return nn.Sequential(self._embedding(operations, adm_in_channels, width))
         raise ValueError(
-            f"{type(self).__name__}: num_classes is a number, 'continuous', or 'sequential' with adm_in_channels, not "
-            f"{self.num_classes!r} with {adm_in_channels}."
+            f"{type(self).__name__}: num_classes is a number, 'continuous', or 'sequential' with "
+            f"adm_in_channels, not {self.num_classes!r} with {adm_in_channels}."
         )
 
 
