@@ -186,7 +186,7 @@ def write_spz(cloud):
         _bytes_of((turns[:, 1:] + 1) * 127.5),
     ]  # fmt: skip
     header = struct.pack("<IIIBBBB", SPZ_MAGIC, SPZ_VERSION, len(cloud), 0, SPZ_FRACTION_BITS, 0, 0)
-    return gzip.compress(header + b"".join(part.tobytes() for part in parts))
+    return gzip.compress(header + b"".join(part.tobytes() for part in parts), mtime=0)
 
 
 def read_spz(data):
