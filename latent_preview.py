@@ -18,6 +18,10 @@ _said_no_taesd = False
 
 def __getattr__(name: str):
     # Options are parsed after this module may have been imported, so the limit is read when asked for.
+    if name == "TAESD":  # loads torch, and packs take it from here
+        from comfy.taesd.taesd import TAESD
+
+        return TAESD
     if name == "MAX_PREVIEW_RESOLUTION":
         return args.preview_size
     raise AttributeError(f"module 'latent_preview' has no attribute '{name}'")

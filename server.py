@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import uuid  # noqa: F401 - packs take it from here
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar

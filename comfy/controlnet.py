@@ -16,6 +16,7 @@ import comfy.control_files
 import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
+from comfy.absent_families import absent_class
 from comfy.control_fit import require_fit
 from comfy.families import control_lora, t2i_adapter
 from comfy.lora_file import LoraFile
@@ -460,3 +461,6 @@ def _around(loaded):
         return ControlLora(loaded.tensors)
     kind = T2IAdapter if isinstance(loaded.model, t2i_adapter.LDMT2IAdapter) else ControlNet
     return kind.around(loaded)
+
+
+ControlNetSD35 = absent_class(__name__, "ControlNetSD35", ControlNet)

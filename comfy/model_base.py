@@ -21,6 +21,7 @@ import comfy.patcher_extension
 import comfy.unclip
 import comfy.utils
 from comfy import absent_families
+from comfy.unclip import CLIPEmbeddingNoiseAugmentation  # noqa: F401 - where packs look for it
 
 
 class ModelType(Enum):
@@ -317,6 +318,15 @@ class BaseModel(torch.nn.Module):
         return out
 
 
+def sdxl_pooled(args, noise_augmentor):
+    """The vector of a prompt, or that of pictures which take its place; packs call it."""
+    pictures = args.get("unclip_conditioning")
+    if pictures is None:
+        return args["pooled_output"]
+    seed, width = args.get("seed") or 0, noise_augmentor.width
+    return noise_augmentor.vector_conditioning(pictures, seed, 0.05, args["device"])[:, :width]
+
+
 def _pooled_or_pictures(model: BaseModel, numbers: int, **kwargs):
     """The pooled prompt; pictures that unCLIPConditioning told of take its place (Revision)."""
     pictures = kwargs.get("unclip_conditioning")
@@ -479,7 +489,11 @@ class Lumina2(PromptModel):
 
 
 def __getattr__(name: str):
-    """Classes of families that do not run here, made when a pack first names one."""
+    """Classes of families that do not run here, made when a pack first names one; and a layer."""
+    if name == "Timestep":
+        from comfy.ldm.modules.diffusionmodules.openaimodel import Timestep
+
+        return Timestep
     if name not in absent_families.MODEL_BASES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     base = absent_families.MODEL_BASES[name]

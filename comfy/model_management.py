@@ -778,6 +778,15 @@ def unload_all_models() -> None:
         free_memory(1e30, device)
 
 
+def unload_model_clones(model, unload_weights_only=True, force_unload=True) -> bool:
+    """Take other views of the same model off their device; was there one? Packs of earlier days call it."""
+    views = [loaded for loaded in current_loaded_models if loaded.model and model.is_clone(loaded.model)]
+    for loaded in views:
+        loaded.model_unload()
+        current_loaded_models.remove(loaded)
+    return bool(views)
+
+
 def pin_memory(tensor) -> bool:
     """Page-locked host memory is not used here: weights stay memory-mapped."""
     return False

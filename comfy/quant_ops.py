@@ -76,12 +76,21 @@ class _Missing:
         _refuse(type(self).__name__)
 
 
+class _MissingKitchen:
+    """In place of the package: packs import it by name and use it, or not, later."""
+
+    def __getattr__(self, name: str):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        _refuse(f"ck.{name}")
+
+
 def __getattr__(name: str):
     """comfy-kitchen's, when a pack first names it."""
     if name == "TensorCoreFP8E4M3Layout" or name == "TensorCoreFP8E5M2Layout":
         return __getattr__("TensorCoreFP8Layout")
     if name == "ck":
-        return importlib.import_module("comfy_kitchen") if _CK_AVAILABLE else _refuse(name)
+        return importlib.import_module("comfy_kitchen") if _CK_AVAILABLE else _MissingKitchen()
     if name not in _FROM_KITCHEN:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if _CK_AVAILABLE:

@@ -2,6 +2,7 @@
 
 import logging
 
+import numpy as np  # noqa: F401 - packs take it from here
 import torch
 
 import comfy.model_management

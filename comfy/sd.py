@@ -405,3 +405,22 @@ def save_checkpoint(output_path, model, clip=None, vae=None, clip_vision=None, m
     parts = (part.get_sd() if part is not None else None for part in (clip, vae, clip_vision))
     weights = model.model.state_dict_for_saving(*parts)
     comfy.utils.save_torch_file({**weights, **extra_keys}, output_path, metadata=metadata)
+
+
+def load_unet(unet_path, dtype=None):
+    """`load_diffusion_model` under its first name."""
+    return load_diffusion_model(unet_path, model_options={} if dtype is None else {"dtype": dtype})
+
+
+def load_unet_state_dict(sd, dtype=None):
+    """`load_diffusion_model_state_dict` under its first name."""
+    return load_diffusion_model_state_dict(sd, model_options={} if dtype is None else {"dtype": dtype})
+
+
+def __getattr__(name: str):
+    """What packs take from here, and has a room of its own that is imported when it is named."""
+    if name == "StyleModel":
+        from comfy.style_model import StyleModel
+
+        return StyleModel
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from comfy.absent_families import absent_class
 from comfy.clip_vocabulary import END_TOKEN, START_TOKEN
 from comfy.errors import ModelFileError
 from comfy.sd1_clip import SD1ClipModel, SDClipModel, SDTokenizer
@@ -127,3 +128,6 @@ class SDXLRefinerClipModel(SD1ClipModel):
             device=device, dtype=dtype, model_options=model_options, clip_name="g", clip_model=SDXLClipG,
             **kwargs,
         )  # fmt: skip
+
+
+StableCascadeClipModel = absent_class(__name__, "StableCascadeClipModel", SD1ClipModel)

@@ -73,3 +73,25 @@ class NoiseAugmentation(torch.nn.Module):
         if len(parts) == 1:
             return parts[0]
         return self.noised(sum(parts)[:, : self.width], merge_amount, generator)
+
+
+class CLIPEmbeddingNoiseAugmentation(NoiseAugmentation):
+    """The same under the name and with the call that node packs know."""
+
+    def __init__(self, *args, clip_stats_path=None, timestep_dim=256, noise_schedule_config=None, **kwargs):
+        super().__init__(timestep_dim)
+
+    def forward(self, x, noise_level=None, seed=None):
+        """(vectors (B, width) with noise, embedded levels (B, width)); without `noise_level` random ones."""
+        from diffusers.models.embeddings import get_timestep_embedding
+
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        if noise_level is None:
+            noise_level = torch.randint(0, NOISE_LEVELS, (len(x),), generator=generator)
+        levels = noise_level.cpu().long()
+        mean, deviation = self.data_mean.to(x.device), self.data_std.to(x.device)
+        noise = torch.randn(x.shape, generator=generator).to(x)
+        alphas = self.alphas.cpu()[levels].to(x).unsqueeze(1)
+        mixed = alphas.sqrt() * ((x - mean) / deviation) + (1 - alphas).sqrt() * noise
+        embedded = get_timestep_embedding(levels, self.width, flip_sin_to_cos=True, downscale_freq_shift=0)
+        return mixed * deviation + mean, embedded.to(x)

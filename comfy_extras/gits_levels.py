@@ -155,6 +155,11 @@ _PLACES = {
 }  # fmt: skip
 
 
+def strengths() -> list[float]:
+    """Those that the table has."""
+    return list(_PLACES)
+
+
 def levels_of(strength: float) -> list[list[float]]:
     """The levels for 2, 3, ... 20 steps; each list has one more level than steps."""
     rows = _PLACES[round(strength, 2)].split(";")

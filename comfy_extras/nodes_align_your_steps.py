@@ -14,6 +14,15 @@ NOISE_LEVELS = {
 }  # fmt: skip
 
 
+def loglinear_interp(t_steps, num_steps):
+    """`num_steps` numbers through those of a falling list, even in the logarithm, as an array."""
+    import numpy as np
+
+    levels = np.array(t_steps)
+    places = np.linspace(0, len(levels) - 1, num_steps)
+    return np.exp(np.interp(places, np.arange(len(levels)), np.log(levels)))
+
+
 class AlignYourStepsScheduler:
     DESCRIPTION = "Noise levels for few steps: for ten as published, for others between them."
     RETURN_TYPES = ("SIGMAS",)
@@ -37,9 +46,8 @@ class AlignYourStepsScheduler:
         if denoise <= 0.0:
             return (torch.FloatTensor([]),)
         levels = np.array(NOISE_LEVELS[model_type])
-        if steps + 1 != len(levels):  # even in the logarithm between two published ones
-            places = np.linspace(0, len(levels) - 1, steps + 1)
-            levels = np.exp(np.interp(places, np.arange(len(levels)), np.log(levels)))
+        if steps + 1 != len(levels):  # between two published ones
+            levels = loglinear_interp(levels, steps + 1)
         levels = levels[-(round(steps * denoise) + 1) :].copy()
         levels[-1] = 0
         return (torch.FloatTensor(levels.tolist()),)

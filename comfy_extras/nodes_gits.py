@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
+from comfy_extras.nodes_align_your_steps import loglinear_interp
 
 
-def loglinear_interp(t_steps, num_steps: int):
-    """`num_steps` numbers through those of a falling list, linear in the logarithm, as an array."""
-    import numpy
+def __getattr__(name):
+    """The table under the name that packs know; it is read when it is named."""
+    if name == "NOISE_LEVELS":
+        from comfy_extras import gits_levels
 
-    ends, places = numpy.linspace(0, 1, len(t_steps)), numpy.linspace(0, 1, num_steps)
-    return numpy.exp(numpy.interp(places, ends, numpy.log(t_steps)))
+        return {strength: gits_levels.levels_of(strength) for strength in gits_levels.strengths()}
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def last_steps(levels, steps: int, denoise: float):

@@ -7,6 +7,28 @@ from comfy_extras.core_inputs import float_input
 SMALLEST_SIDE = 5  # latent pixels: the blur's edge is mirrored
 
 
+def gaussian_blur_2d(img, kernel_size, sigma):
+    """Pictures (B, C, H, W) blurred by a Gaussian of `sigma` pixels, cut off at a square of `kernel_size`."""
+    import torch
+
+    places = torch.arange(kernel_size, device=img.device, dtype=img.dtype) - (kernel_size - 1) / 2
+    row = torch.exp(-0.5 * (places / sigma) ** 2)
+    row = row / row.sum()
+    channels, half = img.shape[1], kernel_size // 2
+    kernel = (row[:, None] * row).expand(channels, 1, kernel_size, kernel_size)
+    padded = torch.nn.functional.pad(img, [half] * 4, mode="reflect")
+    return torch.nn.functional.conv2d(padded, kernel, groups=channels)
+
+
+def create_blur_map(x0, attn, sigma=3.0, threshold=1.0):
+    """Clean latents `x0` (B, C, H, W), blurred where attention weights (B, heads, tokens, tokens) look most.
+    Packs replace this function.
+    """
+    import comfy.guidance
+
+    return comfy.guidance.blurred_where_attended(x0, attn, sigma, threshold)
+
+
 class SelfAttentionGuidance:
     DESCRIPTION = "Away from a picture that is blurred where the model looks most (Hong et al. 2023)."
     RETURN_TYPES = ("MODEL",)
@@ -37,7 +59,7 @@ class SelfAttentionGuidance:
             clean, x = args["uncond_denoised"], args["input"]
             if min(clean.shape[2:]) < SMALLEST_SIDE or not args["uncond"]:
                 return args["denoised"]
-            blurred = comfy.guidance.blurred_where_attended(clean, seen["weights"], blur_sigma)
+            blurred = create_blur_map(clean, seen["weights"], blur_sigma)
             (found,) = comfy.samplers.calc_cond_batch(
                 args["model"], [args["uncond"]], blurred + x - clean, args["sigma"], args["model_options"]
             )

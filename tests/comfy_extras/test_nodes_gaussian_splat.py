@@ -123,7 +123,8 @@ def test_spz_places_keep_their_sign():
 
 
 def spz(version, count=1, size=100):
-    return gzip.compress(struct.pack("<IIIBBBB", 0x5053474E, version, count, 0, 12, 0, 0) + bytes(size), mtime=0)
+    header = struct.pack("<IIIBBBB", 0x5053474E, version, count, 0, 12, 0, 0)
+    return gzip.compress(header + bytes(size), mtime=0)
 
 
 POINTS = b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\n1\n"

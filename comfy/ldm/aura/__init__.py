@@ -1,1 +1,5 @@
 """Layers of AuraFlow."""
+
+from comfy.lazy_parts import importer
+
+__getattr__ = importer(__name__)

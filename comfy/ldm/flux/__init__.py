@@ -1,1 +1,5 @@
 """The layers of Flux.1."""
+
+from comfy.lazy_parts import importer
+
+__getattr__ = importer(__name__)

@@ -1,1 +1,5 @@
 """Layers of HiDream."""
+
+from comfy.lazy_parts import importer
+
+__getattr__ = importer(__name__)

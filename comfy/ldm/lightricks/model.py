@@ -2,10 +2,58 @@
 
 from __future__ import annotations
 
+import math
+from enum import Enum
+
 import torch
 from torch import nn
 
 from comfy.absent_families import absent_class, absent_classes
+
+
+class LTXRopeType(str, Enum):  # noqa: UP042 - packs compare with plain texts
+    """Which channels are turned together: neighbours, or one of either half."""
+
+    INTERLEAVED = "interleaved"
+    SPLIT = "split"
+
+    KEY = "rope_type"
+
+    @classmethod
+    def from_dict(cls, kwargs, default=None):
+        return cls(kwargs.get(cls.KEY.value, cls.INTERLEAVED if default is None else default))
+
+
+class LTXFrequenciesPrecision(str, Enum):  # noqa: UP042 - packs compare with plain texts
+    """In which precision the frequencies of positions are computed."""
+
+    FLOAT32 = "float32"
+    FLOAT64 = "float64"
+
+    KEY = "frequencies_precision"
+
+    @classmethod
+    def from_dict(cls, kwargs, default=None):
+        return cls(kwargs.get(cls.KEY.value, cls.FLOAT32 if default is None else default))
+
+
+def generate_freq_grid_np(positional_embedding_theta, positional_embedding_max_pos_count, inner_dim, _=None):
+    """Frequencies (inner_dim // (2 * axes),) from pi/2 to theta * pi/2, in equal ratios, computed in fp64."""
+    count = inner_dim // (2 * positional_embedding_max_pos_count)
+    exponents = torch.linspace(0.0, 1.0, count, dtype=torch.float64)
+    return (positional_embedding_theta**exponents * math.pi / 2).float()
+
+
+def precompute_freqs_cis(indices_grid, dim, out_dtype, theta=10000.0, max_pos=(20, 2048, 2048)):
+    """(cos, sin) (B, tokens, dim) of positions (B, 3, tokens) in the form of the first LTX-Video."""
+    sizes = torch.tensor(max_pos, device=indices_grid.device, dtype=torch.float32)
+    places = indices_grid.float().transpose(1, 2) / sizes * 2 - 1  # (B, tokens, 3)
+    frequencies = theta ** torch.linspace(0.0, 1.0, dim // 6, device=places.device) * (math.pi / 2)
+    angles = (places.unsqueeze(-1) * frequencies).transpose(-1, -2).flatten(2)
+    rest = (*angles.shape[:2], dim % 6)  # channels that are not turned come first
+    cos = torch.cat((angles.new_ones(rest), angles.cos().repeat_interleave(2, dim=-1)), dim=-1)
+    sin = torch.cat((angles.new_zeros(rest), angles.sin().repeat_interleave(2, dim=-1)), dim=-1)
+    return cos.to(out_dtype), sin.to(out_dtype)
 
 
 def _rotated(x, matrices, is_split: bool):

@@ -1,1 +1,5 @@
 """Layers of Qwen-Image."""
+
+from comfy.lazy_parts import importer
+
+__getattr__ = importer(__name__)

@@ -1,1 +1,5 @@
 """Layers of Wan."""
+
+from comfy.lazy_parts import importer
+
+__getattr__ = importer(__name__)

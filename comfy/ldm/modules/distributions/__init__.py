@@ -1,1 +1,5 @@
 """Distributions of latents."""
+
+from comfy.lazy_parts import importer
+
+__getattr__ = importer(__name__)

@@ -1,1 +1,5 @@
 """What encodes conditioning."""
+
+from comfy.lazy_parts import importer
+
+__getattr__ = importer(__name__)
