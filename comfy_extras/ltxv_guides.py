@@ -148,14 +148,18 @@ def _places(guide: Any, scales: Any, frame: int, coarse: int, *, is_start: bool)
     return places[None].repeat(guide.shape[0], 1, 1, 1)
 
 
+def with_entry(side: Any, entry: dict[str, Any]) -> Any:
+    """A conditioning that knows one more guide for the attention."""
+    entries = [*(value_of(side, "guide_attention_entries") or ()), entry]
+    return node_helpers.conditioning_set_values(side, {"guide_attention_entries": entries})
+
+
 def _with_guide(side: Any, places: Any, entry: dict[str, Any]) -> Any:
     import torch
 
     before = value_of(side, "keyframe_idxs")
-    entries = [*(value_of(side, "guide_attention_entries") or ()), entry]
     places = places if before is None else torch.cat([before, places], dim=2)
-    values = {"keyframe_idxs": places, "guide_attention_entries": entries}
-    return node_helpers.conditioning_set_values(side, values)
+    return node_helpers.conditioning_set_values(with_entry(side, entry), {"keyframe_idxs": places})
 
 
 def _appended(samples: Any, noise_mask: Any, guide: Any, known: Any, strength: float) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import math
 from comfy_api.latest import ComfyExtension, io
 from comfy_extras.absent_families import absent_node
 from comfy_extras.ltxv_frames import compressed, fitted_audio
-from comfy_extras.ltxv_guides import added_guide, cropped_guides, noise_mask_of, value_of
+from comfy_extras.ltxv_guides import added_guide, cropped_guides, noise_mask_of, value_of, with_entry
 from comfy_extras.video_conditioning import both, encoded, latent_frames, sized, zeros
 from comfy_extras.video_inputs import guided, sides_out, video_size
 
@@ -485,6 +485,18 @@ def get_keyframe_idxs(cond, latent_shape=None):
     if entries:
         return places, sum(entry["latent_shape"][0] for entry in entries)
     return places, len(places[:, 0, :, 0].unique())  # guides that begin at one time count once
+
+
+def _append_guide_attention_entry(
+    positive, negative, pre_filter_count, latent_shape, strength=1.0, attention_mask=None
+):
+    """Both sides with one more guide for the attention, of so many tokens; mask (F, H, W).."""
+    mask = None if attention_mask is None else attention_mask[None, None]
+    entry = {
+        "pre_filter_count": pre_filter_count, "strength": strength, "pixel_mask": mask,
+        "latent_shape": latent_shape,
+    }  # fmt: skip
+    return tuple(with_entry(side, dict(entry)) for side in (positive, negative))
 
 
 def __getattr__(name):

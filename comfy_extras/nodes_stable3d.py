@@ -7,7 +7,7 @@ from comfy_extras.video_conditioning import encoded, sized
 from comfy_extras.video_inputs import batch_size, frame_size, sides_out
 
 
-def _camera(elevation, azimuth):
+def camera_embeddings(elevation, azimuth):
     """(1, 1, 4): polar angle from that of the picture, sine and cosine of the azimuth, and 90 degrees."""
     import torch
 
@@ -60,7 +60,7 @@ class StableZero123_Conditioning(io.ComfyNode):
         import torch
 
         seen, latent = _seen(clip_vision, vae, init_image, width, height)
-        camera = _camera(elevation, azimuth).to(seen).repeat(len(seen), 1, 1)
+        camera = camera_embeddings(elevation, azimuth).to(seen).repeat(len(seen), 1, 1)
         sides = _sides(torch.cat([seen, camera], dim=-1), seen, latent)
         return io.NodeOutput(*sides, {"samples": _empty(batch_size, width, height)})
 
@@ -122,7 +122,7 @@ class StableZero123_Conditioning_Batched(io.ComfyNode):
 
         seen, latent = _seen(clip_vision, vae, init_image, width, height)
         cameras = [
-            _camera(
+            camera_embeddings(
                 elevation + number * elevation_batch_increment, azimuth + number * azimuth_batch_increment
             )
             for number in range(batch_size)

@@ -307,9 +307,10 @@ def test_saved_latents_are_loaded_again(folders):
 def test_a_saved_picture_carries_prompt_and_workflow(folders):
     prompt, workflow = {"3": {"class_type": "KSampler"}}, {"nodes": [{"id": 3}], "extra": "é"}
     saved = nodes.SaveImage().save_images(gradient(), "ComfyUI", prompt, {"workflow": workflow})
-    assert saved == {
-        "ui": {"images": [{"filename": "ComfyUI_00001_.png", "subfolder": "", "type": "output"}]}
+    assert saved["ui"] == {
+        "images": [{"filename": "ComfyUI_00001_.png", "subfolder": "", "type": "output"}]
     }
+    assert torch.equal(saved["result"][0], gradient()), "the pictures are handed on"
     with Image.open(folders / "output" / "ComfyUI_00001_.png") as picture:
         assert json.loads(picture.text["prompt"]) == prompt
         assert json.loads(picture.text["workflow"]) == workflow

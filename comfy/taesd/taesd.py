@@ -6,6 +6,7 @@ import torch
 from diffusers.models.autoencoders.vae import DecoderTiny, EncoderTiny
 from torch import nn
 
+import comfy.ops
 import comfy.utils
 from comfy.errors import ModelFileError
 from comfy.families.base import StateDict, build_empty, load_exactly
@@ -119,3 +120,43 @@ def weights_of(vae_name: str, encoder_path, decoder_path) -> dict[str, torch.Ten
     for prefix, path in (("taesd_encoder.", encoder_path), ("taesd_decoder.", decoder_path)):
         out |= {prefix + key: tensor for key, tensor in comfy.utils.load_torch_file(path).items()}
     return out
+
+
+# --- the layers of tiny autoencoders, from which packs build theirs ---
+
+
+def conv(n_in, n_out, **kwargs):
+    """Three by three, of the same size."""
+    return comfy.ops.disable_weight_init.Conv2d(n_in, n_out, 3, padding=1, **kwargs)
+
+
+class Clamp(nn.Module):
+    """Softly to -3..3."""
+
+    def forward(self, x):
+        return 3 * torch.tanh(x / 3)
+
+
+class Block(nn.Module):
+    """Three convolutions beside a way around them; with `use_midblock_gn` normalised channels come first."""
+
+    def __init__(self, n_in: int, n_out: int, use_midblock_gn: bool = False):
+        super().__init__()
+        ops = comfy.ops.disable_weight_init
+        self.conv = nn.Sequential(
+            conv(n_in, n_out), nn.ReLU(), conv(n_out, n_out), nn.ReLU(), conv(n_out, n_out)
+        )  # fmt: skip
+        self.skip = nn.Identity() if n_in == n_out else ops.Conv2d(n_in, n_out, 1, bias=False)
+        self.fuse = nn.ReLU()
+        self.pool = None
+        if use_midblock_gn:
+            wide = 4 * n_in
+            self.pool = nn.Sequential(
+                ops.Conv2d(n_in, wide, 1, bias=False), ops.GroupNorm(4, wide), nn.ReLU(inplace=True),
+                ops.Conv2d(wide, n_in, 1, bias=False),
+            )  # fmt: skip
+
+    def forward(self, x):
+        if self.pool is not None:
+            x = x + self.pool(x)
+        return self.fuse(self.conv(x) + self.skip(x))

@@ -124,3 +124,33 @@ def test_other_views_of_a_model_leave_the_device(monkeypatch):
     assert model_management.unload_model_clones(patcher)
     assert [loaded.model for loaded in model_management.current_loaded_models] == [other]
     assert not model_management.unload_model_clones(patcher)
+
+
+def test_a_guide_is_entered_on_both_sides_apart():
+    mask = torch.ones(2, 4, 4)
+    sides = nodes_lt._append_guide_attention_entry([[None, {}]], [[None, {}]], 8, [2, 2, 2], 0.5, mask)
+    for ((_, extras),) in sides:
+        (entry,) = extras["guide_attention_entries"]
+        assert entry["pixel_mask"].shape == (1, 1, 2, 4, 4) and entry["pre_filter_count"] == 8
+    (more, _) = nodes_lt._append_guide_attention_entry(*sides, 4, [1, 2, 2])
+    assert [entry["strength"] for entry in more[0][1]["guide_attention_entries"]] == [0.5, 1.0]
+
+
+def test_rows_of_a_modulation_change_their_segments_in_place():
+    from comfy.ldm.minimax import model
+
+    h, other, rows = torch.ones(4, 2), torch.full((4, 2), 3.0), torch.tensor([[1.0, 1.0], [2.0, 0.5]])
+    assert model._mod_scale_shift(h, rows, rows, [(0, 1, 0), (2, 4, 1)]) is h
+    assert h.tolist() == [[3, 3], [1, 1], [5, 2], [5, 2]]
+    assert model._mod_gate(h, rows, other, [(1, 2, 1)])[1].tolist() == [7, 2.5]
+
+
+def test_layers_of_tiny_autoencoders_have_the_weights_of_their_files():
+    from comfy.taesd.taesd import Block, Clamp, conv
+
+    block = Block(2, 4, use_midblock_gn=True)
+    names = ["conv.0", "conv.2", "conv.4", "skip", "pool.0", "pool.1", "pool.3"]
+    assert {name.rpartition(".")[0] for name in block.state_dict()} == set(names)
+    assert block.state_dict()["pool.0.weight"].shape == (8, 2, 1, 1)
+    assert conv(3, 5, stride=2).state_dict()["weight"].shape == (5, 3, 3, 3)
+    torch.testing.assert_close(Clamp()(torch.tensor([100.0, 0.3])), torch.tensor([3.0, 3 * math.tanh(0.1)]))
