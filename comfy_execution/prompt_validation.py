@@ -168,7 +168,7 @@ class PromptValidation:
                 received_value=link,
             )
         source = link[0]
-        received = self.facts.classes[self.prompt[source]["class_type"]].RETURN_TYPES[link[1]]
+        received = self._type_of_output(source, link[1])
         if visit.received_types is not None:
             visit.received_types[name] = received
         elif not validate_node_input(received, spec.type):
@@ -183,6 +183,17 @@ class PromptValidation:
             )
         visit.links.append((name, spec, source))
         return None
+
+    def _type_of_output(self, source: str, slot: int) -> Any:
+        class_type = self.prompt[source]["class_type"]
+        types = self.facts.classes[class_type].RETURN_TYPES
+        try:
+            return types[slot]
+        except IndexError:
+            raise IndexError(
+                f"Node {source} ({class_type}) has {len(types)} outputs, counted from 0, and none of number "
+                f"{slot}. Link another one."
+            ) from None
 
     def _check_literal(self, visit: _Visit, name: str, value: Any, spec: InputSpec) -> Error | None:
         value, error = converted(name, value, spec)

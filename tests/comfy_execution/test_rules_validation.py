@@ -405,6 +405,7 @@ def test_a_link_to_no_node(rig):
 def test_a_link_to_a_slot_that_does_not_exist(rig):
     (error,) = errors_of(rig.validate({"1": node("Number", value=1), "2": node("Show", value=["1", 9])}), "2")
     assert error["extra_info"]["exception_type"] == "IndexError"
+    assert "Node 1 (Number) has 1 outputs" in error["details"] and "none of number 9" in error["details"]
 
 
 def test_a_circle_is_reported_on_each_of_its_nodes(rig):
