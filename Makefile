@@ -21,7 +21,7 @@ test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow -n 2 $(ARGS)
 
 test-browser: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m browser $(ARGS)
+	$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
 
 test-all: test test-slow test-browser
 
