@@ -313,6 +313,7 @@ def test_the_queue_is_paused_and_resumed_in_the_panel(studio):
     assert page.errors() == []
 
 
+@pytest.mark.slow
 def test_a_changed_seed_is_named_and_a_download_is_shown_and_cancelled(tmp_path, open_page):
     (tmp_path / "models" / "checkpoints").mkdir(parents=True)
     shutil.copy(DATA / "demo_shapes.safetensors", tmp_path / "models" / "checkpoints")

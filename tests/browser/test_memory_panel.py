@@ -168,6 +168,7 @@ def test_a_model_is_pinned_and_unpinned_with_the_keyboard_and_the_list_says_by_w
     assert panel.errors() == []
 
 
+@pytest.mark.slow
 def test_a_pin_over_the_budget_is_refused_in_the_words_of_the_server(open_panel):
     panel = open_panel("--pin", "controlnet/demo*", "--pin-budget", "5M")
     panel.run("demo_green.safetensors")
@@ -221,6 +222,7 @@ def test_groups_say_what_they_take_and_are_switched(open_panel):
     assert panel.errors() == []
 
 
+@pytest.mark.slow
 def test_what_was_let_go_is_listed_with_the_reason_and_no_name_is_read_as_html(open_panel, library):
     hostile = "<img src=x onerror='window.wasRun=1'>.safetensors"
     shutil.copy(DATA / "demo_green.safetensors", library / "models/loras" / hostile)
@@ -262,6 +264,7 @@ app.api.addEventListener('status', () => { window.told += 1; });
 """
 
 
+@pytest.mark.slow
 def test_many_models_wait_behind_a_button_and_a_closed_panel_asks_nothing(open_panel, library):
     weights = safetensors.torch.load_file(DATA / "demo_green.safetensors")
     names = [f"style-{number:02}.safetensors" for number in range(12)]
@@ -287,6 +290,7 @@ def test_many_models_wait_behind_a_button_and_a_closed_panel_asks_nothing(open_p
     assert panel.errors() == []
 
 
+@pytest.mark.slow
 def test_a_pinned_model_is_fetched_and_loaded_before_a_workflow_asks_for_it(library, open_page):
     path = library / "models" / SHAPES
     body = path.read_bytes()
@@ -354,6 +358,7 @@ PLACES = [
 ]
 
 
+@pytest.mark.slow
 def test_places_and_shares_of_devices_with_gpus_are_told_as_they_are(live_server, open_page):
     page = open_page(live_server, is_shared=True)
     resident = [{"pinned": {"by": ["x"]}, "on": {"cuda:0": 5, "cpu": 1}},

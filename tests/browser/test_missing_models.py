@@ -126,6 +126,7 @@ def test_download_brings_the_model_to_the_server_and_the_workflow_runs(library):
     assert page.errors() == []
 
 
+@pytest.mark.slow
 def test_download_all_takes_every_suffix_that_the_server_knows(library):
     loras = {f"style-{number}.{suffix}": safetensors(1 << 12, number)
              for number, suffix in enumerate(("safetensors", "sft"))}  # fmt: skip
@@ -168,6 +169,7 @@ def test_what_the_server_does_not_fetch_is_said_in_its_words(library):
     library.page.is_changed = True  # the notes stay
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_as_it_is(library, tmp_path, open_page):
     url = library.publish("/org/demo/resolve/main/large.safetensors", safetensors(1 << 16))
     environment = {"HF_ENDPOINT": library.origin.url}
@@ -179,6 +181,7 @@ def test_a_full_disk_is_told_as_it_is(library, tmp_path, open_page):
         full.wait_for_note("could not be fetched", "are kept in reserve")
 
 
+@pytest.mark.slow
 def test_the_page_takes_no_server_for_a_desktop_program(library):
     """What the page does for a desktop program, but for downloads, it does not do here."""
     assert library.page.driver.execute_script(
