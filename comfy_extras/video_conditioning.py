@@ -88,6 +88,29 @@ def both(positive: Any, negative: Any, values: dict[str, Any], *, append: bool =
     )
 
 
+def during(conditioning: Any, values: dict[str, Any], start: float, end: float) -> list[Any]:
+    """One side with these values from `start` to `end` of the sampling (0..1), and without them elsewhere.
+
+    An entry that has a range of its own is cut where these begin and end; a hair lies between the parts, as
+    the ends of ranges belong to them.
+    """
+    if start > end:
+        raise ValueError(f"The part of the sampling begins at {start} and ends at {end}. Let it end later.")
+    hair, parts = 1e-5, []
+    for entry in conditioning:
+        first, last = entry[1].get("start_percent", 0.0), entry[1].get("end_percent", 1.0)
+        low, high = max(start, first), min(end, last)
+        if low >= high:
+            parts.append(entry)
+            continue
+        ranges = [(first, low - hair, {}), (low, high, values), (high + hair, last, {})]
+        for begin, stop, more in ranges:
+            if begin < stop:
+                timed = {**more, "start_percent": begin, "end_percent": stop}
+                parts += node_helpers.conditioning_set_values([entry], timed)
+    return parts
+
+
 def per_latent_frame(mask: Any) -> Any:
     """(1, 1, 4 T, H, W) -> (1, 4, T, H, W): four frames of a mask are channels of one latent frame."""
     return mask.view(1, -1, 4, *mask.shape[-2:]).transpose(1, 2)
