@@ -37,13 +37,21 @@ Trellis2ShapeStage = absent_node(
 )
 
 
-EmptyTrellis2LatentStructure = absent_node(
-    "EmptyTrellis2LatentStructure",
-    "Trellis 2",
-    category="model/latent/trellis",
-    inputs=lambda: [batch_size()],
-    outputs=lambda: [io.Latent.Output()],
-)
+class EmptyTrellis2LatentStructure(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="EmptyTrellis2LatentStructure",
+            category="model/latent/trellis",
+            inputs=[batch_size()],
+            outputs=[io.Latent.Output()],
+        )
+
+    @classmethod
+    def execute(cls, batch_size):
+        from comfy_extras.video_conditioning import zeros
+
+        return io.NodeOutput({"samples": zeros(batch_size, 32, 16, 16, 16), "type": "trellis2"})
 
 
 Trellis2TextureStage = absent_node(

@@ -8,6 +8,9 @@ from comfy_extras.absent_families import absent_node
 from comfy_extras.core_inputs import MAX_RESOLUTION
 from comfy_extras.video_inputs import frame_size, guided, sides_out
 
+# What is to be removed; where that and what it changes overlap; what it changes; what stays.
+QUAD_LEVELS = (0.0, 63.0, 127.0, 255.0)
+
 OpticalFlowLoader = absent_node(
     "OpticalFlowLoader",
     "RAFT optical flow",
@@ -19,14 +22,33 @@ OpticalFlowLoader = absent_node(
 )
 
 
-VOIDQuadmaskPreprocess = absent_node(
-    "VOIDQuadmaskPreprocess",
-    "VOID",
-    display_name="VOID Quadmask Preprocessor",
-    category="image/mask",
-    inputs=lambda: [io.Mask.Input("mask"), io.Int.Input("dilate_width", default=0, min=0, max=50, step=1)],
-    outputs=lambda: [io.Mask.Output(display_name="quadmask")],
-)
+class VOIDQuadmaskPreprocess(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="VOIDQuadmaskPreprocess",
+            display_name="VOID Quadmask Preprocessor",
+            category="image/mask",
+            inputs=[io.Mask.Input("mask"), io.Int.Input("dilate_width", default=0, min=0, max=50, step=1)],
+            outputs=[io.Mask.Output(display_name="quadmask")],
+        )
+
+    @classmethod
+    def execute(cls, mask, dilate_width=0):
+        import torch
+
+        levels = mask if mask.max() > 1 else mask * 255
+        if dilate_width > 0:
+            if mask.ndim != 3:
+                raise ValueError(
+                    f"VOIDQuadmaskPreprocess was given a mask of the shape {tuple(mask.shape)}. It takes (T, H, W)."
+                )
+            is_primary = (levels < 128).float()
+            size = 2 * dilate_width + 1
+            grown = torch.nn.functional.max_pool2d(is_primary[:, None], size, stride=1, padding=dilate_width)
+            levels = levels.masked_fill(grown[:, 0] > 0.5, 0)
+        bounds = levels.new_tensor([31, 95, 191])
+        return io.NodeOutput(1 - levels.new_tensor(QUAD_LEVELS)[torch.bucketize(levels, bounds)] / 255)
 
 
 VOIDInpaintConditioning = absent_node(

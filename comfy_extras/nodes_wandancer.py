@@ -2,10 +2,45 @@
 
 from __future__ import annotations
 
+import math
+
 from comfy_api.latest import ComfyExtension, io
 from comfy_extras.absent_families import absent_node
 from comfy_extras.core_inputs import MAX_RESOLUTION
 from comfy_extras.video_inputs import frame_size, guided, sides_out
+
+FPS = 30
+SILENT_END = 0.2  # seconds of sound that begin no further segment
+
+
+def _places(count, step, end):
+    """Frames of a segment that get pictures: each `step` frames, fewer than `step` before the end, and the end."""
+    inner = max(0, math.ceil((end - step) / step))
+    return [*(math.ceil(step * number) for number in range(inner)), end][:count]
+
+
+def _segment(images, length, index, audio):
+    """(frames (T, H, W, C), mask (T, H, W) of those that are given, sound) of one part of a dance.
+
+    The pictures are spread evenly over all parts that the sound takes; what lies between them is black.
+    """
+    import torch
+
+    rate, wave = audio["sample_rate"], audio["waveform"]
+    seconds = wave.shape[-1] / rate
+    parts = int((seconds - SILENT_END) / (length / FPS)) + 1 if seconds > SILENT_END else 0
+    frames = images.new_zeros(length, *images.shape[1:])
+    mask = images.new_zeros(length, *images.shape[1:3])
+    if parts and len(images):
+        step = parts * length / len(images)
+        used = index * (len(_places(length, step, length - 1)) - 1)
+        places = torch.tensor(_places(max(0, len(images) - used), step, length - 1), dtype=torch.long)
+        frames[places], mask[places] = images[used : used + len(places)], 1
+    begin = index * length / FPS
+    end = min(begin + length / FPS, seconds)
+    sound = wave[:, :, int(begin * rate) : int(end * rate)]
+    return frames, mask, {"waveform": sound, "sample_rate": rate}
+
 
 WanDancerVideo = absent_node(
     "WanDancerVideo",
@@ -41,40 +76,53 @@ WanDancerEncodeAudio = absent_node(
 )
 
 
-WanDancerPadKeyframes = absent_node(
-    "WanDancerPadKeyframes",
-    "WanDancer",
-    category="image/video",
-    inputs=lambda: [
-        io.Image.Input("images"),
-        io.Int.Input("segment_length", default=149, min=1, max=10000),
-        io.Int.Input("segment_index", default=0, min=0, max=100),
-        io.Audio.Input("audio"),
-    ],
-    outputs=lambda: [
-        io.Image.Output(display_name="keyframes_sequence"),
-        io.Mask.Output(display_name="keyframes_mask"),
-        io.Audio.Output(display_name="audio_segment"),
-    ],
-)
+class WanDancerPadKeyframes(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="WanDancerPadKeyframes",
+            category="image/video",
+            inputs=[
+                io.Image.Input("images"),
+                io.Int.Input("segment_length", default=149, min=1, max=10000),
+                io.Int.Input("segment_index", default=0, min=0, max=100),
+                io.Audio.Input("audio"),
+            ],
+            outputs=[
+                io.Image.Output(display_name="keyframes_sequence"),
+                io.Mask.Output(display_name="keyframes_mask"),
+                io.Audio.Output(display_name="audio_segment"),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, images, segment_length, segment_index, audio=None):
+        return io.NodeOutput(*_segment(images, segment_length, segment_index, audio))
 
 
-WanDancerPadKeyframesList = absent_node(
-    "WanDancerPadKeyframesList",
-    "WanDancer",
-    category="image/video",
-    inputs=lambda: [
-        io.Image.Input("images"),
-        io.Int.Input("segment_length", default=149, min=1, max=10000),
-        io.Int.Input("num_segments", default=1, min=1, max=100),
-        io.Audio.Input("audio"),
-    ],
-    outputs=lambda: [
-        io.Image.Output(display_name="keyframes_sequence", is_output_list=True),
-        io.Mask.Output(display_name="keyframes_mask", is_output_list=True),
-        io.Audio.Output(display_name="audio_segment", is_output_list=True),
-    ],
-)
+class WanDancerPadKeyframesList(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="WanDancerPadKeyframesList",
+            category="image/video",
+            inputs=[
+                io.Image.Input("images"),
+                io.Int.Input("segment_length", default=149, min=1, max=10000),
+                io.Int.Input("num_segments", default=1, min=1, max=100),
+                io.Audio.Input("audio"),
+            ],
+            outputs=[
+                io.Image.Output(display_name="keyframes_sequence", is_output_list=True),
+                io.Mask.Output(display_name="keyframes_mask", is_output_list=True),
+                io.Audio.Output(display_name="audio_segment", is_output_list=True),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, images, segment_length, num_segments, audio=None):
+        segments = [_segment(images, segment_length, number, audio) for number in range(num_segments)]
+        return io.NodeOutput(*(list(values) for values in zip(*segments, strict=True)))
 
 
 class WandancerExtension(ComfyExtension):

@@ -174,9 +174,10 @@ def test_da3_points_lie_on_the_rays_of_the_camera_and_in_the_world():
 def test_da3_leaves_out_sky_uncertain_and_missing_depths():
     left = torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(1, 3, 4)
     assert da3_mesh().faces.shape == (1, 12, 3)
-    assert da3_mesh(sky=left).faces.shape == (1, 8, 3)
+    # What is left out counts as a jump in depth: the column beside it goes, too.
+    assert da3_mesh(sky=left).faces.shape == (1, 4, 3)
     assert da3_mesh(sky=left, use_sky=False).faces.shape == (1, 12, 3)
-    assert da3_mesh(least=0.5, confidence=1 - left).faces.shape == (1, 8, 3)
+    assert da3_mesh(least=0.5, confidence=1 - left).faces.shape == (1, 4, 3)
     assert da3_mesh(least=0.0, confidence=1 - left).faces.shape == (1, 12, 3)
     holes = torch.full((1, 3, 5), 2.0)
     holes[:, :, 0] = math.nan
