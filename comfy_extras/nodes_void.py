@@ -41,7 +41,7 @@ class VOIDQuadmaskPreprocess(io.ComfyNode):
         if dilate_width > 0:
             if mask.ndim != 3:
                 raise ValueError(
-                    f"VOIDQuadmaskPreprocess was given a mask of the shape {tuple(mask.shape)}. It takes (T, H, W)."
+                    f"VOIDQuadmaskPreprocess was given a mask of {tuple(mask.shape)}. It takes (T, H, W)."
                 )
             is_primary = (levels < 128).float()
             size = 2 * dilate_width + 1

@@ -13,10 +13,9 @@ FPS = 30
 SILENT_END = 0.2  # seconds of sound that begin no further segment
 
 
-def _places(count, step, end):
-    """Frames of a segment that get pictures: each `step` frames, fewer than `step` before the end, and the end."""
-    inner = max(0, math.ceil((end - step) / step))
-    return [*(math.ceil(step * number) for number in range(inner)), end][:count]
+def _inner(step, end):
+    """How many pictures, `step` frames apart, a segment has before the one at its end."""
+    return max(0, math.ceil((end - step) / step))
 
 
 def _segment(images, length, index, audio):
@@ -33,9 +32,11 @@ def _segment(images, length, index, audio):
     mask = images.new_zeros(length, *images.shape[1:3])
     if parts and len(images):
         step = parts * length / len(images)
-        used = index * (len(_places(length, step, length - 1)) - 1)
-        places = torch.tensor(_places(max(0, len(images) - used), step, length - 1), dtype=torch.long)
-        frames[places], mask[places] = images[used : used + len(places)], 1
+        inner = _inner(step, length - 1)
+        places = [*(math.ceil(step * number) for number in range(inner)), length - 1]
+        given = images[index * inner :][: len(places)]
+        places = torch.tensor(places[: len(given)], dtype=torch.long)
+        frames[places], mask[places] = given, 1
     begin = index * length / FPS
     end = min(begin + length / FPS, seconds)
     sound = wave[:, :, int(begin * rate) : int(end * rate)]
