@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
-from comfy_extras.absent_families import absent_node, raise_absent
+from comfy_extras.absent_families import raise_absent
 from comfy_extras.core_inputs import MAX_RESOLUTION
 from comfy_extras.video_inputs import sides_out
 
@@ -27,6 +27,18 @@ def _latents_that_fit(samples):
     free_gib = comfy.model_management.get_free_memory(device) / (1 << 30)
     megapixels = samples.shape[0] * samples.shape[3] * samples.shape[4] * 64 / 1e6
     return max(1, int((free_gib - RESERVED_GIB) / (0.55 * megapixels)))
+
+
+def _in_size(pictures, size):
+    """Pictures (B, H, W, C) in this (height, width)."""
+    import torch
+
+    if pictures.shape[1:3] == tuple(size):
+        return pictures
+    resized = torch.nn.functional.interpolate(
+        pictures.movedim(-1, 1), size=tuple(size), mode="bicubic", antialias=True
+    )
+    return resized.movedim(1, -1)
 
 
 def _fade(length, like):
@@ -107,20 +119,53 @@ class SeedVR2Preprocess(io.ComfyNode):
         return io.NodeOutput(torch.cat([videos, videos[:, -1:].expand(-1, missing, -1, -1, -1)], dim=1))
 
 
-SeedVR2PostProcessing = absent_node(
-    "SeedVR2PostProcessing",
-    "SeedVR2",
-    display_name="Post-Process SeedVR2 Output",
-    category="image/post-processors",
-    description="Cuts the result to the size of the original, and corrects its colours.",
-    search_aliases=["seedvr2", "upscale", "color correction", "color match", "postprocess"],
-    inputs=lambda: [
-        io.Image.Input("images"),
-        io.Image.Input("original_resized_images"),
-        io.Combo.Input("color_correction_method", options=["lab", "wavelet", "adain", "none"], default="lab"),
-    ],
-    outputs=lambda: [io.Image.Output(display_name="images")],
-)
+class SeedVR2PostProcessing(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="SeedVR2PostProcessing",
+            display_name="Post-Process SeedVR2 Output",
+            category="image/post-processors",
+            description="Cuts the result to the size of the original, and corrects its colours.",
+            search_aliases=["seedvr2", "upscale", "color correction", "color match", "postprocess"],
+            inputs=[
+                io.Image.Input("images"),
+                io.Image.Input("original_resized_images"),
+                io.Combo.Input(
+                    "color_correction_method", options=["lab", "wavelet", "adain", "none"], default="lab"
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="images")],
+        )
+
+    @classmethod
+    def execute(cls, images, original_resized_images, color_correction_method):
+        import torch
+
+        from comfy_extras.color_matching import METHODS
+
+        for name, given in (("images", images), ("original_resized_images", original_resized_images)):
+            if given.ndim not in (4, 5) or not len(given):
+                raise ValueError(f"SeedVR2PostProcessing: {name} are {tuple(given.shape)}, not (T, H, W, C).")
+        videos, originals = (v if v.ndim == 5 else v[None] for v in (images, original_resized_images))
+        count, length = originals.shape[:2]
+        if len(videos) == 1 and videos.shape[1] % count == 0 and videos.shape[1] // count >= length:
+            videos = videos.reshape(count, -1, *videos.shape[2:])  # several videos, decoded as one
+        size = [min(one, other) for one, other in zip(videos.shape[:4], originals.shape[:4], strict=True)]
+        part = tuple(slice(side) for side in size)
+        videos = videos[part]
+        if color_correction_method != "none":
+            match = METHODS[color_correction_method]
+            references = originals[part[:2]][..., :3].flatten(0, 1)
+            matched = [
+                match(frame[None], _in_size(reference[None], size[2:]))
+                for frame, reference in zip(videos.flatten(0, 1), references, strict=True)
+            ]
+            videos = torch.cat(matched).view(*size, 3)
+        if originals.shape[-1] == 4:
+            videos = torch.cat([videos, originals[part][..., 3:].to(videos)], dim=-1)
+        videos = videos[:, :, : size[2] // 2 * 2, : size[3] // 2 * 2]
+        return io.NodeOutput(videos if images.ndim == 5 else videos.flatten(0, 1))
 
 
 class SeedVR2TemporalChunk(io.ComfyNode):
