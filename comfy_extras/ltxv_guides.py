@@ -148,6 +148,19 @@ def _places(guide: Any, scales: Any, frame: int, coarse: int, *, is_start: bool)
     return places[None].repeat(guide.shape[0], 1, 1, 1)
 
 
+def get_keyframe_idxs(cond: Any, latent_shape: Any = None) -> tuple[Any, int]:
+    """(positions of the guides in a conditioning, how many latent frames they are); (None, 0) without any."""
+    places = value_of(cond, "keyframe_idxs")
+    if places is None:
+        return None, 0
+    if latent_shape is not None and len(latent_shape) == 5:
+        return places, places.shape[2] // (latent_shape[-2] * latent_shape[-1])
+    entries = value_of(cond, "guide_attention_entries")
+    if entries:
+        return places, sum(entry["latent_shape"][0] for entry in entries)
+    return places, len(places[:, 0, :, 0].unique())  # guides that begin at one time count once
+
+
 def with_entry(side: Any, entry: dict[str, Any]) -> Any:
     """A conditioning that knows one more guide for the attention."""
     entries = [*(value_of(side, "guide_attention_entries") or ()), entry]

@@ -7,7 +7,13 @@ import math
 from comfy_api.latest import ComfyExtension, io
 from comfy_extras.absent_families import absent_node
 from comfy_extras.ltxv_frames import compressed, fitted_audio
-from comfy_extras.ltxv_guides import added_guide, cropped_guides, noise_mask_of, value_of, with_entry
+from comfy_extras.ltxv_guides import (
+    added_guide,
+    cropped_guides,
+    get_keyframe_idxs,  # noqa: F401 - packs take it from here
+    noise_mask_of,
+    with_entry,
+)
 from comfy_extras.video_conditioning import both, encoded, latent_frames, sized, zeros
 from comfy_extras.video_inputs import guided, sides_out, video_size
 
@@ -469,22 +475,7 @@ def comfy_entrypoint():
     return LtExtension()
 
 
-def get_noise_mask(latent):
-    """A copy of a latent's mask, or one by which everything is to be made (B, 1, T, 1, 1)."""
-    return noise_mask_of(latent)
-
-
-def get_keyframe_idxs(cond, latent_shape=None):
-    """(positions of the guides in a conditioning, how many latent frames they are); (None, 0) without any."""
-    places = value_of(cond, "keyframe_idxs")
-    if places is None:
-        return None, 0
-    if latent_shape is not None and len(latent_shape) == 5:
-        return places, places.shape[2] // (latent_shape[-2] * latent_shape[-1])
-    entries = value_of(cond, "guide_attention_entries")
-    if entries:
-        return places, sum(entry["latent_shape"][0] for entry in entries)
-    return places, len(places[:, 0, :, 0].unique())  # guides that begin at one time count once
+get_noise_mask = noise_mask_of  # the name that packs know
 
 
 def _append_guide_attention_entry(
