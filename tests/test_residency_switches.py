@@ -179,7 +179,7 @@ MANY = int(os.environ.get("SWITCHES", "40"))
 
 
 @pytest.mark.parametrize(
-    "count", [10, pytest.param(MANY, marks=[pytest.mark.slow, pytest.mark.timeout(1500)])]
+    "count", [5, pytest.param(MANY, marks=[pytest.mark.slow, pytest.mark.timeout(1500)])]
 )
 def test_switching_between_pinned_models_moves_what_repeating_a_workflow_moves(stage, count):
     stage.start(PINS)

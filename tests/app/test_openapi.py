@@ -87,7 +87,7 @@ def test_no_generated_request_makes_the_server_fail_or_answer_otherwise_than_des
         done = subprocess.run(
             [sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json",
              "--url", server.url, "--exclude-path-regex", "^/(ws$|api/assets|api/tags)",
-             "--checks", ",".join(checks), "--max-examples", "5", "--max-time", "50", "--no-color",
+             "--checks", ",".join(checks), "--max-examples", "5", "--max-time", "30", "--no-color",
              "--suppress-health-check", "all"],
             cwd=tmp_path, capture_output=True, text=True, timeout=180,
         )  # fmt: skip

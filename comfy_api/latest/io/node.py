@@ -98,7 +98,7 @@ class _ComfyNodeBaseInternal(_ComfyNodeInternal):
     OUTPUT_NODE = _Derived(lambda schema: schema.is_output_node)
     HAS_INTERMEDIATE_OUTPUT = _Derived(lambda schema: schema.has_intermediate_output)
     INPUT_IS_LIST = _Derived(lambda schema: schema.is_input_list)
-    OUTPUT_IS_LIST = _Derived(lambda schema: [output.is_output_list for output in schema.outputs])
+    OUTPUT_IS_LIST = _Derived(lambda schema: [bool(output.is_output_list) for output in schema.outputs])
     RETURN_TYPES = _Derived(lambda schema: [output.io_type for output in schema.outputs])
     RETURN_NAMES = _Derived(lambda schema: schema.output_names)
     OUTPUT_TOOLTIPS = _Derived(lambda schema: [output.tooltip or None for output in schema.outputs])

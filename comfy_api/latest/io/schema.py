@@ -247,7 +247,7 @@ class Schema:
             input_order={section: list(content) for section, content in inputs.items()},
             is_input_list=self.is_input_list,
             output=[one.io_type for one in self.outputs],
-            output_is_list=[one.is_output_list for one in self.outputs],
+            output_is_list=[bool(one.is_output_list) for one in self.outputs],
             output_name=self.output_names,
             output_tooltips=[one.tooltip or None for one in self.outputs],
             output_matchtypes=templates if any(templates) else None,
