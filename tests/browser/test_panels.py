@@ -162,7 +162,7 @@ def test_a_failed_job_is_told_with_its_node(visit):
     visit.load(workflow(("LiveFailure", [])), "failure")
     page.run()
     page.click("[data-testid=error-overlay-see-errors]")
-    page.wait("return document.body.innerText.includes('as it should')", seconds=20)
+    assert page.wait("return document.body.innerText.includes('as it should')", seconds=20)
 
 
 def test_a_setting_is_kept_by_the_server(visit):
@@ -192,7 +192,7 @@ def test_the_model_library_lists_what_is_there(visit):
     page.click("[data-testid=model-library-tab-button]")
     page.click("[data-testid='tree-node-root/checkpoints']")
     row = "[data-testid^='tree-node-root/checkpoints/demo_shapes']"
-    page.wait(f'return document.querySelector("{row}")')  # with its title, once the header is read
+    assert page.wait(f'return document.querySelector("{row}")')  # with its title, once the header is read
 
 
 def test_a_mask_is_painted_saved_and_loaded_by_the_node(visit):
