@@ -1,7 +1,7 @@
 """`run main.py ...`: the lines are woven while Python imports the files; no file changes.
 
-Positions of the woven syntax tree are put back to those of the file, so that tracebacks show its real lines; a
-line of ours has the number of the line that it stands above.
+Positions of the woven syntax tree are put back to those of the file, so that tracebacks show its real lines;
+a line of ours has the number of the line that it stands above.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class WeavingFinder(importlib.abc.MetaPathFinder):
             return None
         loader = WeavingLoader(fullname, found.origin, code)
         return importlib.util.spec_from_file_location(
-            fullname, found.origin, loader=loader, submodule_search_locations=found.submodule_search_locations)
+            fullname, found.origin, loader=loader,
+            submodule_search_locations=found.submodule_search_locations)
 
 
 def codes_of(root: Path, plan: Plan) -> dict[str, CodeType]:

@@ -40,6 +40,11 @@ class Plan:
     targets: tuple[Target, ...]
 
     @property
+    def line_count(self) -> int:
+        """How many lines of ours there are then."""
+        return sum(len(self.after[path].lines) - len(bare.lines) for path, bare in self.bare.items())
+
+    @property
     def changes(self) -> dict[str, bytes]:
         """Path -> new content of each file that changes."""
         return {path: source.data for path, source in self.after.items()
@@ -95,7 +100,7 @@ def weave_files(files: Files, targets: Sequence[Target]) -> dict[str, Source]:
     made = {}
     for path in dict.fromkeys(target.path for target in targets):
         insertions = [Insertion((target.anchor,), target.lines) for target in targets if target.path == path]
-        made[path] = woven.weave(files.bare[path], insertions)
+        made[path] = woven.weave(files.bare[path], insertions, files.before[path])
     return made
 
 
