@@ -89,7 +89,7 @@ def _check(arguments: argparse.Namespace, home: Path, patches: tuple[Patch, ...]
 def _verify(arguments: argparse.Namespace, home: Path, patches: tuple[Patch, ...]) -> int:
     tree = open_tree(arguments.target, arguments.repo)
     is_ours = isinstance(tree, Folder) and core_of(tree) == "depot"
-    others = packages.python_files(tree.folder) if is_ours else ()
+    others = packages.python_files(Path(tree.name)) if is_ours else ()
     plan = checks.verify(tree, patches, others)
     say(f"{tree.name}: {len(plan.patches)} patches, {plan.line_count} lines in {len(plan.after)} files are "
         "the series; without them the files are the core's own, and both compile.")
