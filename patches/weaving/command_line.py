@@ -115,6 +115,8 @@ def _apply(arguments: argparse.Namespace, home: Path, patches: tuple[Patch, ...]
     tree.write(plan.changes)
     say(f"{len(plan.patches)} patches, {plan.line_count} lines in {len(plan.after)} files of {tree.name}: "
         f"{len(plan.changes)} files changed.")
+    if missing := planning.left_out(tree, patches):
+        say(f"Not for {version_text(core_version(tree))}: {', '.join(missing)}.")
     if not arguments.lines_only and core_of(tree) == "upstream":
         packages.put_beside(home.parent, tree.folder, say)
     return checks.OK

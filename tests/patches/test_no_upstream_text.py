@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from weaving.patch_files import read_series
 
 PATCHES = Path(__file__).resolve().parents[2] / "patches"

@@ -183,6 +183,14 @@ def test_a_wrong_target_is_refused(tmp_path, words, says):
     assert done.returncode == 1 and says in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_version_that_no_patch_is_for_is_refused(core):
+    (core / "comfyui_version.py").write_text('__version__ = "0.2.7"\n')
+    for command in ("apply", "check"):
+        done = weave(command, core)
+        assert done.returncode == 1
+        assert "v0.2.7: the series is for v0.3.28... Take a newer ComfyUI" in done.stderr
+
+
 def test_a_file_with_a_conflict_is_refused(core):
     (core / "server.py").write_text("<<<<<<< HEAD\n" + FILES["server.py"])
     done = weave("apply", core)
