@@ -18,7 +18,7 @@ from types import CodeType, ModuleType
 
 from weaving import woven
 from weaving.errors import Refused
-from weaving.patch_files import Patch
+from weaving.patch_files import PACKAGES, Patch
 from weaving.planning import Plan, plan_weaving
 from weaving.sources import Source
 from weaving.trees import Folder
@@ -77,6 +77,20 @@ class WeavingFinder(importlib.abc.MetaPathFinder):
             submodule_search_locations=found.submodule_search_locations)
 
 
+class PackageFinder(importlib.abc.MetaPathFinder):
+    """Finds our packages, and nothing else, in the project's folder; asked after all others."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = str(folder)
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname not in PACKAGES.values():
+            return None
+        return importlib.machinery.PathFinder.find_spec(fullname, [self._folder], target)
+
+
 def codes_of(root: Path, plan: Plan) -> dict[str, CodeType]:
     """Module name -> code of each woven file."""
     return {path.removesuffix(".py").removesuffix("/__init__").replace("/", "."):
@@ -93,7 +107,7 @@ def run(script: Path, arguments: Sequence[str], patches: Sequence[Patch], packag
     codes = codes_of(root, plan_weaving(Folder(root), patches))
     sys.meta_path.insert(0, WeavingFinder(codes))
     sys.path[0] = str(root)
-    sys.path.append(str(packages))
+    sys.meta_path.append(PackageFinder(packages))
     sys.argv = [str(script), *arguments]
     main = ModuleType("__main__")
     main.__file__, main.__builtins__ = str(script), __builtins__  # type: ignore[attr-defined]
