@@ -75,8 +75,8 @@ def definition(source: Source, anchor: Anchor) -> Function | None:
     there = parameters(function)
     lost = [name for name in anchor.parameters if name not in there]
     if lost:
-        raise Changed(f"{source.path}:{function.lineno}: `{anchor.name}({', '.join(there)})` has no parameter "
-                      f"{', '.join(lost)} any more.")
+        raise Changed(f"{source.path}:{function.lineno}: `{anchor.name}({', '.join(there)})` has no "
+                      f"parameter {', '.join(lost)} any more.")
     return function
 
 
@@ -111,12 +111,18 @@ def in_scope(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
     """Each statement of a scope, those inside of `if`, `try`, loops and `with` as well."""
     for node in body:
         yield node
-        if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
-            continue
-        for name in ("body", "orelse", "finalbody"):
-            yield from in_scope(getattr(node, name, ()))
-        for inner in (*getattr(node, "handlers", ()), *getattr(node, "cases", ())):
-            yield from in_scope(inner.body)
+        if not isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+            for inner in blocks_of(node):
+                yield from in_scope(inner)
+
+
+def blocks_of(node: ast.stmt) -> Iterator[list[ast.stmt]]:
+    """The blocks of statements inside of a statement."""
+    for name in ("body", "orelse", "finalbody"):
+        if block := getattr(node, name, None):
+            yield block
+    for part in (*getattr(node, "handlers", ()), *getattr(node, "cases", ())):
+        yield part.body
 
 
 def bound_names(node: ast.stmt) -> set[str]:
@@ -148,13 +154,14 @@ def _indent(source: Source, number: int, column: int) -> str:
     line = source.line(number)
     indent = line[: len(line) - len(line.lstrip())]
     if column != len(indent.encode()):
-        raise Unsuited(f"{source.path}:{number}: what the anchor names does not begin its line. Give it a line "
-                       "of its own.")
+        raise Unsuited(f"{source.path}:{number}: what the anchor names does not begin its line. Give it "
+                       "a line of its own.")
     return indent
 
 
 def _first_line(node: ast.stmt) -> int:
-    return min(node.lineno, *(mark.lineno for mark in getattr(node, "decorator_list", ())), node.lineno)
+    marks: list[ast.expr] = getattr(node, "decorator_list", [])
+    return min([node.lineno, *(mark.lineno for mark in marks)])
 
 
 def _above(source: Source, function: Function) -> Place:
@@ -187,8 +194,8 @@ def _enter(source: Source, function: Function) -> Place:
 def _leave(source: Source, function: Function) -> Place:
     last = _body(source, function)[-1]
     if isinstance(last, ast.Raise):
-        raise Unsuited(f"{source.path}:{last.lineno}: `{function.name}` ends with `raise`, and a line behind it "
-                       "would never run.")
+        raise Unsuited(f"{source.path}:{last.lineno}: `{function.name}` ends with `raise`, and a line behind "
+                       "it would never run.")
     if isinstance(last, ast.Return):
         return Place(last.lineno - 1, _indent(source, last.lineno, last.col_offset))
     indent = _indent(source, _first_line(last), last.col_offset)

@@ -38,7 +38,7 @@ def main(home: Path, words: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="weave.py", description="Our lines in a ComfyUI, and out of it again.")
+    parser = argparse.ArgumentParser(prog="weave.py", description="Our lines in a ComfyUI.")
     parser.add_argument("--without", action="append", default=[], metavar="PATCH",
                         help="leave this patch out; may be given several times")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -50,8 +50,8 @@ def _parser() -> argparse.ArgumentParser:
         return made
 
     for name, act, text in (
-        ("check", _check, "Look at each place of the series. Exit 0: good, 3: good and untested, 1: refused."),
-        ("verify", _verify, "Prove that the lines there are the series, and that taking them out loses nothing."),
+        ("check", _check, "Look at each place of the series. Exit 0: good, 3: untested, 1: refused."),
+        ("verify", _verify, "Prove that the lines there are the series, and that nothing is lost."),
         ("accept", _accept, "Note the bodies of the hooked functions of this version as tested."),
     ):
         made = command(name, act, text)
@@ -91,11 +91,11 @@ def _check(arguments: argparse.Namespace, home: Path, patches: tuple[Patch, ...]
 
 def _verify(arguments: argparse.Namespace, home: Path, patches: tuple[Patch, ...]) -> int:
     tree = open_tree(arguments.target, arguments.repo)
-    others = packages.python_files(tree.folder) if isinstance(tree, Folder) and core_of(tree) == "depot" else ()
+    is_ours = isinstance(tree, Folder) and core_of(tree) == "depot"
+    others = packages.python_files(Path(tree.name)) if is_ours else ()
     plan = checks.verify(tree, patches, others)
-    count = sum(len(target.lines) for target in plan.targets)
-    say(f"{tree.name}: {len(plan.patches)} patches, {count} lines in {len(plan.after)} files are the series; "
-        "without them the files are the core's own, and both compile.")
+    say(f"{tree.name}: {len(plan.patches)} patches, {plan.line_count} lines in {len(plan.after)} files are "
+        "the series; without them the files are the core's own, and both compile.")
     return checks.OK
 
 
@@ -118,9 +118,10 @@ def _apply(arguments: argparse.Namespace, home: Path, patches: tuple[Patch, ...]
     tree = Folder(arguments.folder.resolve())
     plan = planning.plan_weaving(tree, patches)
     tree.write(plan.changes)
-    count = sum(len(target.lines) for target in plan.targets)
-    say(f"{len(plan.patches)} patches, {count} lines in {len(plan.after)} files of {tree.name}: "
+    say(f"{len(plan.patches)} patches, {plan.line_count} lines in {len(plan.after)} files of {tree.name}: "
         f"{len(plan.changes)} files changed.")
+    if missing := planning.left_out(tree, patches):
+        say(f"Not for {version_text(core_version(tree))}: {', '.join(missing)}.")
     if not arguments.lines_only and core_of(tree) == "upstream":
         packages.put_beside(home.parent, tree.folder, say)
     return checks.OK

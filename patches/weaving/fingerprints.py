@@ -5,8 +5,8 @@
     {"bodies": {"folder_paths.py: get_full_path": {"<sha256 of the syntax tree>": "v0.33.0"}},
      "watches": {"comfy/model_patcher.py": ["ModelPatcher.clone"]}}
 
-A digest is one of the tree's meaning alone: positions, comments, docstrings and annotations are no part of it,
-and it is the same in every version of Python.
+A digest is one of the meaning alone: positions, comments, the docstring and annotations are no part of it. It
+is the same in every version of Python.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from weaving.planning import Files, Target
 from weaving.sources import Source
 
 FUNCTION_ANCHORS = ("before def", "enter", "leave")
-_LEFT_OUT = {"annotation", "returns", "type_comment", "type_params", "ctx", "kind", "type_ignores",
-             "decorator_list"}
+_LEFT_OUT = {"annotation", "returns", "type_comment", "type_params", "ctx", "kind", "type_ignores"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,9 @@ def hooked_bodies(files: Files, targets: Sequence[Target]) -> dict[str, str]:
 
 def digest_of(function: anchors.Function) -> str:
     """The sha256 of what a function means."""
-    return hashlib.sha256("".join(_parts(_without_docstring(function))).encode()).hexdigest()
+    body = function.body if ast.get_docstring(function, clean=False) is None else function.body[1:]
+    parts = (type(function).__name__, *_parts(function.args), *_parts(body))
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 def missing_watches(files: Files, watches: dict[str, list[str]]) -> list[str]:
@@ -84,14 +85,6 @@ def missing_watches(files: Files, watches: dict[str, list[str]]) -> list[str]:
 def _names(source: Source) -> set[str]:
     assigned = {name for node in anchors.in_scope(source.tree.body) for name in anchors.bound_names(node)}
     return assigned | set(anchors.qualified_names(source.tree.body))
-
-
-def _without_docstring(function: anchors.Function) -> anchors.Function:
-    if ast.get_docstring(function, clean=False) is None:
-        return function
-    made = ast.FunctionDef if isinstance(function, ast.FunctionDef) else ast.AsyncFunctionDef
-    fields = {name: getattr(function, name, None) for name in function._fields}
-    return made(**{**fields, "body": function.body[1:]})
 
 
 def _parts(node: Any) -> Iterator[str]:

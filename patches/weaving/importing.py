@@ -1,7 +1,7 @@
 """`run main.py ...`: the lines are woven while Python imports the files; no file changes.
 
-Positions of the woven syntax tree are put back to those of the file, so that tracebacks show its real lines; a
-line of ours has the number of the line that it stands above.
+Positions of the woven syntax tree are put back to those of the file, so that tracebacks show its real lines;
+a line of ours has the number of the line that it stands above.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from types import CodeType, ModuleType
 
 from weaving import woven
 from weaving.errors import Refused
-from weaving.patch_files import Patch
+from weaving.patch_files import PACKAGES, Patch
 from weaving.planning import Plan, plan_weaving
 from weaving.sources import Source
 from weaving.trees import Folder
@@ -73,7 +73,22 @@ class WeavingFinder(importlib.abc.MetaPathFinder):
             return None
         loader = WeavingLoader(fullname, found.origin, code)
         return importlib.util.spec_from_file_location(
-            fullname, found.origin, loader=loader, submodule_search_locations=found.submodule_search_locations)
+            fullname, found.origin, loader=loader,
+            submodule_search_locations=found.submodule_search_locations)
+
+
+class PackageFinder(importlib.abc.MetaPathFinder):
+    """Finds our packages, and nothing else, in the project's folder; asked after all others."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = str(folder)
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname not in PACKAGES.values():
+            return None
+        return importlib.machinery.PathFinder.find_spec(fullname, [self._folder], target)
 
 
 def codes_of(root: Path, plan: Plan) -> dict[str, CodeType]:
@@ -92,7 +107,7 @@ def run(script: Path, arguments: Sequence[str], patches: Sequence[Patch], packag
     codes = codes_of(root, plan_weaving(Folder(root), patches))
     sys.meta_path.insert(0, WeavingFinder(codes))
     sys.path[0] = str(root)
-    sys.path.append(str(packages))
+    sys.meta_path.append(PackageFinder(packages))
     sys.argv = [str(script), *arguments]
     main = ModuleType("__main__")
     main.__file__, main.__builtins__ = str(script), __builtins__  # type: ignore[attr-defined]

@@ -260,7 +260,7 @@ def _read_patch(file: Path) -> Patch:
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
-        raise PatchFileError(f"{file} is named in the series and cannot be read: {error.strerror}.") from error
+        raise PatchFileError(f"{file}, which the series names, cannot be read: {error.strerror}.") from error
     return parse_patch(text, file.name.removesuffix(".patch"), str(file))
 
 

@@ -12,7 +12,7 @@ from weaving import anchors, sources, woven
 from weaving.errors import AnchorError, Missing, Refused
 from weaving.patch_files import Anchor, Hunk, Patch
 from weaving.sources import Source
-from weaving.trees import Tree, core_of, core_version
+from weaving.trees import Tree, core_of, core_version, version_text
 from weaving.woven import Insertion
 
 
@@ -38,6 +38,11 @@ class Plan:
     after: Mapping[str, Source]
     """With them."""
     targets: tuple[Target, ...]
+
+    @property
+    def line_count(self) -> int:
+        """How many lines of ours there are then."""
+        return sum(len(self.after[path].lines) - len(bare.lines) for path, bare in self.bare.items())
 
     @property
     def changes(self) -> dict[str, bytes]:
@@ -67,10 +72,22 @@ class Files:
         return self.bare.get(path)
 
 
-def patches_for(tree: Tree, patches: Iterable[Patch]) -> tuple[Patch, ...]:
-    """Those that belong into this core and version."""
+def patches_for(tree: Tree, patches: Sequence[Patch]) -> tuple[Patch, ...]:
+    """Those that belong into this core and version; Refused when there are none."""
     core, version = core_of(tree), core_version(tree)
-    return tuple(patch for patch in patches if patch.is_for(core, version))
+    found = tuple(patch for patch in patches if patch.is_for(core, version))
+    if not found:
+        ranges = sorted({patch.headers["Upstream"] for patch in patches if "Upstream" in patch.headers})
+        raise Refused(f"No patch is for {tree.name}, {version_text(version)}: the series is for "
+                      f"{', '.join(ranges)}. Take a newer ComfyUI.")
+    return found
+
+
+def left_out(tree: Tree, patches: Iterable[Patch]) -> list[str]:
+    """The names of those for this core that its version does not get."""
+    core, version = core_of(tree), core_version(tree)
+    return [patch.name for patch in patches
+            if patch.core in ("both", core) and not patch.is_for(core, version)]
 
 
 def locate(files: Files, hunk: Hunk) -> tuple[str, Anchor]:
@@ -95,7 +112,7 @@ def weave_files(files: Files, targets: Sequence[Target]) -> dict[str, Source]:
     made = {}
     for path in dict.fromkeys(target.path for target in targets):
         insertions = [Insertion((target.anchor,), target.lines) for target in targets if target.path == path]
-        made[path] = woven.weave(files.bare[path], insertions)
+        made[path] = woven.weave(files.bare[path], insertions, files.before[path])
     return made
 
 

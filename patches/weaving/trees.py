@@ -81,7 +81,7 @@ class Repository:
         try:
             return self.git("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
         except Refused:
-            raise Refused(f"'{ref}' is neither a folder nor a commit of the repository {self.folder}.") from None
+            raise Refused(f"'{ref}' is neither a folder nor a commit of {self.folder.resolve()}.") from None
 
     def blob(self, name: str) -> tuple[str, bytes] | None:
         """(object name, content) of "COMMIT:PATH", or None; one process answers all questions."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from weaving.anchors import FUNCTIONS, Place, find_first
+from weaving.anchors import FUNCTIONS, Place, blocks_of, find_first
 from weaving.errors import Refused, SourceError
 from weaving.patch_files import PACKAGES, Anchor, alias_of, root_of
 from weaving.sources import Source
@@ -29,17 +29,25 @@ def our_lines(source: Source) -> list[int]:
     """
     if not any(line in source.text for line in IMPORTS):
         return []
-    body = source.tree.body
-    imported = {alias: node for node in body if (alias := alias_of(node))}
+    imported = {alias: node for node in source.tree.body if (alias := alias_of(node))}
     found = [node.lineno for node in imported.values() if _is_alone(source, node, "")]
-    for node in ast.walk(source.tree):
-        if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
-            found += [mark.lineno for mark in node.decorator_list
-                      if root_of(mark) in imported and _is_alone(source, mark, "@")]
-        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-            if root_of(node.value) in imported and _is_alone(source, node, ""):
-                found.append(node.lineno)
+    waiting = [source.tree.body]
+    while waiting:
+        for node in waiting.pop():
+            waiting.extend(blocks_of(node))
+            found += _lines_of(source, node, imported)
     return sorted(number - 1 for number in found)
+
+
+def _lines_of(source: Source, node: ast.stmt, imported: Collection[str]) -> Iterator[int]:
+    """The numbers of the lines of a statement that are calls of ours."""
+    if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+        for mark in node.decorator_list:
+            if root_of(mark) in imported and _is_alone(source, mark, "@"):
+                yield mark.lineno
+    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        if root_of(node.value) in imported and _is_alone(source, node, ""):
+            yield node.lineno
 
 
 def _is_alone(source: Source, node: ast.stmt | ast.expr, mark: str) -> bool:
@@ -61,9 +69,9 @@ def strip(source: Source) -> Source:
     return replace(source, text="".join(kept))
 
 
-def weave(source: Source, insertions: Sequence[Insertion]) -> Source:
+def weave(source: Source, insertions: Sequence[Insertion], known: Source | None = None) -> Source:
     """The file with these lines, and with no others of ours. A line that several want at one place stands
-    there once.
+    there once. `known` may be the file as it stood: where that is the result, it is not read again.
 
     Raises Refused where a place is not there exactly once, and where the result would not be valid.
     """
@@ -78,6 +86,7 @@ def weave(source: Source, insertions: Sequence[Insertion]) -> Source:
     for place, line in reversed(order):
         _insert(lines, place, line, bare.newline)
     made = replace(source, text="".join(lines))
+    made = known if known is not None and known.text == made.text else made
     _prove(bare, made)
     return made
 
@@ -97,7 +106,7 @@ def _prove(bare: Source, made: Source) -> None:
             warnings.simplefilter("ignore")
             compile(made.tree, made.path, "exec")
     except (SyntaxError, SourceError) as error:
-        raise Refused(f"{made.path}: with our lines it would not compile ({error}). The patch is wrong.") from error
+        raise Refused(f"{made.path}: with our lines it would not compile ({error}).") from error
     if strip(made).text != bare.text:
         raise Refused(f"{made.path}: taking our lines out again would not give back the same bytes. "
                       "The file has lines of its own that look like ours.")
