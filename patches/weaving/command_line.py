@@ -44,8 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, act: Command, text: str | None) -> argparse.ArgumentParser:
-        listed = {} if text is None else {"help": text}
-        made = commands.add_parser(name, description=text, **listed)
+        made = commands.add_parser(name, help=text) if text else commands.add_parser(name)
+        made.description = text
         made.set_defaults(act=act)
         return made
 

@@ -1,7 +1,8 @@
 """`apply REF --commit`: the series as commits of a branch, one for each patch.
 
-Only git's objects are written, through an index of our own: nothing is checked out, so a bare repository will do.
-The branch moves once, at the end, from what it was to the last commit; when anything fails before, it stays.
+Only git's objects are written, through an index of our own: nothing is checked out, so a bare repository
+will do. The branch moves once, at the end, from what it was to the last commit; when anything fails before that,
+it stays.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Made:
-    """The commits that were made: (object name, subject), oldest first. None at all: nothing was to be done."""
+    """The commits that were made: (object name, subject), oldest first; none when nothing was to be done."""
 
     branch: str
     commits: tuple[tuple[str, str], ...]
@@ -44,8 +45,8 @@ def commit_series(
     repository: Repository, ref: str, patches: Sequence[Patch], *,
     branch: str = "depot", is_replacing: bool = False, home: Path | None = None,
 ) -> Made:
-    """Put a branch with the series on top of a commit. With `home`, the project's folder, a first commit has our
-    packages.
+    """Put a branch with the series on top of a commit. With `home`, the project's folder, a first commit has
+    our packages.
 
     Raises Refused when a place is missing, the branch is there already, or git does not know who commits; the
     branch is then as it was.
@@ -63,13 +64,14 @@ def commit_series(
             index.put(step.changes)
             commits += index.commit(step, identity)
     if commits:
-        repository.git("update-ref", "-m", f"weave.py apply {ref}", f"refs/heads/{branch}", commits[-1][0], before)
+        last = commits[-1][0]
+        repository.git("update-ref", "-m", f"weave.py apply {ref}", f"refs/heads/{branch}", last, before)
     return Made(branch, tuple(commits))
 
 
 def plan_steps(tree: Commit, patches: Sequence[Patch]) -> Iterator[Step]:
-    """A step for each patch that is for this version, after one that takes other lines of ours out, if there are
-    any. No step for a tree that the series is woven into already.
+    """A step for each patch that is for this version, after one that takes other lines of ours out, if there
+    are any. No step for a tree that the series is woven into already.
     """
     files = Files(tree)
     plan = plan_weaving(tree, patches, files)
@@ -100,15 +102,15 @@ def _free_branch(repository: Repository, branch: str, is_replacing: bool) -> str
     name = f"refs/heads/{branch}"
     folder = _checked_out(repository).get(name)
     if folder is not None:
-        raise Refused(f"The branch {branch} is checked out in {folder}, and its files would no longer fit it. Check "
-                      "out another one there, or choose another name with --branch.")
+        raise Refused(f"The branch {branch} is checked out in {folder}, whose files would no longer fit it. "
+                      "Check out another one there, or choose another name with --branch.")
     try:
         found = repository.git("rev-parse", "--verify", "--quiet", name)
     except Refused:
         return "0" * len(repository.git("hash-object", "--stdin", data=b""))
     if not is_replacing:
-        raise Refused(f"The branch {branch} is there already (it is at {found[:12]}). To put new commits in its place "
-                      "add --replace; to keep it choose another name with --branch.")
+        raise Refused(f"The branch {branch} is there already, at {found[:12]}. To put new commits in its "
+                      "place add --replace; to keep it choose another name with --branch.")
     return found
 
 
@@ -159,8 +161,9 @@ class _Index:
     def __exit__(self, *_: object) -> None:
         self._folder.cleanup()
 
-    def _git(self, *words: str, data: bytes | None = None, environment: dict[str, str] | None = None) -> str:
-        return self._repository.git(*words, data=data, environment={**self._environment, **(environment or {})})
+    def _git(self, *words: str, data: bytes = b"", identity: dict[str, str] | None = None) -> str:
+        environment = {**self._environment, **(identity or {})}
+        return self._repository.git(*words, data=data, environment=environment)
 
     def put(self, changes: Mapping[str, bytes]) -> None:
         """Give files a new content; each keeps its mode."""
@@ -176,7 +179,8 @@ class _Index:
         files: dict[str, Path] = {}
         outdated: set[str] = set()
         for name in (*PACKAGES, *GIVEN_ONCE):
-            there = self._git("-c", "core.quotePath=false", "ls-files", "--", f":(top,literal){name}").splitlines()
+            listed = self._git("ls-files", "-z", "--", f":(top,literal){name}")
+            there = listed.rstrip("\0").split("\0") if listed else []
             if name in GIVEN_ONCE and there:
                 continue
             outdated.update(there)
@@ -197,16 +201,17 @@ class _Index:
         if tree == self._tree:
             return []
         self._tree = tree
-        self._commit = self._git("-c", "i18n.commitEncoding=UTF-8", "commit-tree", tree, "-p", self._commit, "-F", "-",
-                                 data=step.message.encode(), environment=identity)
+        words = ("commit-tree", tree, "-p", self._commit, "-F", "-")
+        self._commit = self._git("-c", "i18n.commitEncoding=UTF-8", *words, data=step.message.encode(),
+                                 identity=identity)
         return [(self._commit, step.message.splitlines()[0])]
 
 
 def _files_of(home: Path, name: str) -> Iterator[tuple[str, Path]]:
     """(path in the core, file) of a package; Refused where the project's folder does not have it."""
     if not (home / name).is_dir():
-        raise Refused(f"{home / name} is not there, so it cannot be committed. Run the weave.py of a whole checkout of "
-                      "ComfyUI Depot.")
+        raise Refused(f"{home / name} is not there, so it cannot be committed. Run the weave.py of a whole "
+                      "checkout of ComfyUI Depot.")
     for folder, subfolders, names in os.walk(home / name):
         subfolders[:] = sorted(sub for sub in subfolders if sub != "__pycache__")
         for file in sorted(Path(folder) / name for name in names):

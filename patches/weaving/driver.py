@@ -2,8 +2,8 @@
 
     .git/config            [merge "comfyui-depot"] driver = ... merge-driver ...
     .git/info/attributes   /folder_paths.py merge=comfyui-depot     between two lines that name us
-    .git/comfyui-depot/    weave.py, weaving/, series, *.patch: a copy, since a rebase may check out a commit that
-                           has no patches/ of its own
+    .git/comfyui-depot/    weave.py, weaving/, series, *.patch: a copy, since a rebase may check out a
+                           commit that has no patches/ of its own
 
 All three belong to one clone and are in no commit. The linked work trees of a clone share them.
 """
@@ -24,8 +24,8 @@ from weaving.trees import Commit, Repository, core_of
 NAME = "comfyui-depot"
 BEGIN, END = f"# {NAME}: begin", f"# {NAME}: end"
 PLACEHOLDERS = ("%O", "%A", "%B", "%L", "%P", "%S", "%X", "%Y")
-"""What git puts in: the three files, the size of a marker, the path, and (git 2.44 and newer) the names of the
-sides. An older git leaves the last three as they are.
+"""What git puts in: the three files, the size of a marker, the path, and (git 2.44 and newer) the names of
+the sides. An older git leaves the last three as they are.
 """
 OWN_FILES = ("weave.py", "weaving/*.py", "series", "*.patch")
 
@@ -39,8 +39,8 @@ def install(repository: Repository, home: Path, patches: Sequence[Patch]) -> Pat
         _copy(home, copy)
         _write_block(common, _block(patches))
     except OSError as error:
-        raise Refused(f"The driver cannot be put into {common}: {error}. Correct the rights or make room, then run "
-                      "the same command again.") from error
+        raise Refused(f"The driver cannot be put into {common}: {error}. Make room or correct the rights, "
+                      "then run the same command again.") from error
     repository.git("config", f"merge.{NAME}.name", "ComfyUI Depot: merges past its own lines")
     repository.git("config", f"merge.{NAME}.driver", command_of(Path(sys.executable), copy / "weave.py"))
     return copy
@@ -61,7 +61,8 @@ def uninstall(repository: Repository) -> None:
 def command_of(python: Path, script: Path) -> str:
     """The command line for git's shell. When Python or the copy is gone, git merges as it always does."""
     program, file = (shlex.quote(path.as_posix()).replace("%", "%%") for path in (python, script))
-    return (f"if test -x {program} && test -f {file}; then {program} -I {file} merge-driver {' '.join(PLACEHOLDERS)}; "
+    return (f"if test -x {program} && test -f {file}; "
+            f"then {program} -I {file} merge-driver {' '.join(PLACEHOLDERS)}; "
             "else git merge-file --marker-size=%L %A %O %B; fi")
 
 
@@ -73,8 +74,8 @@ def _refuse_own_core(repository: Repository) -> None:
     finally:
         repository.close()
     if core == "depot":
-        raise Refused("This is a clone of ComfyUI Depot itself, whose lines are part of its own files. The driver is "
-                      "for a clone of ComfyUI.")
+        raise Refused("This is a clone of ComfyUI Depot itself, whose lines are part of its own files. The "
+                      "driver is for a clone of ComfyUI.")
 
 
 def _common_folder(repository: Repository) -> Path:
@@ -102,7 +103,8 @@ def _copy(home: Path, copy: Path) -> None:
 
 
 def _block(patches: Sequence[Patch]) -> list[str]:
-    files = sorted({file for patch in patches if patch.core != "depot" for hunk in patch.hunks for file in hunk.files})
+    hunks = [hunk for patch in patches if patch.core != "depot" for hunk in patch.hunks]
+    files = sorted({file for hunk in hunks for file in hunk.files})
     return [BEGIN, *(f"/{file} merge={NAME}" for file in files), END]
 
 

@@ -1,12 +1,12 @@
-"""The commands of `weave.py` that need git: `apply REF --commit`, `install-driver`, and what git itself calls."""
+"""The commands of `weave.py` that need git: `apply REF --commit`, `install-driver`, `matrix`."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from weaving import commits, driver, merging
@@ -24,7 +24,7 @@ def _say(text: str) -> None:
 def add_apply_options(parser: argparse.ArgumentParser) -> None:
     """The options of `apply` for commits."""
     parser.add_argument("--commit", action="store_true",
-                        help="make commits on top of a commit, one for each patch, instead of changing a folder")
+                        help="commits on top of a commit, one for each patch, instead of a changed folder")
     parser.add_argument("--branch", default="depot", help="the branch that gets them (default: depot)")
     parser.add_argument("--replace", action="store_true", help="put them in place of what the branch has")
     parser.add_argument("--with-packages", action="store_true", help="a first commit has our packages")
@@ -55,8 +55,7 @@ def commit(arguments: argparse.Namespace, home: Path, patches: tuple[Patch, ...]
     for name, subject in made.commits:
         _say(f"  {name[:12]} {subject}")
     if made.commits:
-        _say(f"{len(made.commits)} commits; the branch {made.branch} ends with the last. See them: git log -p "
-             f"{made.branch}")
+        _say(f"{len(made.commits)} commits; the branch {made.branch} ends with the last.")
     else:
         _say(f"{ref} has the series already: there is nothing to do, and no branch was made.")
     return 0
@@ -69,8 +68,8 @@ def _install_driver(arguments: argparse.Namespace, home: Path, patches: tuple[Pa
         _say("git merges here as it did before.")
         return 0
     folder = driver.install(repository, home, patches)
-    _say(f"git rebase, git merge and git cherry-pick go past our lines from now on. The driver is in {folder}. Install "
-         "it again after an update of ComfyUI Depot; --uninstall takes it out.")
+    _say("git rebase, git merge and git cherry-pick go past our lines from now on. The driver is in "
+         f"{folder}. Install it again after an update of ComfyUI Depot; --uninstall takes it out.")
     return 0
 
 
@@ -78,13 +77,15 @@ def _merge_driver(arguments: argparse.Namespace, home: Path, patches: tuple[Patc
     """What git calls for a file that both sides changed: exit status 0 merged, 1 a conflict."""
     base, ours, theirs = arguments.files
     names = [name for name in arguments.names if name and not name.startswith("%")]
-    sides = merging.Sides(base, ours, theirs, arguments.path, arguments.marker_size,
-                          *([tuple(names)] if len(names) == 3 else []))  # type: ignore[arg-type]
+    sides = merging.Sides(base, ours, theirs, arguments.path, arguments.marker_size)
+    if len(names) == 3:
+        sides = replace(sides, names=(names[0], names[1], names[2]))
     done = merging.merge(sides, read_series(home))
     for warning in done.warnings:
         sys.stderr.write(f"ComfyUI Depot: {warning}\n")
     if not done.is_clean:
-        again = " ".join(shlex.quote(word) for word in (sys.executable, str(home / "weave.py"), "apply", "--lines-only"))
+        words = (sys.executable, str(home / "weave.py"), "apply", "--lines-only")
+        again = " ".join(map(shlex.quote, words))
         sys.stderr.write("ComfyUI Depot: solve it, put our lines in again, then go on as git says:\n"
                          f"  {again}\n")
     return 0 if done.is_clean else 1

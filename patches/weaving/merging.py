@@ -1,12 +1,12 @@
 """Three versions of a file that has lines of ours, merged as if it had none, and the lines put in again.
 
-A line of ours is known by what it belongs to: the function (for a decorator, and for a call inside of it) or the
-module, and its text. So it is the same line wherever the file has moved it. Which lines the result has is decided as
-for the members of a set: what both sides have, and what one side has added; what a side has taken out stays out. The
-import of our hooks is there as long as another line needs it.
+A line of ours is known by what it belongs to: the function (for a decorator, and for a call inside of it) or
+the module, and its text. So it is the same line wherever the file has moved it. Which lines the result has is
+decided as for the members of a set: what both sides have, and what one side has added; what a side has taken
+out stays out. The import of our hooks is there as long as another line needs it.
 
-A line that looks like ours and is in no place of the series, which happens when the series was an older one, is left
-out, as `apply` leaves it out, and a warning names it: nobody knows any more where it should stand.
+A line that looks like ours and is in no place of the series, which happens when the series was an older one,
+is left out, as `apply` leaves it out, and a warning names it: nobody knows any more where it should stand.
 """
 
 from __future__ import annotations
@@ -70,27 +70,30 @@ def merge(sides: Sides, patches: Sequence[Patch]) -> Merged:
                                               if sides.path in hunk.files])
         bare = [woven.strip(source) for source in (base, ours, theirs)]
     except SourceError as error:
-        return Merged(_merge_files(sides), (f"{error} So git merged {sides.path} as it is, with our lines in it.",))
+        warning = f"{error} So git merged {sides.path} as it is, with our lines in it."
+        return Merged(_merge_files(sides), (warning,))
     for file, source in zip((sides.base, sides.ours, sides.theirs), bare, strict=True):
         file.write_bytes(source.data)
     warnings = tuple(f"{sides.path}: `{text}` is in no place of the series, and is left out."
                      for _, text in wanted.homeless)
     if not _merge_files(sides):
-        return Merged(False, (*warnings, f"{sides.path}: git cannot merge what the two sides changed. None of our "
-                              "lines are in the file now."))
+        return Merged(False, (*warnings, f"{sides.path}: git cannot merge what the two sides changed. None "
+                              "of our lines is in the file now."))
     try:
         made = woven.weave(sources.read(sides.path, sides.ours.read_bytes()), wanted.insertions)
     except Refused as refusal:
-        return Merged(False, (*warnings, f"{refusal}\n{sides.path}: git merged the rest; our lines are not in it."))
+        reason = f"{refusal}\n{sides.path}: git merged the rest; our lines are not in it."
+        return Merged(False, (*warnings, reason))
     sides.ours.write_bytes(made.data)
     return Merged(True, warnings)
 
 
 def _merge_files(sides: Sides) -> bool:
-    """`git merge-file`, with the style of conflicts that git's configuration says; True without a conflict."""
+    """`git merge-file`, with the style of conflicts that git's configuration says; True for no conflict."""
     base, ours, theirs = sides.names
-    done = subprocess.run(["git", "merge-file", "-q", f"--marker-size={sides.marker_size}", "-L", ours, "-L", base,
-                           "-L", theirs, str(sides.ours), str(sides.base), str(sides.theirs)])
+    done = subprocess.run(["git", "merge-file", "-q", f"--marker-size={sides.marker_size}",
+                           "-L", ours, "-L", base, "-L", theirs,
+                           str(sides.ours), str(sides.base), str(sides.theirs)])
     return done.returncode == 0
 
 
@@ -105,7 +108,8 @@ def _wanted(base: Source, ours: Source, theirs: Source, hunks: Sequence[Hunk]) -
                 imports.append((hunk, text))
                 placed.add((MODULE, text))
                 continue
-            same = {(anchor.name if anchor.kind in FUNCTION_ANCHORS else MODULE, text) for anchor in hunk.anchors}
+            same = {(anchor.name if anchor.kind in FUNCTION_ANCHORS else MODULE, text)
+                    for anchor in hunk.anchors}
             placed |= same
             if _stays(bool(same & before), bool(same & here), bool(same & there)):
                 kept.append(text)
@@ -130,7 +134,9 @@ def lines_of(source: Source) -> Iterator[Line]:
         yield from _lines_in(source, source.tree.body, MODULE, MODULE, ours)
 
 
-def _lines_in(source: Source, body: Sequence[ast.stmt], prefix: str, scope: str, ours: set[int]) -> Iterator[Line]:
+def _lines_in(
+    source: Source, body: Sequence[ast.stmt], prefix: str, scope: str, ours: set[int]
+) -> Iterator[Line]:
     for node in body:
         if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
             name = f"{prefix}{node.name}"

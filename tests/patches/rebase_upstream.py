@@ -2,12 +2,13 @@
 
     python tests/patches/rebase_upstream.py REPO [--bases 10] [--head REF]
 
-For each of some commits spread over the year before the head: `weave.py apply BASE --commit` and `install-driver` in a
-fresh clone, then git's own `git rebase HEAD depot`. It must not stop, the result must be the tree that a fresh `apply`
-on the head gives, and no commit may be lost or added. The same without the driver is for comparison.
+For each of some commits spread over the year before the head: `weave.py apply BASE --commit` and
+`install-driver` in a fresh clone, then git's own `git rebase HEAD depot`. It must not stop, the result must
+be the tree that a fresh `apply` on the head gives, and no commit may be lost or added. The same without the
+driver is for comparison.
 
-The clones hold the Python files only, since a mirror need not have all others: each commit that is used becomes one
-with the same content of these, and their history is that one line.
+The clones hold the Python files only, since a mirror need not have all others: each commit that is used
+becomes one with the same content of these, and their history is that one line.
 """
 
 import argparse
@@ -93,8 +94,8 @@ def bases_before(repository, head, count, days=365):
 
 
 def lean_line(source, commits, folder):
-    """A repository with these commits as its history, one behind the other, of their Python files only; returns
-    their names in it.
+    """A repository with these commits as its history, one behind the other, of their Python files only;
+    returns their names in it.
     """
     subprocess.run(["git", "init", "-q", "--bare", "-b", "line", str(folder)], check=True)
     (folder / "objects" / "info" / "alternates").write_text(f"{(Path(source) / 'objects').resolve()}\n")
@@ -187,7 +188,7 @@ def main():
         sum(found.clean_without_driver for found in results),
     )
     print(
-        f"{good} of {len(results)} good with the driver; {plain} of {len(results)} without a stop when there is none."
+        f"Of {len(results)} {good} are good with the driver, and {plain} come to an end without it."
     )
     return 0 if good == len(results) else 1
 

@@ -1,4 +1,4 @@
-"""`apply REF --commit`: one commit for each patch on a branch, all of them or none, and nothing checked out."""
+"""`apply REF --commit`: a commit for each patch on a branch, all of them or none, and nothing checked out."""
 
 import pytest
 

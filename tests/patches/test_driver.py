@@ -1,13 +1,10 @@
-"""The merge driver: git's own rebase, merge and cherry-pick go past our lines, and stop where a user must decide."""
+"""The merge driver: git's own rebase, merge and cherry-pick pass our lines, and stop where users decide."""
 
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
-from weaving import driver, merging
-from weaving.patch_files import parse_patch
-from weaving.trees import Repository
 
 from tests.fakes.small_history import (
     FILES,
@@ -22,6 +19,9 @@ from tests.fakes.small_history import (
     weave,
     write_series,
 )
+from weaving import driver, merging
+from weaving.patch_files import parse_patch
+from weaving.trees import Repository
 
 NEW_PATHS = PATHS.replace("import os\n", "import os\nimport sys\n").replace(
     "def recursive_search(directory, excluded=None)", "async def recursive_search(directory, depth=0)"
@@ -45,7 +45,7 @@ def woven_text(path, text):
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    """Upstream has moved on, in every place that has a line of ours; `depot` is checked out on the old base."""
+    """Upstream has moved on, in all places that have a line of ours; `depot` is there on the old base."""
     folder = tmp_path_factory.mktemp("template")
     history = History(folder / "My 100% ComfyUI")
     home = write_series(folder / "A Depot")
