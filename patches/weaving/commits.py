@@ -1,8 +1,8 @@
 """`apply REF --commit`: the series as commits of a branch, one for each patch.
 
 Only git's objects are written, through an index of our own: nothing is checked out, so a bare repository
-will do. The branch moves once, at the end, from what it was to the last commit; when anything fails before that,
-it stays.
+will do. The branch moves once, at the end, from what it was to the last commit; when anything fails before
+that, it stays as it was.
 """
 
 from __future__ import annotations
