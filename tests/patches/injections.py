@@ -89,7 +89,7 @@ def _replaced(lines, first, end, pattern, text):
 
 
 def accepted(tree, patches):
-    """What is not refused as it must be: "rename of get_full_path in folder_paths.py"; and a count by kind."""
+    """What is not refused as it must be: "rename of get_full_path in folder_paths.py"; and counts."""
     wrong, counts = [], Counter()
     read = Files(tree)
     plan_weaving(tree, patches, read)
