@@ -20,7 +20,8 @@ REQUESTS: list[dict[str, Any]] = [
     {"force": "everything"}, {"force": 1}, {"force": 0}, {"force": ["9", 4]}, {"force": {"9": True}},
     {"force": "x" * 200}, {"force": [str(number) for number in range(100, 140)]},
     {"cache": None}, {"cache": "read"}, {"cache": "write"}, {"cache": "off"}, {"cache": "on"},
-    {"cache": True}, {"cache": ["off"]}, {"cache": ""}, {"force": True, "cache": "write"}, {"force": 7, "cache": "on"},
+    {"cache": True}, {"cache": ["off"]}, {"cache": ""}, {"force": True, "cache": "write"},
+    {"force": 7, "cache": "on"},
 ]  # fmt: skip
 
 
