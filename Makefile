@@ -6,7 +6,7 @@ ARGS ?=
 # The tests start many servers: their code is compiled once.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-slow test-browser test-all demo lint types docs bench clean
+.PHONY: run test test-slow test-browser test-all demo lint types docs bench patches clean
 
 run: $(VENV)/.installed
 	$(BIN)/python main.py $(ARGS)
@@ -33,6 +33,10 @@ types: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/docs $(ARGS)
+
+# Needs no environment: the weaver runs in any bare Python.
+patches:
+	$(PYTHON) patches/weave.py verify .
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/executor_cost.py

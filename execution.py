@@ -21,7 +21,6 @@ from typing import Any
 import comfy.interruption
 import latent_preview
 import nodes
-from comfy_depot import hooks as depot
 from comfy_execution import merging, prompt_loop, prompt_validation, schema_nodes
 from comfy_execution.caching import CacheEntry, CacheSet, CacheType
 from comfy_execution.dynamic_prompt import DynamicPrompt
@@ -43,6 +42,7 @@ from comfy_execution.prompt_validation import full_type_name
 from comfy_execution.queueing import prompt_queue
 from comfy_execution.queueing.attempt import Attempt
 from comfy_execution.results.reasons import CACHED, PLAIN
+from comfy_depot import hooks as depot
 
 __all__ = [
     "CacheEntry", "CacheSet", "CacheType", "ExecutionBlocker", "ExecutionList", "ExecutionResult",
@@ -294,6 +294,7 @@ class PromptExecutor:
         self.status_messages: list[tuple[str, dict[str, Any]]] = []
         self.success = True
         self.history_result: dict[str, Any] = {"outputs": {}, "meta": {}, "reasons": {}}
+        depot.free_idle_models()
 
     def add_message(self, event: str, data: dict[str, Any], broadcast: bool) -> None:
         """Put an event into the prompt's messages, and send it to its client (or to all)."""

@@ -18,7 +18,6 @@ import folder_paths
 import latent_preview
 from comfy import sampler_names, taesd
 from comfy.cli_args import args
-from comfy_depot import hooks as depot
 from comfy_execution import node_packs
 from comfy_extras.core_conditioning import (
     CLIPTextEncode,
@@ -92,6 +91,7 @@ from comfy_extras.core_vision import (
     unCLIPCheckpointLoader,
     unCLIPConditioning,
 )
+from comfy_depot import hooks as depot
 
 __all__ = ["MAX_RESOLUTION"]
 

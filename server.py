@@ -60,9 +60,9 @@ from app.v2_events import JobLogs
 from app.webhooks import Webhooks
 from comfy.cli_args import args
 from comfy_api import feature_flags, node_replacements
-from comfy_depot import hooks as depot
 from comfy_execution.progress import MessageBudget
 from protocol import BinaryEventTypes
+from comfy_depot import hooks as depot
 
 TOPICS = (
     websocket,

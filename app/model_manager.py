@@ -14,8 +14,8 @@ from typing import Any
 import folder_paths
 from app.safe_paths import inside
 from app.safetensors_header import read_header
-from comfy_depot import hooks as depot
 from comfy_depot.model_files import ModelFile
+from comfy_depot import hooks as depot
 
 HIDDEN_FOLDERS = frozenset({"configs", "custom_nodes", "tokenizers"})
 COVER_HEADER_BYTES = 8 * 1024 * 1024

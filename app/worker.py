@@ -19,7 +19,6 @@ import execution
 import nodes
 from comfy import interruption
 from comfy.cli_args import args
-from comfy_depot import hooks as depot
 from comfy_execution import node_facts
 from comfy_execution.queueing import schedule
 from comfy_execution.results.retention import budget_bytes
@@ -265,7 +264,6 @@ class Worker:
         free_memory = flags.get("free_memory", False)
         if free_memory:
             self.executor.reset()
-            depot.free_idle_models()
         if flags.get("unload_models", free_memory) and (management := model_management()) is not None:
             management.unload_all_models()
         if flags:

@@ -48,9 +48,8 @@ def _differs(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
 
 
 def _require_room(size: int, dtype: torch.dtype) -> None:
-    """Make sure that `size` bytes are free in memory, letting go of models that nobody uses."""
-    if size > free_bytes():
-        depot.free_idle_models()
+    """Make sure that `size` bytes are free in memory."""
+    depot.needs_memory(size, free_bytes)
     if size > (free := free_bytes()):
         raise NotEnoughMemory(
             f"This model needs {size / 1e9:.1f} GB of memory for its weights in {str(dtype)[6:]}, and "

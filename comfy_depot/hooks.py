@@ -16,11 +16,13 @@ library and loads in a few milliseconds, so any file may import it.
 | `keeps_pinned`        | `LoadedModel.model_unload` there      | a pinned model stays on its device         |
 | `places_models`       | `load_models_gpu` there               | notes moves; an error says what is pinned  |
 | `explains_full_memory`| `execution._advice`                   | the message says what is pinned            |
-| `free_idle_models`    | out of memory; `POST /free`           | models that nobody uses are let go         |
+| `free_idle_models`    | `execution.PromptExecutor.reset`, and | models that nobody uses are let go         |
+|                       | `_let_models_go` when memory is full  |                                            |
+| `needs_memory`        | `comfy.mapped_memory._require_room`   | the same, when less is free than is needed |
 | `queue_changed`       | `server.PromptServer.queue_updated`   | models of waiting prompts are fetched ahead|
-| `contents_of`         | `comfy_execution.is_changed`          | results are of the bytes, not of the name  |
+| `knows_contents`      | `contents_of` of `.is_changed`        | results are of the bytes, not of the name  |
 | `add_routes`          | `server.PromptServer.add_routes`      | `/depot/...`                               |
-| `base_model_of`       | `comfy.lora_file`                     | the family of a LoRA that fits nothing     |
+| `knows_base_models`   | `comfy.lora_file.base_model_of`       | the family of a LoRA that fits nothing     |
 
 On upstream's own files stand most of these, and six more, which do what our core does by itself:
 
@@ -31,7 +33,7 @@ On upstream's own files stand most of these, and six more, which do what our cor
 | `runs_prompts`           | `execution.PromptExecutor.execute`       | which prompt runs                   |
 | `takes_force`            | `server.PromptServer.trigger_on_prompt`  | `force` and `cache` of a request    |
 | `forces_nodes`           | `execution.IsChangedCache.get`           | forced nodes have another signature |
-| `shows_manifest_models`  | `ModelFileManager.get_model_file_list`   | the models page names them too      |
+| `adds_models_to_page`    | `ModelFileManager.get_model_file_list`   | the models page names them too      |
 """
 
 from __future__ import annotations
@@ -215,17 +217,26 @@ def free_idle_models() -> None:
         _depot.residents.free_idle()
 
 
+def needs_memory(size: int, free_bytes: Callable[[], int]) -> None:
+    """Let go of the models in memory that nobody uses, if less than `size` bytes are free."""
+    if _depot is not None and size > free_bytes():
+        _depot.residents.free_idle()
+
+
 def queue_changed() -> None:
     """A prompt came into the queue, began, ended, or was taken out. Called often, and with locks held."""
     if _depot is not None:
         _depot.preload.wake()
 
 
-def contents_of(chosen: Any) -> Any:
-    """{node id: {model: a text for its content}} of the models that manifests name, among (node id, text that
-    was chosen, the list that it was chosen from). Another content makes another text.
-    """
-    return {} if _depot is None else _depot.contents_of(chosen)
+def knows_contents(function: F) -> F:
+    """Around `contents_of(chosen)`: the contents of the models that manifests name."""
+
+    @functools.wraps(function)
+    def with_manifests(chosen: Any) -> Any:
+        return function(chosen) if _depot is None else _depot.contents_of(chosen)
+
+    return with_manifests  # type: ignore[return-value]
 
 
 def add_routes(routes: Any) -> None:
@@ -234,10 +245,14 @@ def add_routes(routes: Any) -> None:
         _depot.add_routes(routes)
 
 
-def base_model_of(shapes: Any, metadata: Any) -> str | None:
-    """The family that a file's tensors {key: shape} and metadata are of, such as "flux1 schnell", or None."""
-    found: str | None = None if _depot is None else _depot.base_model_of(shapes, metadata)
-    return found
+def knows_base_models(function: F) -> F:
+    """Around `base_model_of(shapes, metadata)`: what the header of a file tells of its family."""
+
+    @functools.wraps(function)
+    def from_header(shapes: Any, metadata: Any) -> Any:
+        return function(shapes, metadata) if _depot is None else _depot.base_model_of(shapes, metadata)
+
+    return from_header  # type: ignore[return-value]
 
 
 # Only on upstream's files.
@@ -317,7 +332,7 @@ def forces_nodes(method: F) -> F:
     return with_epoch  # type: ignore[return-value]
 
 
-def shows_manifest_models(method: F) -> F:
+def adds_models_to_page(method: F) -> F:
     """Around `get_model_file_list(self, folder_name)`: what only a manifest has is listed too."""
 
     @functools.wraps(method)

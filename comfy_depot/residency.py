@@ -139,6 +139,8 @@ class Residents:
 
     def free_idle(self, why: str = "memory was to be freed", *, most: int | None = None) -> bool:
         """Let go of the models that nobody uses, or of the first so many; returns whether there were any."""
+        if not self._models:  # as when an executor is made at the start
+            return False
         gc.collect()  # a clone in a reference cycle is no user any more
         with self._lock:
             idle = [model.standing() for model in self._idle()]

@@ -8,17 +8,25 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from comfy_depot import hooks as depot
 from comfy_execution.chosen import chosen_texts
 from comfy_execution.dynamic_prompt import DynamicPrompt
 from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.inputs import collect_inputs
 from comfy_execution.mapping import finished
+from comfy_depot import hooks as depot
 
 log = logging.getLogger(__name__)
 
 MapOverLists = Callable[..., Awaitable[list[Any]]]
 """`(prompt_id, node_id, object or class, values, function name)` -> results, as `execution` offers it."""
+
+
+@depot.knows_contents
+def contents_of(chosen: Iterable[tuple[str, str, Sequence[Any]]]) -> dict[str, dict[str, str]]:
+    """{node id: {model: a text for its content}} of the models among (node id, text that was chosen, the list
+    that it was chosen from). Another content makes another text. Without the depot names are all that counts.
+    """
+    return {}
 
 
 class ChangeValues:
@@ -49,8 +57,7 @@ class ChangeValues:
 
     def contents_now(self, node_ids: Iterable[str]) -> dict[str, dict[str, str]]:
         """The contents of the models that these nodes have chosen, as they are at this moment."""
-        contents: dict[str, dict[str, str]] = depot.contents_of(self._chosen(node_ids))
-        return contents
+        return contents_of(self._chosen(node_ids))
 
     def _chosen(self, node_ids: Iterable[str]) -> Iterator[tuple[str, str, Sequence[Any]]]:
         for node_id in node_ids:

@@ -13,7 +13,7 @@ from comfy_depot import options
 from comfy_depot.upstream import core
 
 log = logging.getLogger(__name__)
-PACKAGES = ("aiohttp", "aria2p", "limits", "psutil", "pydantic", "rich", "safetensors", "urllib3", "yaml")
+PACKAGES = ("aiohttp", "aria2p", "limits", "psutil", "pydantic", "rich", "urllib3")
 REQUIREMENTS = "patches/requirements.txt"
 
 

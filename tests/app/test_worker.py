@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+import comfy_depot.hooks
 from app import progress_messages, worker
 from comfy import interruption, progress_bar
 from comfy.cli_args import args
@@ -149,6 +150,18 @@ def test_flags_free_results_and_models(house, monkeypatch):
     house.follow_flags()
     house.clean_up()
     assert calls == []
+
+
+def test_free_memory_lets_go_of_the_models_that_nobody_uses_and_unload_models_does_not(house, monkeypatch):
+    calls = []
+    store = SimpleNamespace(residents=SimpleNamespace(free_idle=lambda: calls.append("idle")))
+    monkeypatch.setattr(comfy_depot.hooks, "_depot", store)
+    house.queue.set_flag("unload_models", True)
+    house.follow_flags()
+    assert calls == []
+    house.queue.set_flag("free_memory", True)
+    house.follow_flags()
+    assert calls == ["idle"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -62,9 +63,16 @@ def test_weights_in_ordinary_memory_keep_their_values_and_other_keys_their_dtype
     assert weights["a"].dtype is torch.bfloat16
 
 
+def arm_with(monkeypatch, free_idle):
+    """The store of models in memory, as far as it is asked here."""
+    read = SimpleNamespace(load=lambda function, *args, **kwargs: function(*args, **kwargs))
+    store = SimpleNamespace(residents=SimpleNamespace(free_idle=free_idle), streams=read)
+    monkeypatch.setattr(mapped_memory.depot, "_depot", store)
+
+
 def test_weights_that_do_not_fit_are_refused_before_the_system_ends_the_process(file, monkeypatch):
     idle = [1]
-    monkeypatch.setattr(mapped_memory.depot, "free_idle_models", idle.clear)
+    arm_with(monkeypatch, idle.clear)
     monkeypatch.setattr(mapped_memory, "free_bytes", lambda: 16 << 20)
     weights = comfy.utils.load_torch_file(file)
     cast_weights(weights, list(weights), torch.float32)  # 16 MiB
@@ -79,7 +87,7 @@ def test_weights_that_do_not_fit_are_refused_before_the_system_ends_the_process(
 
 def test_models_that_nobody_uses_make_room(file, monkeypatch):
     free = [0]
-    monkeypatch.setattr(mapped_memory.depot, "free_idle_models", lambda: free.append(1 << 30))
+    arm_with(monkeypatch, lambda: free.append(1 << 30))
     monkeypatch.setattr(mapped_memory, "free_bytes", lambda: free[-1])
     weights = comfy.utils.load_torch_file(file)
     cast_weights(weights, list(weights), torch.float32)

@@ -73,8 +73,9 @@ def test_hooked_functions_are_unchanged_before_the_start() -> None:
         )
     assert calls == [("a", "b", "more", {"extra": 1})] * 7
     hooks.add_routes(None)
-    assert hooks.base_model_of({}, {}) is None
+    assert hooks.knows_contents(function)("a") == hooks.knows_base_models(function)("a", "b") == "result"
     hooks.free_idle_models()
+    hooks.needs_memory(2, lambda: 1)
     hooks.queue_changed()
 
 
@@ -109,15 +110,16 @@ def test_every_hook_stands_on_the_page_of_hooks() -> None:
         "fetches_in_nodes",
         "explains_missing",
         "keeps_resident",
-        "base_model_of",
+        "knows_base_models",
         "takes_streamed",
         "makes_room",
         "keeps_pinned",
         "places_models",
         "explains_full_memory",
         "free_idle_models",
+        "needs_memory",
         "queue_changed",
-        "contents_of",
+        "knows_contents",
         "add_routes",
     } | {
         "add_options",
@@ -125,7 +127,7 @@ def test_every_hook_stands_on_the_page_of_hooks() -> None:
         "runs_prompts",
         "takes_force",
         "forces_nodes",
-        "shows_manifest_models",
+        "adds_models_to_page",
     }
     for name in set(public) - {"arm", "disarm", "armed"}:
         assert f"`{name}`" in (hooks.__doc__ or "")

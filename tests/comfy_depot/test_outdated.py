@@ -19,6 +19,7 @@ from comfy_depot.errors import DownloadFailed
 from comfy_depot.eviction import Limits, Stamp
 from comfy_depot.verifying import wrong_files
 from comfy_depot.warm import Wish
+from comfy_execution.is_changed import contents_of
 from tests.comfy_depot.world import World, queued
 from tests.fakes.origin import Origin, safetensors, sha256
 from tests.fakes.waiting import wait_until
@@ -405,7 +406,7 @@ def test_the_content_of_a_name_changes_with_the_manifest_and_not_with_the_downlo
     depot_world: World, origin: Origin
 ) -> None:
     def content() -> str | None:
-        return hooks.contents_of([("7", NAME, ())]).get("7", {}).get(f"loras/{NAME}")
+        return contents_of([("7", NAME, ())]).get("7", {}).get(f"loras/{NAME}")
 
     depot_world.write_manifest({})
     assert content() is None, "no depot is started"

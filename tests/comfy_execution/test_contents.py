@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,9 @@ MODES = [execution.CacheType.BUDGET, execution.CacheType.CLASSIC, execution.Cach
 
 
 class Depot:
-    """Knows the content of each model."""
+    """Knows the content of each model, and has none in memory."""
+
+    residents = SimpleNamespace(free_idle=lambda: False)
 
     def __init__(self):
         self.contents = {name: f"{name} of old" for name in LIST}

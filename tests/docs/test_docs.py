@@ -66,6 +66,7 @@ def test_every_link_inside_the_documents_leads_somewhere():
         *ROOT.glob("*.md"),
         *(ROOT / "docs").rglob("*.md"),
         *(ROOT / "model_manifests").glob("*.md"),
+        *(ROOT / "patches").glob("*.md"),
     ]:
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
             if "://" not in target and not (page.parent / target).exists():

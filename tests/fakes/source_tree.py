@@ -30,7 +30,7 @@ PACKAGES = {
 
 def sources():
     yield from sorted(ROOT.glob("*.py"))
-    for package in sorted(PACKAGES):
+    for package in sorted(PACKAGES | {"patches"}):
         yield from sorted((ROOT / package).rglob("*.py"))
 
 

@@ -1,0 +1,1 @@
+"""What `weave.py` is made of: lines of ours at named places in the files of a core. Standard library only."""
