@@ -22,7 +22,9 @@ from tests.fakes.server_process import ROOT, ServerProcess
 
 HERE = Path(__file__).resolve().parent
 WEAVE = ROOT / "patches/weave.py"
-NOT_COPIED = (".git", "__pycache__", "models", "output", "temp", "user")
+NOT_COPIED = {".git", "output", "temp", "user"}
+LARGE = 1 << 20
+"""A file of this size in models/ or input/ is the user's."""
 FOLDERS = ("custom_nodes", "models/checkpoints", "models/loras", "input", "output", "temp", "user",
            "model_manifests")  # fmt: skip
 
@@ -89,10 +91,18 @@ def checkouts() -> list[Path]:
 
 def copy_of(checkout: Path, folder: Path) -> Path:
     """A checkout's files in a folder that tests may change."""
-    shutil.copytree(checkout, folder, ignore=shutil.ignore_patterns(*NOT_COPIED), symlinks=True)
-    for name in ("models", "custom_nodes"):
-        (folder / name).mkdir(exist_ok=True)
-    return folder
+
+    def left_out(path: str, names: list[str]) -> set[str]:
+        found, first = {"__pycache__"} & set(names), Path(path).relative_to(checkout).parts[:1]
+        if not first:
+            found |= NOT_COPIED & set(names)
+        elif first == ("custom_nodes",):
+            found |= {name for name in names if os.path.isdir(os.path.join(path, name))}
+        elif first[0] in ("models", "input"):
+            found |= {name for name in names if os.path.getsize(os.path.join(path, name)) >= LARGE}
+        return found
+
+    return Path(shutil.copytree(checkout, folder, ignore=left_out, symlinks=True))
 
 
 def upstream(checkout: Path, folder: Path, *, is_woven: bool) -> Core:
