@@ -121,6 +121,13 @@ def test_every_hook_stands_on_the_page_of_hooks() -> None:
         "queue_changed",
         "knows_contents",
         "add_routes",
+    } | {
+        "add_options",
+        "starts_with_the_server",
+        "runs_prompts",
+        "takes_force",
+        "forces_nodes",
+        "adds_models_to_page",
     }
     for name in set(public) - {"arm", "disarm", "armed"}:
         assert f"`{name}`" in (hooks.__doc__ or "")
