@@ -78,7 +78,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("checkout", type=Path)
     parser.add_argument("--python", default=os.environ.get("COMFY_UPSTREAM_PYTHON") or sys.executable)
-    parser.add_argument("--path", default=os.environ.get("COMFY_UPSTREAM_PATH", ""))
+    parser.add_argument("--path", default=os.environ.get("COMFY_UPSTREAM_PYTHONPATH", ""))
     parser.add_argument("--port", type=int, default=8470)
     parser.add_argument("--keep", type=Path, help="a folder for the copies, logs and reports")
     options = parser.parse_args()

@@ -1,8 +1,8 @@
 """The cores that the feature tests run on: ours, and upstream's with our lines in it.
 
-    COMFY_UPSTREAM          checkouts of upstream ComfyUI, several with the system's path separator between
-    COMFY_UPSTREAM_PYTHON   an interpreter that has what upstream and comfy_depot need (default: this one)
-    COMFY_UPSTREAM_PATH     more for PYTHONPATH, such as stubs of packages that are not there
+    COMFY_UPSTREAM              checkouts of upstream ComfyUI, several as in PATH
+    COMFY_UPSTREAM_PYTHON       an interpreter with what upstream and comfy_depot need (default: this one)
+    COMFY_UPSTREAM_PYTHONPATH   further module folders, such as stubs of packages that are not there
 
 A checkout is never changed: it is copied. `woven` has the lines in its files and our packages beside them,
 `unwoven` is started by `weave.py run` and stays as it is.
@@ -110,7 +110,7 @@ def upstream(checkout: Path, folder: Path, *, is_woven: bool) -> Core:
     copy = copy_of(checkout, folder / checkout.name)
     if is_woven:
         weave("apply", str(copy))
-    extra = os.environ.get("COMFY_UPSTREAM_PATH", "").split(os.pathsep)
+    extra = os.environ.get("COMFY_UPSTREAM_PYTHONPATH", "").split(os.pathsep)
     return Core(
         name=f"{'woven' if is_woven else 'unwoven'} {checkout.name}",
         main=copy / "main.py",
