@@ -23,6 +23,8 @@ from tests.fakes.server_process import ROOT, ServerProcess
 HERE = Path(__file__).resolve().parent
 WEAVE = ROOT / "patches/weave.py"
 NOT_COPIED = {".git", "output", "temp", "user"}
+SECONDS_TO_START = 240
+"""A busy machine takes long for upstream's imports."""
 LARGE = 1 << 20
 """A file of this size in models/ or input/ is the user's."""
 FOLDERS = ("custom_nodes", "models/checkpoints", "models/loras", "input", "output", "temp", "user",
@@ -67,6 +69,10 @@ class FeatureServer(ServerProcess):
         for folder in FOLDERS:
             (base / folder).mkdir(parents=True, exist_ok=True)
         shutil.copytree(HERE / "pack", base / "custom_nodes/feature_pack", dirs_exist_ok=True)
+
+    def start(self, *, seconds: float = SECONDS_TO_START) -> FeatureServer:
+        super().start(seconds=seconds)
+        return self
 
     @property
     def main_folder(self) -> str:
