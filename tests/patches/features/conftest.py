@@ -59,7 +59,7 @@ def shelf():
         made.put("checkpoints", "first.safetensors", body)
         made.put("checkpoints", "ahead.safetensors", small_model.checkpoint(2))
         made.put("checkpoints", "untouched.safetensors", safetensors(1 << 20))
-        made.put("checkpoints", "wrong.safetensors", body[:-8] + b"12345678", sha256=sha256(body))
+        made.put("checkpoints", "wrong.safetensors", safetensors(1 << 20, seed=3), sha256=sha256(b"other"))
         made.put("loras", "style.safetensors", small_model.lora())
         yield made
 

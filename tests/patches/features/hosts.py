@@ -1,8 +1,8 @@
 """The cores that the feature tests run on: ours, and upstream's with our lines in it.
 
-    COMFY_UPSTREAM          checkouts of upstream ComfyUI, several with the system's path separator between
-    COMFY_UPSTREAM_PYTHON   an interpreter that has what upstream and comfy_depot need (default: this one)
-    COMFY_UPSTREAM_PATH     more for PYTHONPATH, such as stubs of packages that are not there
+    COMFY_UPSTREAM              checkouts of upstream ComfyUI, several as in PATH
+    COMFY_UPSTREAM_PYTHON       an interpreter with what upstream and comfy_depot need (default: this one)
+    COMFY_UPSTREAM_PYTHONPATH   further module folders, such as stubs of packages that are not there
 
 A checkout is never changed: it is copied. `woven` has the lines in its files and our packages beside them,
 `unwoven` is started by `weave.py run` and stays as it is.
@@ -22,7 +22,11 @@ from tests.fakes.server_process import ROOT, ServerProcess
 
 HERE = Path(__file__).resolve().parent
 WEAVE = ROOT / "patches/weave.py"
-NOT_COPIED = (".git", "__pycache__", "models", "output", "temp", "user")
+NOT_COPIED = {".git", "output", "temp", "user"}
+SECONDS_TO_START = 240
+"""A busy machine takes long for upstream's imports."""
+LARGE = 1 << 20
+"""A file of this size in models/ or input/ is the user's."""
 FOLDERS = ("custom_nodes", "models/checkpoints", "models/loras", "input", "output", "temp", "user",
            "model_manifests")  # fmt: skip
 
@@ -66,6 +70,10 @@ class FeatureServer(ServerProcess):
             (base / folder).mkdir(parents=True, exist_ok=True)
         shutil.copytree(HERE / "pack", base / "custom_nodes/feature_pack", dirs_exist_ok=True)
 
+    def start(self, *, seconds: float = SECONDS_TO_START) -> FeatureServer:
+        super().start(seconds=seconds)
+        return self
+
     @property
     def main_folder(self) -> str:
         return str(self.core.main.parent)
@@ -89,10 +97,18 @@ def checkouts() -> list[Path]:
 
 def copy_of(checkout: Path, folder: Path) -> Path:
     """A checkout's files in a folder that tests may change."""
-    shutil.copytree(checkout, folder, ignore=shutil.ignore_patterns(*NOT_COPIED), symlinks=True)
-    for name in ("models", "custom_nodes"):
-        (folder / name).mkdir(exist_ok=True)
-    return folder
+
+    def left_out(path: str, names: list[str]) -> set[str]:
+        found, first = {"__pycache__"} & set(names), Path(path).relative_to(checkout).parts[:1]
+        if not first:
+            found |= NOT_COPIED & set(names)
+        elif first == ("custom_nodes",):
+            found |= {name for name in names if os.path.isdir(os.path.join(path, name))}
+        elif first[0] in ("models", "input"):
+            found |= {name for name in names if os.path.getsize(os.path.join(path, name)) >= LARGE}
+        return found
+
+    return Path(shutil.copytree(checkout, folder, ignore=left_out, symlinks=True))
 
 
 def upstream(checkout: Path, folder: Path, *, is_woven: bool) -> Core:
@@ -100,7 +116,7 @@ def upstream(checkout: Path, folder: Path, *, is_woven: bool) -> Core:
     copy = copy_of(checkout, folder / checkout.name)
     if is_woven:
         weave("apply", str(copy))
-    extra = os.environ.get("COMFY_UPSTREAM_PATH", "").split(os.pathsep)
+    extra = os.environ.get("COMFY_UPSTREAM_PYTHONPATH", "").split(os.pathsep)
     return Core(
         name=f"{'woven' if is_woven else 'unwoven'} {checkout.name}",
         main=copy / "main.py",

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.patches.features.runs import run, stamps
+from tests.patches.features.runs import node, run, stamps
 
 ALL = ["1", "2", "3", "4", "5"]
 LAST = iter(range(1000, 2000))
@@ -70,6 +70,26 @@ async def test_a_request_that_stores_nothing_leaves_nothing_behind(server, core,
         assert after.ran == [] and texts(after) == before
     else:  # what was stored before may be gone with it
         assert all(old != new for old, new in zip(texts(off), texts(after), strict=True))
+
+
+async def test_what_a_node_expands_into_is_forced_with_it(server, core):
+    graph = {"1": node("FeatureExpand", value=next(LAST)), "2": node("FeatureSave", text=["1", 0])}
+
+    async def once(**fields):
+        """(the text that is shown, how many files were written)"""
+        before = files(server)
+        made = await run(server, graph, **fields)
+        assert made.is_success, made.error
+        return made.shown("2", "text"), files(server) - before
+
+    first, count = await once()
+    assert count == 2 and await once() == (first, 0)
+    outputs, count = await once(force="outputs")
+    assert count == 2 and (outputs == first or not core.is_ours)
+    forced, count = await once(force=["1"])
+    assert count == 2 and forced not in (first, outputs)
+    assert await once() == (forced, 0)
+    assert await once(force=["2"]) == (forced, 1)
 
 
 async def test_other_inputs_are_not_forced(server, graph):

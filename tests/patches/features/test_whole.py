@@ -41,10 +41,8 @@ async def test_each_hook_of_the_series_does_something(core, shelf, tmp_path):
         server.request("POST", "/free", {"unload_models": True, "free_memory": True})
         assert (await run(server, stamps(1))).is_success
         fired = {line.split()[0] for line in server.hooks_fired()}
-        log = server.log()
     print(f"{core.name}: {sorted(server.hooks_fired())}")
     assert hooks_of(core) - fired == set()
-    assert "Traceback" not in log.replace("out of memory", "", 1) or core.is_ours or "LoRA" in log
 
 
 @pytest.mark.slow

@@ -63,6 +63,20 @@ class FeatureSave:
         return {"ui": {"text": [text]}}
 
 
+class FeatureExpand(FeatureNumber):
+    """Expands into a stamp, which it gives, and a node that saves it."""
+
+    RETURN_TYPES = ("STRING",)
+
+    def run(self, value):
+        from comfy_execution.graph_utils import GraphBuilder
+
+        builder = GraphBuilder()
+        stamp = builder.node("FeatureStamp", value=value)
+        builder.node("FeatureSave", text=stamp.out(0))
+        return {"result": (stamp.out(0),), "expand": builder.finalize()}
+
+
 class FeatureWait:
     """Ends when a file of the output folder is there."""
 
@@ -130,6 +144,6 @@ class FeatureWeights:
 NODE_CLASS_MAPPINGS = {
     made.__name__: made
     for made in (
-        FeatureNumber, FeatureStamp, FeatureSave, FeatureWait, FeatureText, FeatureWeights
+        FeatureNumber, FeatureStamp, FeatureSave, FeatureExpand, FeatureWait, FeatureText, FeatureWeights
     )
 }  # fmt: skip
