@@ -97,8 +97,8 @@ def _matrix(arguments: argparse.Namespace, home: Path, patches: tuple[Patch, ...
             for reason in row.reasons:
                 _say(f"    {reason}")
     seconds = (time.process_time() - started) / len(rows)
-    _say(f"{compatibility.summary_of(rows)} {matrix.files_woven} different files; {seconds:.2f} s of computing "
-         "for each version.")
+    _say(f"{compatibility.summary_of(rows)} {matrix.files_woven} different files; {seconds:.2f} s of "
+         "computing for each version.")
     is_same = _keep_page(arguments, home, compatibility.page_of(rows, patches, arguments.every))
     return 0 if is_same and all(row.is_good for row in rows) else 1
 
