@@ -92,7 +92,8 @@ class Depot:
             pins=self.memory_pins, pin_budget=options.pin_budget,
         )
         self.preload = Preload(self)
-        self.streams = Streams(is_on=options.depot_stream == "on" and not args.disable_mmap)
+        maps_files = not getattr(args, "disable_mmap", False)  # not every core has the option
+        self.streams = Streams(is_on=options.depot_stream == "on" and maps_files)
         self.warm = Warm(self)
         self.hasher = Hasher(self)
         self.pinning = Pinning(self)
@@ -247,6 +248,7 @@ class Depot:
         from comfy_depot.routes import add_routes
 
         add_routes(routes, self)
+        self.host.on_routes(self)
 
     # What the command line and the routes call.
 

@@ -23,6 +23,17 @@ library and loads in a few milliseconds, so any file may import it.
 | `knows_contents`      | `contents_of` of `.is_changed`        | results are of the bytes, not of the name  |
 | `add_routes`          | `server.PromptServer.add_routes`      | `/depot/...`                               |
 | `knows_base_models`   | `comfy.lora_file.base_model_of`       | the family of a LoRA that fits nothing     |
+
+On upstream's own files stand most of these, and six more, which do what our core does by itself:
+
+| hook                     | stands on                                | does                                |
+|--------------------------|------------------------------------------|-------------------------------------|
+| `add_options`            | `comfy.cli_args`, after `parser`         | the depot's options; `--force`      |
+| `starts_with_the_server` | `main.start_comfyui`                     | the depot starts                    |
+| `runs_prompts`           | `execution.PromptExecutor.execute`       | which prompt runs                   |
+| `takes_force`            | `server.PromptServer.trigger_on_prompt`  | `force` and `cache` of a request    |
+| `forces_nodes`           | `execution.IsChangedCache.get`           | forced nodes have another signature |
+| `adds_models_to_page`    | `ModelFileManager.get_model_file_list`   | the models page names them too      |
 """
 
 from __future__ import annotations
@@ -242,3 +253,95 @@ def knows_base_models(function: F) -> F:
         return function(shapes, metadata) if _depot is None else _depot.base_model_of(shapes, metadata)
 
     return from_header  # type: ignore[return-value]
+
+
+# Only on upstream's files.
+
+
+def _then(result: Any, act: Callable[[Any], Any]) -> Any:
+    """`act(result)`; of a function that is `async` there, an awaitable of it."""
+    if not hasattr(result, "__await__"):
+        return act(result)
+
+    async def later() -> Any:
+        return act(await result)
+
+    return later()
+
+
+def add_options(parser: Any) -> None:
+    """Add the depot's options to a command line, whether or not the depot will start."""
+    from comfy_depot.upstream import program
+
+    program.add_options(parser)
+
+
+def starts_with_the_server(function: F) -> F:
+    """Around what builds the server: the depot starts before, unless `--depot-off`."""
+
+    @functools.wraps(function)
+    def with_depot(*args: Any, **kwargs: Any) -> Any:
+        from comfy_depot.upstream import program
+
+        program.start()
+        return function(*args, **kwargs)
+
+    return with_depot  # type: ignore[return-value]
+
+
+def runs_prompts(method: F) -> F:
+    """Around `execute(self, prompt, prompt_id, extra_data, ...)`: meanwhile a node may have files fetched."""
+
+    @functools.wraps(method)
+    def in_worker(self: Any, prompt: Any, prompt_id: str, *args: Any, **kwargs: Any) -> Any:
+        if _depot is None:
+            return method(self, prompt, prompt_id, *args, **kwargs)
+        from comfy_depot.upstream import running
+
+        return running.run(method, self, prompt, prompt_id, *args, **kwargs)
+
+    return in_worker  # type: ignore[return-value]
+
+
+def takes_force(method: F) -> F:
+    """Around `trigger_on_prompt(self, json_data)`: `force` and `cache` move into its extra data."""
+
+    @functools.wraps(method)
+    def with_fields(self: Any, json_data: Any, *args: Any, **kwargs: Any) -> Any:
+        body = method(self, json_data, *args, **kwargs)
+        if _depot is None:
+            return body
+        from comfy_depot.upstream import page
+
+        return _then(body, page.take_force)
+
+    return with_fields  # type: ignore[return-value]
+
+
+def forces_nodes(method: F) -> F:
+    """Around `IsChangedCache.get(self, node_id)`: what tells a forced node from its stored result."""
+
+    @functools.wraps(method)
+    def with_epoch(self: Any, node_id: str, *args: Any, **kwargs: Any) -> Any:
+        if _depot is None:
+            return method(self, node_id, *args, **kwargs)
+        from comfy_depot.upstream import running
+
+        return running.is_changed(method, self, node_id, *args, **kwargs)
+
+    return with_epoch  # type: ignore[return-value]
+
+
+def adds_models_to_page(method: F) -> F:
+    """Around `get_model_file_list(self, folder_name)`: what only a manifest has is listed too."""
+
+    @functools.wraps(method)
+    def with_manifests(self: Any, folder_name: str, *args: Any, **kwargs: Any) -> Any:
+        files = method(self, folder_name, *args, **kwargs)
+        if _depot is None:
+            return files
+        from comfy_depot.upstream import page
+
+        return _then(files, functools.partial(page.with_manifest_models, _depot, folder_name))
+
+    return with_manifests  # type: ignore[return-value]

@@ -85,6 +85,10 @@ def _nothing_patched() -> Mapping[str, int]:
     return {}
 
 
+def _nothing_to_show(depot: Any) -> None:
+    """There is no web page."""
+
+
 def _all_of_the_machine() -> int:
     import psutil
 
@@ -133,3 +137,5 @@ class Host:
     """{"device", "total", "free", "allocated", "reserved", "peak"} of each device, in bytes."""
     patched_weights: Callable[[], Mapping[str, int]] = _nothing_patched
     """Weights that were computed from LoRAs and other patches, that were put back, and the bytes of these."""
+    on_routes: Callable[[Any], None] = _nothing_to_show
+    """The server gets the routes of this depot: what the host has to tell it besides."""

@@ -17,6 +17,11 @@ from utils import extra_config
 
 def options_of(arguments: argparse.Namespace) -> options.Options:
     """Place the folders as the server does, and the depot's options with them."""
+    if not hasattr(folder_paths, "apply_arguments"):
+        from comfy_depot.upstream import folders
+
+        folders.place(arguments)
+        return options.from_args(arguments, base_directory=Path(folder_paths.base_path))
     for name in ("base_directory", "models_directory", "extra_model_paths_config"):
         setattr(program_arguments, name, getattr(arguments, name))
     folder_paths.apply_arguments(program_arguments)

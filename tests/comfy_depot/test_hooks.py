@@ -40,6 +40,7 @@ def test_the_import_loads_nothing_heavy(module: str) -> None:
     assert run_python(f"import sys, comfy_depot.hooks; print({module!r} in sys.modules)").strip() == "False"
 
 
+@pytest.mark.slow
 def test_starting_loads_neither_torch_nor_what_downloads(tmp_path: Path) -> None:
     code = (
         "import sys, comfy_depot; from pathlib import Path; from comfy_depot.options import Options\n"
@@ -121,6 +122,13 @@ def test_every_hook_stands_on_the_page_of_hooks() -> None:
         "queue_changed",
         "knows_contents",
         "add_routes",
+    } | {
+        "add_options",
+        "starts_with_the_server",
+        "runs_prompts",
+        "takes_force",
+        "forces_nodes",
+        "adds_models_to_page",
     }
     for name in set(public) - {"arm", "disarm", "armed"}:
         assert f"`{name}`" in (hooks.__doc__ or "")
