@@ -364,3 +364,30 @@ def test_git_is_asked_for_the_folder_that_all_work_trees_share(home, history):
         driver.install(Repository(history.folder), home, SERIES)
         == (history.folder / ".git/comfyui-depot").resolve()
     )
+
+
+def test_line_ends_and_a_mark_at_the_start_are_kept(tmp_path):
+    base, ours, theirs = (
+        ("\ufeff" + text).replace("\n", "\r\n") for text in (SERVER, NEW_SERVER, WOVEN["server.py"])
+    )
+    done, text = merged(tmp_path, base, ours, theirs)
+    assert done.is_clean
+    assert text == ("\ufeff" + woven_text("server.py", NEW_SERVER)).replace("\n", "\r\n")
+
+
+@pytest.mark.parametrize(
+    "names, shown",
+    [
+        (("1234 (Base)", "HEAD", "5678 (Mine)"), ("HEAD", "5678 (Mine)")),
+        (("%S", "%X", "%Y"), ("ours", "theirs")),  # an older git leaves what it does not know
+    ],
+)
+def test_the_marks_of_a_conflict_have_the_length_and_the_names_that_git_gives(home, tmp_path, names, shown):
+    files = [tmp_path / name for name in "OAB"]
+    for file, word in zip(files, ("status", "state", "news")):
+        file.write_text(WOVEN["server.py"].replace('"status"', f'"{word}"'))
+    done = weave(home, "merge-driver", *files, "9", "server.py", *names)
+    assert done.returncode == 1
+    text = files[1].read_text()
+    assert f"\n{'<' * 9} {shown[0]}\n" in text and f"\n{'>' * 9} {shown[1]}\n" in text
+    assert "put our lines in again" in done.stderr and "apply --lines-only" in done.stderr
