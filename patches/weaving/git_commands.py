@@ -138,7 +138,8 @@ def _merge_driver(arguments: argparse.Namespace, home: Path, patches: tuple[Patc
     sides = merging.Sides(base, ours, theirs, arguments.path, arguments.marker_size)
     if len(names) == 3:
         sides = replace(sides, names=(names[0], names[1], names[2]))
-    done = merging.merge(sides, read_series(home))
+    with many_trees():
+        done = merging.merge(sides, read_series(home))
     for warning in done.warnings:
         sys.stderr.write(f"ComfyUI Depot: {warning}\n")
     if not done.is_clean:
