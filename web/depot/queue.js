@@ -5,13 +5,14 @@ import { element, icon, section } from "./dom.js";
 import { TEXT } from "./text.js";
 
 const T = TEXT.queue;
-let state = { remaining: 0, paused: false };
+let state = { remaining: 0, paused: false, canPause: true };
 const views = new Set();
 
 function take(status) {
     const info = status?.exec_info;
     if (!info) return; // the line to the server is down
-    state = { remaining: info.queue_remaining ?? 0, paused: info.paused === true };
+    const canPause = "paused" in info; // upstream's server knows no pause
+    state = { remaining: info.queue_remaining ?? 0, paused: info.paused === true, canPause };
     for (const show of views) show();
 }
 
@@ -39,6 +40,7 @@ export function queueSection() {
     body.append(element("div", { class: "depot-queue-line" }, count, button));
     const show = () => {
         count.textContent = state.paused ? T.pausedCount(state.remaining) : T.count(state.remaining);
+        button.hidden = !state.canPause;
         word.textContent = state.paused ? T.resume : T.pause;
         sign.className = `pi pi-${state.paused ? "play" : "pause"}`;
         body.classList.toggle("depot-paused", state.paused);

@@ -38,7 +38,8 @@ function runFrom(id, entry) {
     const state = messages.has("execution_interrupted") ? "interrupted" : entry.status?.status_str;
     const rows = Object.entries(entry.reasons ?? {}).map(([nodeId, reason]) => ({ nodeId, reason }));
     const started = messages.get("execution_start")?.timestamp;
-    return { id, rows, state, started, titleOf: titlesIn(entry), ran: rows.filter((row) => !isCached(row)).length };
+    const ran = rows.filter((row) => !isCached(row)).length;
+    return { id, rows, state, started, titleOf: titlesIn(entry), ran, isExplained: entry.reasons !== undefined };
 }
 
 function isCached({ reason }) {
@@ -78,16 +79,23 @@ class Runs extends EventTarget {
 
     async read() {
         try {
-            const query = `status=${ENDED}&sort_by=created_at&sort_order=desc&limit=${RUNS_SHOWN}`;
-            const { jobs } = await this.#get(`/jobs?${query}`);
+            const ids = await this.#newest();
             const known = new Map(this.list.map((run) => [run.id, run]));
-            const runs = await Promise.all(jobs.map(({ id }) => known.get(id) ?? this.#readRun(id)));
+            const runs = await Promise.all(ids.map((id) => known.get(id) ?? this.#readRun(id)));
             this.list = runs.filter(Boolean);
             this.problem = null;
         } catch (error) {
             this.problem = T.failed(error.message);
         }
         this.dispatchEvent(new Event("change"));
+    }
+
+    async #newest() {
+        const query = `status=${ENDED}&sort_by=created_at&sort_order=desc&limit=${RUNS_SHOWN}`;
+        const answer = await api.fetchApi(`/jobs?${query}`);
+        if (answer.ok) return (await answer.json()).jobs.map(({ id }) => id);
+        if (answer.status !== 404) throw new Error(`/jobs: ${answer.status} ${answer.statusText}`);
+        return Object.keys(await this.#get(`/history?max_items=${RUNS_SHOWN}`)).reverse(); // upstream of 2025
     }
 
     async #readRun(id) {
@@ -139,13 +147,14 @@ function rowsOf(run) {
 
 function runDetails(run, isOpen) {
     const time = run.started ? new Date(run.started).toLocaleTimeString() : "";
-    const counts = `${T.ran(run.ran)}, ${T.cachedCount(run.rows.length - run.ran)}`;
+    const counts = run.isExplained ? [T.ran(run.ran), T.cachedCount(run.rows.length - run.ran)] : [];
     const isFine = run.state === "success";
+    const words = isFine ? counts : [T.states[run.state] ?? run.state, ...counts];
     const whole = element("details", { class: "depot-run", "data-run": run.id, open: isOpen },
         element("summary", { title: run.id },
             icon(isFine ? "check-circle" : "exclamation-circle"),
             element("span", { class: "depot-run-time" }, time),
-            element("span", { class: "depot-quiet" }, isFine ? counts : `${T.states[run.state] ?? run.state}, ${counts}`)));
+            element("span", { class: "depot-quiet" }, words.join(", "))));
     whole.classList.toggle("depot-run-bad", !isFine);
     const fill = () => {
         if (whole.open && whole.children.length === 1) whole.append(rowsOf(run)); // long lists are made when wanted
