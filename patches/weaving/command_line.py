@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from weaving import checks, importing, packages, planning
+from weaving import checks, git_commands, importing, packages, planning
 from weaving.errors import Refused
 from weaving.fingerprints import accept, hooked_bodies, read_tested, write_tested
 from weaving.patch_files import Patch, choose, read_series
@@ -43,8 +43,9 @@ def _parser() -> argparse.ArgumentParser:
                         help="leave this patch out; may be given several times")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, act: Command, text: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=text)
+    def command(name: str, act: Command, text: str | None) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text) if text else commands.add_parser(name)
+        made.description = text
         made.set_defaults(act=act)
         return made
 
@@ -61,11 +62,13 @@ def _parser() -> argparse.ArgumentParser:
     made = command("apply", _apply, "Weave the series into a folder, all of it or nothing.")
     made.add_argument("folder", type=Path, nargs="?", default=Path())
     made.add_argument("--lines-only", action="store_true", help="do not put our packages beside")
+    git_commands.add_apply_options(made)
     made = command("remove", _remove, "Take every line of ours out of a folder.")
     made.add_argument("folder", type=Path, nargs="?", default=Path())
     made = command("run", _run, "Run a main.py with the series woven in; no file changes.")
     made.add_argument("script", type=Path)
     made.add_argument("arguments", nargs=argparse.REMAINDER)
+    git_commands.add_commands(command)
     return parser
 
 
@@ -110,6 +113,8 @@ def _accept(arguments: argparse.Namespace, home: Path, patches: tuple[Patch, ...
 
 
 def _apply(arguments: argparse.Namespace, home: Path, patches: tuple[Patch, ...]) -> int:
+    if arguments.commit:
+        return git_commands.commit(arguments, home, patches)
     tree = Folder(arguments.folder.resolve())
     plan = planning.plan_weaving(tree, patches)
     tree.write(plan.changes)

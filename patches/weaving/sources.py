@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import functools
+import gc
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from weaving.errors import SourceError
@@ -63,3 +66,17 @@ def read(path: str, data: bytes) -> Source:
     if "\r" in text.replace("\r\n", ""):
         raise SourceError(f"{path} has carriage returns inside of lines. Correct its line ends first.")
     return Source(path, text, bom)
+
+
+@contextmanager
+def many_trees() -> Iterator[None]:
+    """For work on many files: without the search for cycles, of which a syntax tree has none, each is read in
+    half the time.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import weakref
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -98,14 +99,21 @@ class Repository:
         if self._reader is None:
             self._reader = subprocess.Popen(["git", "-C", str(self.folder), "cat-file", "--batch"],
                                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            weakref.finalize(self, _end, self._reader)
         assert self._reader.stdin is not None and self._reader.stdout is not None
         return self._reader.stdin, self._reader.stdout
 
     def close(self) -> None:
         """End the process that reads objects."""
         if self._reader is not None:
-            self._reader.communicate()
+            _end(self._reader)
             self._reader = None
+
+
+def _end(reader: subprocess.Popen[bytes]) -> None:
+    """End a process that waits for questions."""
+    if reader.poll() is None:
+        reader.communicate()
 
 
 class Commit:

@@ -11,8 +11,7 @@ const views = new Set();
 function take(status) {
     const info = status?.exec_info;
     if (!info) return; // the line to the server is down
-    const canPause = "paused" in info; // upstream's server knows no pause
-    state = { remaining: info.queue_remaining ?? 0, paused: info.paused === true, canPause };
+    state = { remaining: info.queue_remaining ?? 0, paused: info.paused === true, canPause: "paused" in info };
     for (const show of views) show();
 }
 
@@ -39,8 +38,8 @@ export function queueSection() {
     }, sign, word);
     body.append(element("div", { class: "depot-queue-line" }, count, button));
     const show = () => {
+        button.hidden = !state.canPause; // upstream's queue cannot
         count.textContent = state.paused ? T.pausedCount(state.remaining) : T.count(state.remaining);
-        button.hidden = !state.canPause;
         word.textContent = state.paused ? T.resume : T.pause;
         sign.className = `pi pi-${state.paused ? "play" : "pause"}`;
         body.classList.toggle("depot-paused", state.paused);

@@ -39,7 +39,7 @@ function runFrom(id, entry) {
     const rows = Object.entries(entry.reasons ?? {}).map(([nodeId, reason]) => ({ nodeId, reason }));
     const started = messages.get("execution_start")?.timestamp;
     const ran = rows.filter((row) => !isCached(row)).length;
-    return { id, rows, state, started, titleOf: titlesIn(entry), ran, isExplained: entry.reasons !== undefined };
+    return { id, rows, state, started, ran, titleOf: titlesIn(entry), hasReasons: "reasons" in entry };
 }
 
 function isCached({ reason }) {
@@ -53,6 +53,11 @@ class Runs extends EventTarget {
     #listeners = 0;
     #isReading = false;
     #isOutdated = false;
+
+    /** Whether this server says why nodes ran; upstream's does not. */
+    get areKnown() {
+        return this.list.length === 0 || this.list.some(({ hasReasons }) => hasReasons);
+    }
 
     listen(show) {
         this.addEventListener("change", show);
@@ -79,23 +84,16 @@ class Runs extends EventTarget {
 
     async read() {
         try {
-            const ids = await this.#newest();
+            const query = `status=${ENDED}&sort_by=created_at&sort_order=desc&limit=${RUNS_SHOWN}`;
+            const { jobs } = await this.#get(`/jobs?${query}`);
             const known = new Map(this.list.map((run) => [run.id, run]));
-            const runs = await Promise.all(ids.map((id) => known.get(id) ?? this.#readRun(id)));
+            const runs = await Promise.all(jobs.map(({ id }) => known.get(id) ?? this.#readRun(id)));
             this.list = runs.filter(Boolean);
             this.problem = null;
         } catch (error) {
             this.problem = T.failed(error.message);
         }
         this.dispatchEvent(new Event("change"));
-    }
-
-    async #newest() {
-        const query = `status=${ENDED}&sort_by=created_at&sort_order=desc&limit=${RUNS_SHOWN}`;
-        const answer = await api.fetchApi(`/jobs?${query}`);
-        if (answer.ok) return (await answer.json()).jobs.map(({ id }) => id);
-        if (answer.status !== 404) throw new Error(`/jobs: ${answer.status} ${answer.statusText}`);
-        return Object.keys(await this.#get(`/history?max_items=${RUNS_SHOWN}`)).reverse(); // upstream of 2025
     }
 
     async #readRun(id) {
@@ -147,14 +145,13 @@ function rowsOf(run) {
 
 function runDetails(run, isOpen) {
     const time = run.started ? new Date(run.started).toLocaleTimeString() : "";
-    const counts = run.isExplained ? [T.ran(run.ran), T.cachedCount(run.rows.length - run.ran)] : [];
+    const counts = `${T.ran(run.ran)}, ${T.cachedCount(run.rows.length - run.ran)}`;
     const isFine = run.state === "success";
-    const words = isFine ? counts : [T.states[run.state] ?? run.state, ...counts];
     const whole = element("details", { class: "depot-run", "data-run": run.id, open: isOpen },
         element("summary", { title: run.id },
             icon(isFine ? "check-circle" : "exclamation-circle"),
             element("span", { class: "depot-run-time" }, time),
-            element("span", { class: "depot-quiet" }, words.join(", "))));
+            element("span", { class: "depot-quiet" }, isFine ? counts : `${T.states[run.state] ?? run.state}, ${counts}`)));
     whole.classList.toggle("depot-run-bad", !isFine);
     const fill = () => {
         if (whole.open && whole.children.length === 1) whole.append(rowsOf(run)); // long lists are made when wanted
@@ -174,6 +171,7 @@ export function reasonsSection() {
     const shown = new Map(); // run id -> its element; what the user has opened stays open
     let newest = null;
     const show = () => {
+        whole.hidden = !runs.areKnown;
         problem.hidden = !runs.problem;
         problem.textContent = runs.problem ?? "";
         empty.hidden = runs.list.length > 0 || Boolean(runs.problem);
@@ -205,5 +203,5 @@ export async function explain(node) {
         });
         return;
     }
-    warn(T.notRunYet(node.title));
+    warn(runs.areKnown ? T.notRunYet(node.title) : T.notKnown);
 }
