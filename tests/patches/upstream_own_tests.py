@@ -80,6 +80,7 @@ def main() -> int:
     parser.add_argument("--python", default=os.environ.get("COMFY_UPSTREAM_PYTHON") or sys.executable)
     parser.add_argument("--path", default=os.environ.get("COMFY_UPSTREAM_PYTHONPATH", ""))
     parser.add_argument("--port", type=int, default=8470)
+    parser.add_argument("--only", choices=[part for part, _ in PARTS], help="one of the two parts")
     parser.add_argument("--keep", type=Path, help="a folder for the copies, logs and reports")
     options = parser.parse_args()
     results: dict[tuple[str, str], Outcomes] = {}
@@ -88,11 +89,13 @@ def main() -> int:
         cores = {name: hosts.copy_of(options.checkout.resolve(), folder / name) for name in ("bare", "woven")}
         hosts.weave("apply", str(cores["woven"]))
         for part, known in PARTS:
+            if options.only not in (None, part):
+                continue
             for name, core in cores.items():
                 places = [place for place in known if (core / place).exists()]
                 results[part, name] = run_tests(core, places, options)
     differing = []
-    for part, _ in PARTS:
+    for part in {part: None for part, _ in results}:
         bare, woven = results[part, "bare"], results[part, "woven"]
         differing += [f"{test}: {bare.get(test, 'not there')}, woven {woven.get(test, 'not there')}"
                       for test in sorted(bare.keys() | woven.keys()) if bare.get(test) != woven.get(test)]
