@@ -49,6 +49,7 @@ def weights_hash(patcher):
     return found.hexdigest()
 
 
+@pytest.mark.slow
 def test_a_red_circle_becomes_green_by_and_by_and_is_red_again_without_the_lora(artist):
     before = weights_hash(artist.model)
     pictures = {strength: drawn(artist, "a red circle", strength) for strength in (1, 0.5, 0)}

@@ -24,6 +24,7 @@ def artist():
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seed", "colour", "shape"),
     [(1, "red", "circle"), (2, "blue", "square"), (3, "green", "triangle")],
@@ -76,6 +77,7 @@ def middle_of(picture):
     return np.argwhere(mask).mean(axis=0)
 
 
+@pytest.mark.slow
 def test_picture_to_picture_keeps_the_place_and_takes_the_rest_from_the_prompt(artist):
     far = {}
     for denoise in (0.3, 1.0):

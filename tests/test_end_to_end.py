@@ -138,6 +138,7 @@ def test_a_model_that_only_the_workflow_names_is_accepted_and_fetched(server, or
     (server.base_directory / "models/checkpoints" / wanted["name"]).unlink()
 
 
+@pytest.mark.slow
 def test_two_prompts_for_one_missing_model_share_one_transfer_and_cancelling_leaves_the_partial(
     server, slow_origin
 ):

@@ -133,6 +133,7 @@ def house(tmp_path_factory, origin, bodies):
         yield made
 
 
+@pytest.mark.slow
 def test_a_running_prompt_ends_on_the_old_bytes_and_the_next_one_has_the_new_ones(house, tmp_path):
     house.point(0)
     house.total(prompt(OTHER))
@@ -176,6 +177,7 @@ def test_a_loader_that_runs_after_the_swap_has_the_new_bytes_also_in_a_prompt_th
     assert after != before and house.file.read_bytes() == house.bodies[2]
 
 
+@pytest.mark.slow
 def test_new_bytes_that_cannot_be_had_leave_the_old_ones_in_use_and_a_problem_in_the_list(house):
     house.point(2)
     before = house.total(prompt())

@@ -106,6 +106,7 @@ def cancelled():
     free_everything()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_used", [True, False])
 def test_a_pinned_model_stays_where_it_is_and_another_one_goes(stage, is_used):
     import comfy.model_management
@@ -127,6 +128,7 @@ def test_a_pinned_model_stays_where_it_is_and_another_one_goes(stage, is_used):
     del kept
 
 
+@pytest.mark.slow
 def test_a_pinned_model_stays_when_the_resident_budget_is_full(stage):
     stage.start(resident_budget=Budget(size=0))
     before = places(parts())
@@ -136,6 +138,7 @@ def test_a_pinned_model_stays_when_the_resident_budget_is_full(stage):
     assert [one["names"] for one in stage.depot.residents.models()] == [["checkpoints/a.safetensors"]]
 
 
+@pytest.mark.slow
 def test_without_a_pin_the_same_model_goes(stage):
     import comfy.model_management
 
@@ -149,6 +152,7 @@ def test_without_a_pin_the_same_model_goes(stage):
     assert stage.depot.residents.models() == []
 
 
+@pytest.mark.slow
 def test_out_of_memory_says_what_is_pinned_and_once(stage):
     stage.start()
     load("a")
@@ -162,6 +166,7 @@ def test_out_of_memory_says_what_is_pinned_and_once(stage):
     assert "Pinned" not in execution._advice(error, "KSampler"), "it stands in the error already"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cuda", "machine"])
 def test_models_that_do_not_fit_beside_the_pinned_ones_are_an_error_of_the_same_kind(
     stage, monkeypatch, kind
@@ -188,6 +193,7 @@ def test_models_that_do_not_fit_beside_the_pinned_ones_are_an_error_of_the_same_
         comfy.model_management.load_models_gpu([other])
 
 
+@pytest.mark.slow
 def test_two_tenants_share_one_copy_and_the_list_says_so(stage):
     stage.start()
     stage.node = Executing("p1", "3", "alice")
@@ -206,6 +212,7 @@ def test_two_tenants_share_one_copy_and_the_list_says_so(stage):
     assert stage.resident("a.safetensors")["shared_by"] == ["alice"]
 
 
+@pytest.mark.slow
 def test_a_pinned_model_whose_file_is_deleted_stays_and_says_so(stage):
     stage.start()
     before = places(parts())
@@ -219,6 +226,7 @@ def test_a_pinned_model_whose_file_is_deleted_stays_and_says_so(stage):
     assert places(parts()) == before
 
 
+@pytest.mark.slow
 def test_a_replaced_file_takes_over_the_pin_and_who_has_the_old_one_keeps_it(stage):
     stage.start()
     old = load("a")
@@ -326,6 +334,7 @@ def test_a_server_keeps_pinned_weights_where_they_are_whatever_prompts_do(tmp_pa
         assert found["memory"]["devices"][0]["total"] > 0
 
 
+@pytest.mark.slow
 def test_with_gpu_only_an_unpinned_model_that_must_leave_a_full_device_says_why(stage, monkeypatch):
     depot = stage.start(pin=())
     monkeypatch.setattr(comfy.model_management, "minimum_inference_memory", lambda: 0)

@@ -200,6 +200,7 @@ def test_switching_between_pinned_models_moves_what_repeating_a_workflow_moves(s
     assert (stats["loads"], stats["evictions"]) == (len(FILES), 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["acct"], indirect=True)
 def test_on_a_device_that_is_too_small_for_all_only_what_is_not_pinned_comes_and_goes(stage):
     stage.start(("checkpoints/a.safetensors", "loras/*", "controlnet/*"))
@@ -220,6 +221,7 @@ def test_on_a_device_that_is_too_small_for_all_only_what_is_not_pinned_comes_and
     assert stage.pinned_weights("a") == weights
 
 
+@pytest.mark.slow
 def test_the_twenty_workflows_give_twenty_pictures(stage):
     stage.start(PINS)
     assert len(WORKFLOWS) == 20

@@ -247,6 +247,7 @@ def test_no_patch_of_any_user_ever_reaches_the_weights_of_another(depot):
     assert [digest(fresh[0]), digest(fresh[1].patcher), digest(fresh[2].patcher)] == clean
 
 
+@pytest.mark.slow
 def test_a_model_that_nobody_uses_and_nobody_keeps_is_freed_at_once(depot):
     model, clip, vae = load()
     modules = [weakref.ref(one) for one in (model.model, clip.cond_stage_model, vae.first_stage_model)]
@@ -341,6 +342,7 @@ def test_control_models_of_every_kind_are_read_once(depot, tmp_path):
         assert getattr(one, owner) is getattr(two, owner)
 
 
+@pytest.mark.slow
 def test_out_of_memory_lets_go_of_what_nobody_uses(depot):
     import execution
 

@@ -74,6 +74,7 @@ async def post(server, prompt, **fields):
     return await asyncio.to_thread(server.post_json, "/prompt", {"prompt": prompt, **fields})
 
 
+@pytest.mark.slow
 def test_the_server_answers_small_before_any_model_is_used(server):
     assert server.idle_megabytes < 200
     assert server.seconds_to_answer < 30  # a bound for loaded machines; benchmarks/startup.py measures

@@ -19,7 +19,7 @@ from comfy_depot.upstream import core, force_request
 if TYPE_CHECKING:
     from comfy_depot.depot import Depot
 
-EXTENSION = "comfyui-depot"
+EXTENSION = "depot"
 PANEL = Path(__file__).resolve().parent.parent.parent / "web" / "depot"
 
 

@@ -62,7 +62,7 @@ def command_of(python: Path, script: Path) -> str:
     """The command line for git's shell. When Python or the copy is gone, git merges as it always does."""
     program, file = (shlex.quote(path.as_posix()).replace("%", "%%") for path in (python, script))
     return (f"if test -x {program} && test -f {file}; "
-            f"then {program} -I {file} merge-driver {' '.join(PLACEHOLDERS)}; "
+            f"then {program} -I -S {file} merge-driver {' '.join(PLACEHOLDERS)}; "
             "else git merge-file --marker-size=%L %A %O %B; fi")
 
 

@@ -86,7 +86,7 @@ def _install_driver(arguments: argparse.Namespace, home: Path, patches: tuple[Pa
 
 def _matrix(arguments: argparse.Namespace, home: Path, patches: tuple[Patch, ...]) -> int:
     repositories = [Repository(folder) for folder in arguments.repos]
-    started, rows = time.monotonic(), []
+    started, rows = time.process_time(), []
     found = history.candidates(
         repositories, tags=arguments.tags, since=arguments.since, every=arguments.every)
     matrix = Matrix(patches, read_tested(home / "tested.json"))
@@ -96,8 +96,9 @@ def _matrix(arguments: argparse.Namespace, home: Path, patches: tuple[Patch, ...
             _say(compatibility.line_of(row))
             for reason in row.reasons:
                 _say(f"    {reason}")
-    seconds = (time.monotonic() - started) / len(rows)
-    _say(f"{compatibility.summary_of(rows)} {matrix.files_woven} different files; {seconds:.2f} s a version.")
+    seconds = (time.process_time() - started) / len(rows)
+    _say(f"{compatibility.summary_of(rows)} {matrix.files_woven} different files; {seconds:.2f} s of "
+         "computing for each version.")
     is_same = _keep_page(arguments, home, compatibility.page_of(rows, patches, arguments.every))
     return 0 if is_same and all(row.is_good for row in rows) else 1
 

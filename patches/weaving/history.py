@@ -56,9 +56,9 @@ def candidates(
 ) -> list[Candidate]:
     """The releases of all repositories, and each Nth commit of their main line, oldest first.
 
-    `tags` is a range such as v0.3.28..v0.4, where v0.4 stands for all of its versions; `since` a date such as
-    2025-03-01, 18 months before the newest commit when it is left out and no tags are named. A release that two
-    repositories have is taken from the first.
+    `tags` is a range such as v0.3.28..v0.4, where v0.4 stands for all of its versions; `since` a date such
+    as 2025-03-01, 18 months before the newest commit when it is left out and no tags are named. A release
+    that two repositories have is taken from the first.
     """
     first, last = _range(tags)
     since = _day(since) or ("" if tags else _months_before(repositories))

@@ -117,6 +117,7 @@ def end_of(prompt_id):
     return lambda message: (message["type"], message["data"]) == ("executing", end)
 
 
+@pytest.mark.slow
 async def test_an_accepted_prompt_its_place_and_the_history_are_there_after_a_restart(server):
     client = await server(runs=True)
     assert (await post(client, "done"))[0] == 200
@@ -190,6 +191,7 @@ async def test_a_journal_that_fails_answers_503(server):
     assert waiting_ids == ["kept beside", "third"]
 
 
+@pytest.mark.slow
 async def test_pausing_lets_the_running_prompt_end_and_starts_no_other(server):
     client = await server(runs=True)
     await post(client, "first", waiting(seconds=0.1))
@@ -204,6 +206,7 @@ async def test_pausing_lets_the_running_prompt_end_and_starts_no_other(server):
     assert (await get(client, "/prompt"))["exec_info"] == {"queue_remaining": 0, "paused": False}
 
 
+@pytest.mark.slow
 async def test_a_server_can_be_started_paused(server, caplog):
     caplog.set_level(logging.INFO)
     client = await server(runs=True, start_paused=True)
@@ -215,6 +218,7 @@ async def test_a_server_can_be_started_paused(server, caplog):
     await history_of(client, "a")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [True, False])
 async def test_a_prompt_over_its_time_is_stopped_in_its_node(server, own):
     client = await server(runs=True, prompt_timeout=60.0 if own else 0.1)
@@ -248,6 +252,7 @@ async def test_the_tenant_is_the_user_when_there_are_several(server):
     assert sorted(item[3]["tenant"] for item in pending) == ["default", "own", "u1"]
 
 
+@pytest.mark.slow
 async def test_a_client_that_was_away_hears_what_it_missed_once_and_in_order(server):
     client = await server(runs=True)
     async with client.ws_connect("/ws?clientId=me") as socket:
@@ -263,6 +268,7 @@ async def test_a_client_that_was_away_hears_what_it_missed_once_and_in_order(ser
         assert await heard(other, until=lambda message: message["type"] == "last") == [("last", "x", None)]
 
 
+@pytest.mark.slow
 async def test_a_client_that_never_left_hears_nothing_twice(server):
     client = await server(runs=True)
     async with client.ws_connect("/ws?clientId=me") as socket:
@@ -292,6 +298,7 @@ async def test_after_a_restart_clients_hear_how_their_prompts_ended(server):
         assert await heard(other, until=lambda message: message["type"] == "last") == [("last", None, None)]
 
 
+@pytest.mark.slow
 async def test_a_restart_tells_no_end_again_to_a_client_that_heard_it(server):
     client = await server(runs=True)
     async with client.ws_connect("/ws?clientId=me") as socket:
@@ -310,6 +317,7 @@ async def test_a_restart_tells_no_end_again_to_a_client_that_heard_it(server):
                 assert {prompt_id for _, _, prompt_id in messages} == {None, *prompts}
 
 
+@pytest.mark.slow
 async def test_a_cleared_history_does_not_hide_later_ends(server):
     client = await server(runs=True)
     async with client.ws_connect("/ws?clientId=me") as socket:
@@ -325,6 +333,7 @@ async def test_a_cleared_history_does_not_hide_later_ends(server):
         assert {prompt_id for *_, prompt_id in await heard(socket, until=end_of("c"))} == {"c"}
 
 
+@pytest.mark.slow
 async def test_ends_are_told_for_some_minutes_after_a_start_only(server, monkeypatch):
     client = await server(runs=True)
     await post(client, "a", client_id="me")
@@ -336,6 +345,7 @@ async def test_ends_are_told_for_some_minutes_after_a_start_only(server, monkeyp
         assert await heard(socket, until=lambda message: message["type"] == "last") == [("last", None, None)]
 
 
+@pytest.mark.slow
 async def test_a_prompt_that_needs_a_lost_token_says_so(server):
     class NeedsToken(tiny_pack.TinyText):
         @classmethod

@@ -31,6 +31,7 @@ def why(entry):
     return {node: reason["reason"] for node, reason in entry["reasons"].items()}
 
 
+@pytest.mark.slow
 def test_the_same_json_posted_twice_saves_the_picture_twice(tmp_path):
     """The whole way: HTTP, queue, executor, files, history. It begins with the example of docs/force.md."""
     (example, *_) = re.findall(r"```\n(.*?)```", (ROOT / "docs/force.md").read_text(), re.S)

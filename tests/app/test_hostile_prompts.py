@@ -74,6 +74,7 @@ def check_answer(body, status, content):
         assert content["error"]["type"] and content["error"]["message"], where
 
 
+@pytest.mark.slow
 async def test_hostile_bodies_get_an_answer_and_only_what_is_accepted_is_queued(client, run_all):
     accepted, honest = [], []
     for body in islice(Hostile(1, GRAPH, limit=600_000, large=2000).bodies(), BODIES):

@@ -27,6 +27,7 @@ def test_the_question_loads_no_torch():
     assert found.stdout.strip() == "['cpu'] False"
 
 
+@pytest.mark.slow
 def test_the_question_bears_that_another_thread_is_importing_torch():
     code = ("import importlib, threading; from app.memory_report import memory_report\n"
             "loading = threading.Thread(target=importlib.import_module, args=['comfy.model_management'])\n"

@@ -162,6 +162,7 @@ LEARNED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", KINDS)
 def test_the_workflow_of_a_model_that_was_loaded_ahead_opens_no_file(depot, loaders, house, model):
     folder, name = model.split("/")
@@ -176,6 +177,7 @@ def test_the_workflow_of_a_model_that_was_loaded_ahead_opens_no_file(depot, load
     assert depot.residents.stats()["hits"] == 1
 
 
+@pytest.mark.slow
 def test_the_file_of_a_lora_that_was_loaded_ahead_is_not_opened_by_its_node(depot, loaders, house):
     assert loaders.load_model("loras", "green.safetensors") is True
     assert len(depot.opened) == 1
@@ -183,6 +185,7 @@ def test_the_file_of_a_lora_that_was_loaded_ahead_is_not_opened_by_its_node(depo
     assert len(depot.opened) == 2, "the checkpoint"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("class_type", LEARNED)
 def test_a_model_is_loaded_in_the_way_in_which_the_last_workflow_has_loaded_it(
     depot, loaders, house, tmp_path, class_type
@@ -199,6 +202,7 @@ def test_a_model_is_loaded_in_the_way_in_which_the_last_workflow_has_loaded_it(
     assert len(depot.opened) == 2 * read
 
 
+@pytest.mark.slow
 def test_of_two_ways_the_newest_counts(depot, loaders, house):
     for dtype in ("default", "fp8_e5m2", "fp8_e4m3fn"):
         run(house, workflow("UNETLoader", unet_name="unet.safetensors", weight_dtype=dtype))
@@ -207,6 +211,7 @@ def test_of_two_ways_the_newest_counts(depot, loaders, house):
     assert loaders.recipes.find("unet", "unet.safetensors").inputs["weight_dtype"] == "fp8_e5m2"
 
 
+@pytest.mark.slow
 def test_only_what_has_run_and_says_all_itself_is_learned(depot, loaders, house):
     clip = {"clip_name": "l.safetensors", "type": "stable_diffusion"}
     graph = workflow("CLIPLoader", clip_name="l.safetensors", type="no type")
@@ -263,6 +268,7 @@ def test_weights_that_are_on_their_device_keep_the_patches_of_the_last_prompt(de
     assert {"DemoCLIP", *on_device()} > {type(model.model).__name__} and len(on_device()) == 3
 
 
+@pytest.mark.slow
 def test_weights_are_brought_to_their_device_between_two_prompts_in_the_worker(house, tmp_path):
     placed = []
     load = comfy.model_management.load_models_gpu
@@ -293,6 +299,7 @@ def test_what_the_budget_has_no_room_for_is_not_said_to_be_in_memory(depot, load
     assert loaders.load_model("vae", "vae.safetensors") is False
 
 
+@pytest.mark.slow
 def test_a_file_that_only_a_manifest_names_is_fetched_first_and_so_is_the_other_file(
     depot, loaders, house, library, tmp_path
 ):

@@ -13,6 +13,7 @@ from app.routes.operations import Operation
 from tests.fakes.source_tree import ROOT
 
 
+@pytest.mark.slow
 def test_the_description_is_current_and_complete():
     done = subprocess.run([sys.executable, "scripts/generate_openapi.py", "--check"], cwd=ROOT,
                           capture_output=True, text=True, timeout=60)  # fmt: skip

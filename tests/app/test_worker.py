@@ -130,6 +130,7 @@ def test_the_thread_outlives_errors(house, monkeypatch, caplog):
     assert "The next one is taken." in caplog.text
 
 
+@pytest.mark.slow
 def test_flags_free_results_and_models(house, monkeypatch):
     calls = []
     management = SimpleNamespace(
@@ -226,6 +227,7 @@ def test_a_prompt_that_succeeded_is_told_with_its_graph_and_a_failed_one_is_not(
     assert len(house.queue.history) == 1, "both had one id"
 
 
+@pytest.mark.slow
 def test_what_another_thread_does_between_prompts_is_done_when_the_running_one_has_ended(
     house, echo, monkeypatch
 ):

@@ -27,6 +27,7 @@ def test_what_has_no_effect_is_known(given, said):
     assert cli_args.options_without_effect(cli_args.build_parser().parse_args(given)) == said
 
 
+@pytest.mark.slow
 def test_every_option_that_promises_an_effect_is_read_somewhere():
     files = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True)
     sources = "".join(

@@ -110,6 +110,7 @@ def applied(net, strength=1.0, start=0.0, end=1.0, image=None, sides=None):
     return node.apply_controlnet(*(sides or (words(1), words(2))), net, image, strength, start, end)
 
 
+@pytest.mark.slow
 def test_strength_and_range_say_how_much_and_when_a_picture_counts(model, file):
     net = comfy.controlnet.load_controlnet(str(file))
     plain = sample(model, words(1), words(2))

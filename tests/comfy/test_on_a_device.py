@@ -113,6 +113,7 @@ FIRST = ["family_sd1", "family_flux", "picture_to_picture", "lora", "latents"]
 FAMILIES = [name for name in GRAPHS if name.startswith("family_")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIRST)
 def test_a_workflow_that_stays_on_the_device_gives_what_it_gives_on_the_cpu(name, assert_as_on_the_cpu):
     assert_as_on_the_cpu(name, "gpu_only")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -93,6 +94,7 @@ def test_stable_diffusion(tmp_path):
     assert np.abs(result.images[0] - picture).max() <= BOUND
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_stable_diffusion_xl(tmp_path):
     torch.manual_seed(1)

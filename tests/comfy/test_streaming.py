@@ -95,6 +95,7 @@ def on_the_cpu(*patches) -> torch.Tensor:
     return model.model(X)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers_of_room", [0.5, 3, 5, 6.5, 7.9])
 def test_a_model_that_does_not_fit_gives_the_same_result_within_the_room(layers_of_room):
     model, expected = patcher(), on_the_cpu()

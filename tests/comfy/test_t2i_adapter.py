@@ -96,6 +96,7 @@ def file(tmp_path):
     return str(path)
 
 
+@pytest.mark.slow
 def test_an_adapter_is_loaded_and_applied_like_a_controlnet(model, file):
     adapter = comfy.controlnet.load_controlnet(file)
     assert isinstance(adapter, comfy.controlnet.T2IAdapter) and adapter.get_models() == [adapter.patcher]
@@ -117,6 +118,7 @@ def test_a_pickle_that_holds_the_weights_one_level_down_is_read(tmp_path):
     assert isinstance(adapter, comfy.controlnet.T2IAdapter) and adapter.file == "adapter.pth"
 
 
+@pytest.mark.slow
 def test_an_adapter_and_a_controlnet_work_together(model, file):
     adapter = comfy.controlnet.load_controlnet(file)
     net = tiny_control.controlnet(**tiny_control.SD_LEVELS)
@@ -126,6 +128,7 @@ def test_an_adapter_and_a_controlnet_work_together(model, file):
     assert all(not is_close(sample(model, *applied(alone)), one_way, 1e-3) for alone in (net, adapter))
 
 
+@pytest.mark.slow
 def test_each_latent_of_a_batch_has_its_picture(model, file):
     adapter = comfy.controlnet.load_controlnet(file)
     pictures = torch.cat([picture(1), picture(2)])

@@ -301,6 +301,7 @@ def test_entries_share_an_archive_only_with_the_same_rights() -> None:
     assert len({key_of(entry) for entry in (one, *others)}) == 5
 
 
+@pytest.mark.slow
 def test_the_depot_fetches_verifies_and_evicts_members(
     depot_world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:

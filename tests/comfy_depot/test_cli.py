@@ -408,6 +408,7 @@ def test_a_log_that_cannot_be_read_is_an_error_with_its_reason(depot_world: Worl
     assert status == 1 and "cannot be used (unable to open database file). Look after access.sqlite3" in err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 def test_a_served_folder_is_fetched_by_another_process_and_both_end_cleanly(depot_world: World) -> None:
     library = depot_world.base / "library"

@@ -125,6 +125,7 @@ def download(world: World) -> Callable[[], None]:
     return end
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", [prompt, download])
 def test_it_stops_for_what_is_more_important_and_goes_on_where_it_was(
     depot_world: World, monkeypatch: pytest.MonkeyPatch, other: Callable[[World], Callable[[], None]]
@@ -292,6 +293,7 @@ with world(base, is_new=False) as made, hashing(made) as depot:
 """
 
 
+@pytest.mark.slow
 def test_a_kill_loses_nothing_that_was_computed(depot_world: World) -> None:
     bodies = {f"{n}.safetensors": os.urandom(300_000 + n) for n in range(60)}
     files = {name: old_model(depot_world, name, body) for name, body in bodies.items()}

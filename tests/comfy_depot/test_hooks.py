@@ -40,6 +40,7 @@ def test_the_import_loads_nothing_heavy(module: str) -> None:
     assert run_python(f"import sys, comfy_depot.hooks; print({module!r} in sys.modules)").strip() == "False"
 
 
+@pytest.mark.slow
 def test_starting_loads_neither_torch_nor_what_downloads(tmp_path: Path) -> None:
     code = (
         "import sys, comfy_depot; from pathlib import Path; from comfy_depot.options import Options\n"

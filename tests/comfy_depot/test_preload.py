@@ -221,6 +221,7 @@ def test_the_thread_outlives_a_host_that_fails(
         assert depot.preload._thread is not None
 
 
+@pytest.mark.slow
 def test_a_model_that_arrives_while_the_queue_is_looked_at_counts_as_arrived(
     depot_world: World, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -457,6 +457,7 @@ def test_no_plan_ever_holds_a_pinned_model_and_the_others_go_as_without_it(seed:
 # --- memory is needed ---
 
 
+@pytest.mark.slow
 def test_freeing_lets_go_of_idle_models_only(rig: Rig, file: str, caplog: pytest.LogCaptureFixture) -> None:
     used = rig.load(file)
     use(rig, "idle")
@@ -500,6 +501,7 @@ def test_no_more_goes_than_is_needed(rig: Rig, depot_world: World) -> None:
 # --- what else knows of them ---
 
 
+@pytest.mark.slow
 def test_a_model_in_memory_is_not_evicted_from_the_disk(rig: Rig, file: str) -> None:
     size = os.path.getsize(file)
     entry = {"url": "https://example.com/a", "size": size}
@@ -516,6 +518,7 @@ def test_a_model_in_memory_is_not_evicted_from_the_disk(rig: Rig, file: str) -> 
     assert plan.execute().going == () and os.path.exists(file)
 
 
+@pytest.mark.slow
 def test_idle_models_give_way_on_the_disk_to_one_that_a_node_waits_for(depot_world: World) -> None:
     with Origin() as origin:
         names = ("a.safetensors", "b.safetensors", "c.safetensors")

@@ -23,6 +23,7 @@ def pinned(depot_world: World) -> Pinned:
     return Pinned(depot_world)
 
 
+@pytest.mark.slow
 def test_what_the_command_line_pins_is_loaded_at_start_in_its_order_and_stays(
     pinned: Pinned, caplog: pytest.LogCaptureFixture
 ) -> None:

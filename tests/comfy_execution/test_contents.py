@@ -166,6 +166,7 @@ def test_models_inside_an_expansion_count(depot):
     assert any(text == LIST[0] for _, text, _ in depot.asked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_the_old_weights_are_let_go_when_the_next_prompt_begins_and_plain_results_stay(depot, mode):
     class Patcher:

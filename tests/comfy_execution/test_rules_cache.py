@@ -389,6 +389,7 @@ plain = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(plain, plain)
 def test_signatures_are_equal_exactly_when_content_is(one, other):

@@ -499,6 +499,7 @@ def bad_chain(length, outputs):
     return prompt
 
 
+@pytest.mark.slow
 def test_the_refusal_of_thousands_of_bad_nodes_names_some_and_costs_no_more_than_the_request(rig, caplog):
     result = rig.validate(bad_chain(20_000, 5_000))
     assert not result.valid

@@ -119,6 +119,7 @@ async def follow(url, graph):
                     return messages, binary, prompt_id
 
 
+@pytest.mark.slow
 def test_a_script_queues_polls_and_fetches(url):
     entry = wait_for(url, queue_prompt(url, {"1": PICTURE, "2": SAVE}))
     assert entry["status"]["status_str"] == "success" and entry["status"]["completed"] is True

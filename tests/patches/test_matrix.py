@@ -157,7 +157,7 @@ def test_the_command_writes_the_page_and_compares_it(upstream, tmp_path):
     home = write_series(tmp_path / "Depot")
     done = weave(home, "matrix", upstream.folder, "--every", 2, "--output", home / "COMPATIBILITY.md")
     assert done.returncode == 1  # two versions are refused
-    assert re.search(r"\d+ versions, \d+ pairs .* s a version\.", done.stdout)
+    assert re.search(r"\d+ versions, \d+ pairs .* s of computing for each version\.", done.stdout)
     assert re.search(r"v0\.6\.0 +2 ok\*; fetch: missing", done.stdout)
     page = (home / "COMPATIBILITY.md").read_text()
     assert "| version | date | commit | lists | fetch | routes |" in page
@@ -204,7 +204,7 @@ def test_the_page_is_what_upstreams_history_gives():
     words = ("patches/weave.py", "matrix", *histories(), "--check")
     done = run(sys.executable, *words, folder=ROOT)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
-    seconds = float(re.search(r"([\d.]+) s a version", done.stdout)[1])
+    seconds = float(re.search(r"([\d.]+) s of computing", done.stdout)[1])
     assert seconds <= 0.5
 
 

@@ -5,13 +5,13 @@ import { element, icon, section } from "./dom.js";
 import { TEXT } from "./text.js";
 
 const T = TEXT.queue;
-let state = { remaining: 0, paused: false };
+let state = { remaining: 0, paused: false, canPause: true };
 const views = new Set();
 
 function take(status) {
     const info = status?.exec_info;
     if (!info) return; // the line to the server is down
-    state = { remaining: info.queue_remaining ?? 0, paused: info.paused === true };
+    state = { remaining: info.queue_remaining ?? 0, paused: info.paused === true, canPause: "paused" in info };
     for (const show of views) show();
 }
 
@@ -38,6 +38,7 @@ export function queueSection() {
     }, sign, word);
     body.append(element("div", { class: "depot-queue-line" }, count, button));
     const show = () => {
+        button.hidden = !state.canPause; // upstream's queue cannot
         count.textContent = state.paused ? T.pausedCount(state.remaining) : T.count(state.remaining);
         word.textContent = state.paused ? T.resume : T.pause;
         sign.className = `pi pi-${state.paused ? "play" : "pause"}`;

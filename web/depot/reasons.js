@@ -38,7 +38,8 @@ function runFrom(id, entry) {
     const state = messages.has("execution_interrupted") ? "interrupted" : entry.status?.status_str;
     const rows = Object.entries(entry.reasons ?? {}).map(([nodeId, reason]) => ({ nodeId, reason }));
     const started = messages.get("execution_start")?.timestamp;
-    return { id, rows, state, started, titleOf: titlesIn(entry), ran: rows.filter((row) => !isCached(row)).length };
+    const ran = rows.filter((row) => !isCached(row)).length;
+    return { id, rows, state, started, ran, titleOf: titlesIn(entry), hasReasons: "reasons" in entry };
 }
 
 function isCached({ reason }) {
@@ -52,6 +53,11 @@ class Runs extends EventTarget {
     #listeners = 0;
     #isReading = false;
     #isOutdated = false;
+
+    /** Whether this server says why nodes ran; upstream's does not. */
+    get areKnown() {
+        return this.list.length === 0 || this.list.some(({ hasReasons }) => hasReasons);
+    }
 
     listen(show) {
         this.addEventListener("change", show);
@@ -165,6 +171,7 @@ export function reasonsSection() {
     const shown = new Map(); // run id -> its element; what the user has opened stays open
     let newest = null;
     const show = () => {
+        whole.hidden = !runs.areKnown;
         problem.hidden = !runs.problem;
         problem.textContent = runs.problem ?? "";
         empty.hidden = runs.list.length > 0 || Boolean(runs.problem);
@@ -196,5 +203,5 @@ export async function explain(node) {
         });
         return;
     }
-    warn(T.notRunYet(node.title));
+    warn(runs.areKnown ? T.notRunYet(node.title) : T.notKnown);
 }

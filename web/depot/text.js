@@ -88,6 +88,7 @@ export const TEXT = {
         menuItem: "Depot: why did it run?",
         menuForce: "Depot: run it again",
         notRunYet: (title) => `${title} has not run yet, or only before the runs that are listed.`,
+        notKnown: "This server runs upstream ComfyUI with our patches: it does not say why nodes ran.",
     },
 
     transfers: {

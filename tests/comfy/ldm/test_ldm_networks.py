@@ -34,6 +34,7 @@ def unet(weights, **changes):
     return net.eval()
 
 
+@pytest.mark.slow
 def test_the_unet_takes_a_checkpoint_and_predicts_what_the_running_model_predicts(sd1):
     weights, loaded = sd1
     x, t, context = torch.randn(2, 4, 8, 12), torch.tensor([3.0, 900.0]), torch.randn(2, 77, 64)
