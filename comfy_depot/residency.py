@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import folder_paths
+from comfy_depot import fresh
 from comfy_depot.calls import NoKey, options_of
 from comfy_depot.drops import Key, order, plan_drops
 from comfy_depot.eviction import Stamp
@@ -107,6 +108,8 @@ class Residents:
         def run() -> Any:
             return function(*args, **kwargs)
 
+        if fresh.is_wanted():
+            return run()
         try:
             names, options = options_of(function, parameter, args, kwargs)
         except NoKey:
@@ -355,6 +358,8 @@ class Residents:
             parts = [None if one is None else Part(one) for one in (loaded if is_tuple else (loaded,))]
         except NoKey:  # something that cannot be cloned: whoever asked gets it, and nobody else
             return (loaded,)
+        for part in parts:
+            fresh.reload_alone(None if part is None else part.base())
         if not call.is_as_before:  # replaced while it was read
             return (loaded,)
         with self._lock:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import os
 import time
+import types
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +26,7 @@ from comfy_depot.memory_pins import Pin
 
 HOST_MEMORY = "cpu"
 MOVES_REMEMBERED = 10
+_SELF = object()
 Position = tuple[str, int]
 """The device that a model was brought to, and the bytes of it that are there; ("", 0) where it rests."""
 
@@ -63,12 +66,16 @@ class Part:
         """{clone: for whom it was made}"""
         self._shell: Any = None
         self._names: list[str] = []
+        self._own: dict[str, Callable[[Any], Any]] = {}
+        """{attribute: what makes it for a clone} of the functions that are made for this one object"""
         if is_wrapper:
             self._shell = copy.copy(whole)
             module = getattr(base, "model", None)
             self._names = [name for name, value in vars(whole).items()
                            if module is not None and value is module]
-            for name in ("patcher", *self._names):
+            self._own = {name: make for name, value in vars(whole).items()
+                         if (make := _maker(value, whole)) is not None}
+            for name in ("patcher", *self._names, *self._own):
                 setattr(self._shell, name, None)
         self.position: Position = "", 0
         self.position = self.position_now()
@@ -134,10 +141,31 @@ class Part:
             given = _copy_of(self._shell)
             for name in self._names:
                 setattr(given, name, base.model)
+            for name, make in self._own.items():
+                setattr(given, name, make(given))
             given.patcher = patcher = None if base is None else base.clone()
         if patcher is not None:
             self._users[patcher] = user
         return given
+
+
+def _maker(function: Any, whole: Any) -> Callable[[Any], Any] | None:
+    """What makes the same function for another object than `whole`, to which it is bound; None for anything
+    else. It refers to `whole` no more, which would keep the weights in memory.
+    """
+    if isinstance(function, types.MethodType) and function.__self__ is whole:
+        return functools.partial(types.MethodType, function.__func__)
+    cells = getattr(function, "__closure__", None) or ()
+    contents = [cell.cell_contents for cell in cells]
+    if not isinstance(function, types.FunctionType) or not any(value is whole for value in contents):
+        return None
+    contents = [_SELF if value is whole else value for value in contents]
+    return functools.partial(_bound, function.__code__, function.__globals__, function.__defaults__, contents)
+
+
+def _bound(code: Any, names: Any, defaults: Any, contents: Sequence[Any], given: Any) -> Any:
+    cells = tuple(types.CellType(given if value is _SELF else value) for value in contents)
+    return types.FunctionType(code, names, code.co_name, defaults, cells)
 
 
 def _copy_of(shell: Any) -> Any:

@@ -16,6 +16,14 @@ def arguments() -> Any:
     return args
 
 
+def has_dynamic_vram() -> bool:
+    """Whether weights come to the GPU and leave it piece by piece, as upstream of 2026 does by itself."""
+    import comfy.cli_args
+
+    enables: Any = getattr(comfy.cli_args, "enables_dynamic_vram", None)
+    return enables is not None and bool(enables())
+
+
 def nodes() -> Any:
     """The node classes."""
     import nodes

@@ -44,6 +44,9 @@ def start() -> None:
     for why in (why_not(args), why_incomplete()):
         if why:
             raise SystemExit(why)
+    if (chosen.pin or chosen.pin_group) and core.has_dynamic_vram():
+        log.warning("Pinned models stay in memory, but with dynamic VRAM their weights may leave the GPU "
+                    "while another model needs it. To keep them there: --disable-dynamic-vram")
     from comfy_depot.upstream.host import upstream_host
 
     comfy_depot.start(chosen, upstream_host())

@@ -35,10 +35,10 @@ def models_in_use() -> set[tuple[str, str]]:
     server = core.server()
     if server is None:
         return set()
-    queue = server.prompt_queue
-    graphs = [item[2] for item in running.items(queue, len(queue.queue) + 1)]
-    values = (value for graph in graphs for node in graph.values() for value in node["inputs"].values())
-    names = {value.replace("\\", "/") for value in values if isinstance(value, str)}
+    items = running.items(server.prompt_queue, len(server.prompt_queue.queue) + 1)
+    nodes = (node for item in items for node in read_item(item).graph.values())
+    texts = (text for node in nodes for value in node["inputs"].values() for text in _texts(value))
+    names = {text.replace("\\", "/") for text in texts}
     return {(folder, name) for folder in list(folder_paths.folder_names_and_paths) for name in names}
 
 
