@@ -18,7 +18,8 @@ import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
@@ -49,10 +50,12 @@ def run_tests(core: Path, places: list[str], options: argparse.Namespace) -> Out
     python = Path(options.python).absolute()
     environment = {
         **os.environ, "PATH": os.pathsep.join((str(python.parent), os.environ["PATH"])),
-        "PYTHONPATH": options.path, "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(HERE), options.path))), "OMP_NUM_THREADS": "1",
+        "UPSTREAM_TEST_PORT": str(options.port),
     }  # fmt: skip
     report = core.parent / f"{core.name}-{places[0].replace('/', '-')}.xml"
-    command = [str(python), "-m", "pytest", *places, "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    command = [str(python), "-m", "pytest", *places, "-q", "-p", "no:cacheprovider", "-p", "patient_sleep",
+               f"--junitxml={report}"]
     if places[0] != "tests-unit":
         command += ["--port", str(options.port)]
         if "--skip-timing-checks" in (core / "tests/conftest.py").read_text():
