@@ -74,7 +74,7 @@ def test_the_panel_is_shown_and_posted_workflows_are_read(
     nodes = SimpleNamespace(EXTENSION_WEB_DIRS={})
     monkeypatch.setattr(core, "nodes", lambda: nodes)
     page.on_routes(depot)
-    assert Path(nodes.EXTENSION_WEB_DIRS["comfyui-depot"], "depot.js").is_file()
+    assert Path(nodes.EXTENSION_WEB_DIRS["depot"], "depot.js").is_file()
     assert server.handlers == [depot.offers.on_prompt]
 
 
