@@ -61,6 +61,7 @@ def shelf():
         made.put("checkpoints", "untouched.safetensors", safetensors(1 << 20))
         made.put("checkpoints", "wrong.safetensors", safetensors(1 << 20, seed=3), sha256=sha256(b"other"))
         made.put("loras", "style.safetensors", small_model.lora())
+        made.put("embeddings", "words.safetensors", small_model.embedding())
         yield made
 
 

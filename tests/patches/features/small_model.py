@@ -131,6 +131,12 @@ def _random(seed: int, *parts: tuple[str, Shapes]) -> bytes:
     })  # fmt: skip
 
 
+def embedding(seed: int = 1, count: int = 2) -> bytes:
+    """Vectors for a text encoder of 768 values."""
+    chance = np.random.default_rng(seed)
+    return _file({"emb_params": _values(chance, "emb_params", (count, 768))})
+
+
 def lora(seed: int = 1, rank: int = 4) -> bytes:
     """A LoRA for two weights of the checkpoint, one of them in the middle."""
     chance = np.random.default_rng(seed)

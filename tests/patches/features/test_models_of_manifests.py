@@ -80,6 +80,16 @@ async def test_a_file_with_another_sha256_is_an_error_that_names_it(server):
     assert (await run(server, stamps(9))).is_success, "the next prompt runs"
 
 
+async def test_an_embedding_is_fetched_for_a_text_that_names_it(server):
+    assert (await run(server, {"1": node("FeatureEmbedding", text="nothing")})).shown("1", "sizes") == []
+    made = await run(server, {"1": node("FeatureEmbedding", text="words")})
+    assert made.is_success and made.shown("1", "sizes") == [2, 768]
+    assert (server.base_directory / "models/embeddings/words.safetensors").exists()
+    uses = [one for one in server.get_json("/depot/log")["accesses"] if one["prompt"] == made.prompt_id]
+    assert [(one["folder"], one["name"], one["outcome"]) for one in uses] == [
+        ("embeddings", "words.safetensors", "fetched")]
+
+
 async def test_a_name_that_nobody_knows_is_refused(server):
     status, body = server.request("POST", "/prompt", {"prompt": picture("nobody.safetensors")})
     assert status == 400 and b"nobody.safetensors" in body
