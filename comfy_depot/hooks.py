@@ -282,6 +282,14 @@ def _then(result: Any, act: Callable[[Any], Any]) -> Any:
     return later()
 
 
+@functools.cache
+def _running() -> Any:
+    """Imported once: in a chain of n nodes upstream asks n * n / 2 times whether one has changed."""
+    from comfy_depot.upstream import running
+
+    return running
+
+
 def add_options(parser: Any) -> None:
     """Add the depot's options to a command line, whether or not the depot will start."""
     from comfy_depot.upstream import program
@@ -338,9 +346,7 @@ def forces_nodes(method: F) -> F:
     def with_epoch(self: Any, node_id: str, *args: Any, **kwargs: Any) -> Any:
         if _depot is None:
             return method(self, node_id, *args, **kwargs)
-        from comfy_depot.upstream import running
-
-        return running.is_changed(method, self, node_id, *args, **kwargs)
+        return _running().is_changed(method, self, node_id, *args, **kwargs)
 
     return with_epoch  # type: ignore[return-value]
 

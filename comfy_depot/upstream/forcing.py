@@ -163,27 +163,26 @@ def take_out(cache: Any) -> None:
             take_out(inner)
 
 
-def get(method: Callable[..., Any], cache: Any, run: Run | None, *args: Any, **kwargs: Any) -> Any:
+def get(
+    method: Callable[..., Any], cache: Any, run: Run | None, node_id: str, *args: Any, **kwargs: Any
+) -> Any:
     """What `IsChangedCache.get(node_id)` answers, with the epoch of the node; awaitable if that is."""
-    with _ask():
-        answer = method(cache, *args, **kwargs)
-    node_id = args[0] if args else kwargs["node_id"]
+    epoch = None if run is None else run.epoch_of(cache.dynprompt, node_id)
+    is_known = node_id in cache.is_changed  # nearly always: each node is asked about often
+    if is_known and epoch is None:
+        return method(cache, node_id, *args, **kwargs)
+    asking = contextlib.nullcontext if is_known else _ask
+    with asking():
+        answer = method(cache, node_id, *args, **kwargs)
     if hasattr(answer, "__await__"):
-        return _later(answer, cache, run, node_id)
-    return _with_epoch(answer, cache, run, node_id)
-
-
-async def _later(answer: Any, cache: Any, run: Run | None, node_id: str) -> Any:
-    with _ask():
-        found = await answer
-    return _with_epoch(found, cache, run, node_id)
-
-
-def _with_epoch(answer: Any, cache: Any, run: Run | None, node_id: str) -> Any:
-    if run is None:
-        return answer
-    epoch = run.epoch_of(cache.dynprompt, node_id)
+        return _later(answer, epoch, asking)
     return answer if epoch is None else [answer, epoch]
+
+
+async def _later(answer: Any, epoch: str | None, asking: Callable[[], Any]) -> Any:
+    with asking():
+        found = await answer
+    return found if epoch is None else [found, epoch]
 
 
 @contextlib.contextmanager
