@@ -9,6 +9,7 @@ import torch
 
 import comfy.utils
 from comfy.errors import ModelFileError
+from comfy_depot import hooks as depot
 
 EXTENSIONS = (".safetensors", ".pt", ".bin")
 
@@ -34,6 +35,7 @@ def find_embedding(name: str, directories) -> str | None:
     return None
 
 
+@depot.fetches_embeddings
 def load_embed(embedding_name, embedding_directory, embedding_size, embed_key=None) -> torch.Tensor | None:
     """Vectors (N, embedding_size) of an embedding; None, with a line in the log, where there are none."""
     path = find_embedding(embedding_name, embedding_directory)

@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from comfy_depot.services import Priority
     from comfy_depot.transfers import Transfer, Transfers
 
+EMBEDDING_ENDINGS = (".safetensors", ".pt", ".bin")
+"""What may be left out of an embedding's name."""
 SECONDS_TO_READ = 10.0
 """For which the end of reading manifests is waited for."""
 log = logging.getLogger(__name__)
@@ -210,6 +212,14 @@ class Depot:
         if path is not None:
             self._note(folder, name, path, node, outcome)
         return path
+
+    def embedding_in_node(self, name: str) -> None:
+        """Have an embedding that a prompt's text names here, and its use logged; one that nobody knows is
+        left to whoever asked.
+        """
+        for ending in ("", *EMBEDDING_ENDINGS):
+            if folder_paths.get_full_path("embeddings", name + ending) is not None:
+                return
 
     def contents_of(self, chosen: Iterable[tuple[str, str, Sequence[Any]]]) -> dict[str, dict[str, str]]:
         """{node id: {model: a text for its content now}} of (node id, chosen text, list it was chosen from),

@@ -9,6 +9,7 @@ library and loads in a few milliseconds, so any file may import it.
 | `keeps_lists_fresh`   | `folder_paths.cached_filename_list_`  | the list of now, from memory               |
 | `knows_files`         | `app.model_manager.describe_files`    | size and dates of models, from memory      |
 | `fetches_in_nodes`    | `folder_paths.get_full_path`          | a running node gets it, fetched if missing |
+| `fetches_embeddings`  | `load_embed` of text encoders         | the same for `embedding:NAME` in a prompt  |
 | `explains_missing`    | `folder_paths.get_full_path_or_raise` | a missing file says where it can come from |
 | `keeps_resident`      | model loaders of `comfy`, VAE loader  | what was read once is not read again       |
 | `takes_streamed`      | `comfy.utils.load_torch_file`         | what was loaded on its way is not read     |
@@ -107,6 +108,18 @@ def fetches_in_nodes(function: F) -> F:
     def with_fetch(folder_name: str, filename: str, *args: Any, **kwargs: Any) -> Any:
         path = function(folder_name, filename, *args, **kwargs)
         return path if _depot is None else _depot.path_in_node(folder_name, filename, path)
+
+    return with_fetch  # type: ignore[return-value]
+
+
+def fetches_embeddings(function: F) -> F:
+    """Around `load_embed(embedding_name, ...)`, which looks through folders by itself."""
+
+    @functools.wraps(function)
+    def with_fetch(embedding_name: str, *args: Any, **kwargs: Any) -> Any:
+        if _depot is not None:
+            _depot.embedding_in_node(embedding_name)
+        return function(embedding_name, *args, **kwargs)
 
     return with_fetch  # type: ignore[return-value]
 

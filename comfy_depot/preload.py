@@ -162,8 +162,8 @@ class Preload:
         self._seconds_to_look = time.perf_counter() - begin
         with self._lock:
             # What has arrived since it was settled is not needed any more either: the next look counts it.
-            for key in [key for key, (transfer, _) in self._held.items()
-                        if key not in needs and not transfer.is_finished]:
+            for key in [key for key, (transfer, _) in self._held.items() if key not in needs
+                        and not transfer.is_finished and self._depot.usable_path(*key) is None]:
                 self._let_go(key)
             self._refused = {key: entry for key, entry in self._refused.items()
                              if key in needs and needs[key].entry == entry}

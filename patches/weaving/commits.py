@@ -42,7 +42,7 @@ class Made:
 
 
 def commit_series(
-    repository: Repository, ref: str, patches: Sequence[Patch], *,
+    tree: Commit, patches: Sequence[Patch], *,
     branch: str = "depot", is_replacing: bool = False, home: Path | None = None,
 ) -> Made:
     """Put a branch with the series on top of a commit. With `home`, the project's folder, a first commit has
@@ -51,8 +51,7 @@ def commit_series(
     Raises Refused when a place is missing, the branch is there already, or git does not know who commits; the
     branch is then as it was.
     """
-    tree = Commit(repository, ref)
-    steps = list(plan_steps(tree, patches))
+    repository, steps = tree.repository, list(plan_steps(tree, patches))
     before = _free_branch(repository, branch, is_replacing)
     identity = _identity(repository)
     with _Index(repository, tree.id) as index:
@@ -65,7 +64,8 @@ def commit_series(
             commits += index.commit(step, identity)
     if commits:
         last = commits[-1][0]
-        repository.git("update-ref", "-m", f"weave.py apply {ref}", f"refs/heads/{branch}", last, before)
+        reason = f"weave.py apply {tree.name}"
+        repository.git("update-ref", "-m", reason, f"refs/heads/{branch}", last, before)
     return Made(branch, tuple(commits))
 
 

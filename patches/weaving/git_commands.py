@@ -15,8 +15,9 @@ from weaving.errors import Refused
 from weaving.fingerprints import read_tested
 from weaving.matrix import Matrix
 from weaving.patch_files import Patch, read_series
+from weaving.planning import left_out
 from weaving.sources import many_trees
-from weaving.trees import Repository
+from weaving.trees import Commit, Repository, core_version, version_text
 
 Command = Callable[[argparse.Namespace, Path, "tuple[Patch, ...]"], int]
 Maker = Callable[[str, Command, "str | None"], argparse.ArgumentParser]
@@ -58,18 +59,31 @@ def add_commands(command: Maker) -> None:
 
 def commit(arguments: argparse.Namespace, home: Path, patches: tuple[Patch, ...]) -> int:
     """`apply REF --commit`."""
-    ref, repository = str(arguments.folder), Repository(arguments.repo)
+    tree = _commit_of(Repository(arguments.repo), arguments.folder)
     with many_trees():
         made = commits.commit_series(
-            repository, "HEAD" if ref == "." else ref, patches, branch=arguments.branch,
-            is_replacing=arguments.replace, home=home.parent if arguments.with_packages else None)
+            tree, patches, branch=arguments.branch, is_replacing=arguments.replace,
+            home=home.parent if arguments.with_packages else None)
     for name, subject in made.commits:
         _say(f"  {name[:12]} {subject}")
     if made.commits:
         _say(f"{len(made.commits)} commits; the branch {made.branch} ends with the last.")
+        if missing := left_out(tree, patches):
+            _say(f"Not for {version_text(core_version(tree))}: {', '.join(missing)}.")
     else:
-        _say(f"{ref} has the series already: there is nothing to do, and no branch was made.")
+        _say(f"{tree.name} has the series already: there is nothing to do, and no branch was made.")
     return 0
+
+
+def _commit_of(repository: Repository, folder: Path) -> Commit:
+    ref = "HEAD" if folder == Path() else folder.as_posix()
+    try:
+        return Commit(repository, ref)
+    except Refused:
+        if not folder.is_dir():
+            raise
+        raise Refused(f"{ref} is a folder, and commits are made on top of a commit. Name one, and its "
+                      f"repository: weave.py apply HEAD --commit --repo {ref}") from None
 
 
 def _install_driver(arguments: argparse.Namespace, home: Path, patches: tuple[Patch, ...]) -> int:
@@ -124,7 +138,8 @@ def _merge_driver(arguments: argparse.Namespace, home: Path, patches: tuple[Patc
     sides = merging.Sides(base, ours, theirs, arguments.path, arguments.marker_size)
     if len(names) == 3:
         sides = replace(sides, names=(names[0], names[1], names[2]))
-    done = merging.merge(sides, read_series(home))
+    with many_trees():
+        done = merging.merge(sides, read_series(home))
     for warning in done.warnings:
         sys.stderr.write(f"ComfyUI Depot: {warning}\n")
     if not done.is_clean:

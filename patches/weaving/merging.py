@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from weaving import sources, woven
-from weaving.anchors import FUNCTIONS
-from weaving.errors import Refused, SourceError
+from weaving.anchors import FUNCTIONS, find_first
+from weaving.errors import AnchorError, Refused, SourceError
 from weaving.fingerprints import FUNCTION_ANCHORS
 from weaving.patch_files import Hunk, Patch, form_of
 from weaving.sources import Source
@@ -57,8 +57,21 @@ class Merged:
 class _Wanted:
     """The lines that the result has, and those that have no place in the series."""
 
-    insertions: list[Insertion] = field(default_factory=list)
+    insertions: list[tuple[str, Insertion]] = field(default_factory=list)
+    """Each with the name of its patch."""
     homeless: list[Line] = field(default_factory=list)
+
+    def without_place(self, path: str, data: bytes) -> list[str]:
+        """The names of the patches that have a line for which a file has no place."""
+        names: dict[str, None] = {}
+        for name, insertion in self.insertions:
+            try:
+                find_first(sources.read(path, data), insertion.anchors)
+            except AnchorError:
+                names[name] = None
+            except Refused:
+                return []
+        return list(names)
 
 
 def merge(sides: Sides, patches: Sequence[Patch]) -> Merged:
@@ -66,8 +79,8 @@ def merge(sides: Sides, patches: Sequence[Patch]) -> Merged:
     try:
         base, ours, theirs = (
             sources.read(sides.path, file.read_bytes()) for file in (sides.base, sides.ours, sides.theirs))
-        wanted = _wanted(base, ours, theirs, [hunk for patch in patches for hunk in patch.hunks
-                                              if sides.path in hunk.files])
+        wanted = _wanted(base, ours, theirs, [(patch.name, hunk) for patch in patches
+                                              for hunk in patch.hunks if sides.path in hunk.files])
         bare = [woven.strip(source) for source in (base, ours, theirs)]
     except SourceError as error:
         warning = f"{error} So git merged {sides.path} as it is, with our lines in it."
@@ -80,9 +93,12 @@ def merge(sides: Sides, patches: Sequence[Patch]) -> Merged:
         return Merged(False, (*warnings, f"{sides.path}: git cannot merge what the two sides changed. None "
                               "of our lines is in the file now."))
     try:
-        made = woven.weave(sources.read(sides.path, sides.ours.read_bytes()), wanted.insertions)
+        merged = sources.read(sides.path, sides.ours.read_bytes())
+        made = woven.weave(merged, [insertion for _, insertion in wanted.insertions])
     except Refused as refusal:
-        reason = f"{refusal}\n{sides.path}: git merged the rest; our lines are not in it."
+        lacking = "".join(f" (Patch {name}; `weave.py --without {name} apply` goes on without it.)"
+                          for name in wanted.without_place(sides.path, sides.ours.read_bytes()))
+        reason = f"{refusal}{lacking}\n{sides.path}: git merged the rest; our lines are not in it."
         return Merged(False, (*warnings, reason))
     sides.ours.write_bytes(made.data)
     return Merged(True, warnings)
@@ -97,15 +113,15 @@ def _merge_files(sides: Sides) -> bool:
     return done.returncode == 0
 
 
-def _wanted(base: Source, ours: Source, theirs: Source, hunks: Sequence[Hunk]) -> _Wanted:
+def _wanted(base: Source, ours: Source, theirs: Source, hunks: Sequence[tuple[str, Hunk]]) -> _Wanted:
     before, here, there = (set(lines_of(source)) for source in (base, ours, theirs))
     wanted, placed = _Wanted(), set()
     imports = []
-    for hunk in hunks:
+    for name, hunk in hunks:
         kept = []
         for text in hunk.lines:
             if form_of(text) == "import":
-                imports.append((hunk, text))
+                imports.append((name, hunk, text))
                 placed.add((MODULE, text))
                 continue
             same = {(anchor.name if anchor.kind in FUNCTION_ANCHORS else MODULE, text)
@@ -114,9 +130,10 @@ def _wanted(base: Source, ours: Source, theirs: Source, hunks: Sequence[Hunk]) -
             if _stays(bool(same & before), bool(same & here), bool(same & there)):
                 kept.append(text)
         if kept:
-            wanted.insertions.append(Insertion(hunk.anchors, tuple(kept)))
-    used = {text.lstrip("@").partition(".")[0] for insertion in wanted.insertions for text in insertion.lines}
-    wanted.insertions[:0] = [Insertion(hunk.anchors, (text,)) for hunk, text in imports
+            wanted.insertions.append((name, Insertion(hunk.anchors, tuple(kept))))
+    used = {text.lstrip("@").partition(".")[0]
+            for _, insertion in wanted.insertions for text in insertion.lines}
+    wanted.insertions[:0] = [(name, Insertion(hunk.anchors, (text,))) for name, hunk, text in imports
                              if text.rpartition(" ")[2] in used]
     wanted.homeless.extend(sorted((here | there) - placed))
     return wanted

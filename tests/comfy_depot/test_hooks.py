@@ -109,6 +109,7 @@ def test_every_hook_stands_on_the_page_of_hooks() -> None:
         "keeps_lists_fresh",
         "knows_files",
         "fetches_in_nodes",
+        "fetches_embeddings",
         "explains_missing",
         "keeps_resident",
         "knows_base_models",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -236,5 +237,27 @@ def test_a_model_that_arrives_while_the_queue_is_looked_at_counts_as_arrived(
     monkeypatch.setattr(preload.Preload, "_settle_finished", settle_and_see_more_arrive)
     with waiting(depot_world, queued("p1", "a.safetensors")) as depot:
         wait_until(lambda: depot.preload.stats()["started"])
+        wait_until(lambda: depot.preload.stats()["arrived"] == 1)
+        assert depot.preload.stats()["let_go"] == 0
+
+
+def test_a_model_whose_file_stands_already_counts_as_arrived_before_its_transfer_has_ended(
+    depot_world: World, origin: Origin
+) -> None:
+    offer(depot_world, origin, "a.safetensors")
+    may_end = threading.Event()
+    with depot_world.depot() as depot:
+        on_end = depot.transfers._on_end
+
+        def end_late(transfer: Any) -> None:
+            may_end.wait(10)
+            on_end(transfer)
+
+        depot.transfers._on_end = end_late
+        depot_world.prompts.append(queued("p", "a.safetensors"))
+        hooks.queue_changed()
+        wait_until(lambda: is_there(depot_world, "a.safetensors"))
+        depot.preload.look()
+        may_end.set()
         wait_until(lambda: depot.preload.stats()["arrived"] == 1)
         assert depot.preload.stats()["let_go"] == 0

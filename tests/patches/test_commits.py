@@ -81,8 +81,10 @@ def test_a_patch_that_is_not_for_the_version_makes_no_commit(history, tmp_path):
         for name, places in PATCHES.items()
     }
     home = write_series(tmp_path / "Depot", texts)
-    assert apply(home, history, "master").returncode == 0
+    done = apply(home, history, "master")
+    assert done.returncode == 0, done.stderr
     assert history.subjects("master..depot") == ["Do lists", "Do routes"]
+    assert "Not for v0.4.0: fetch." in done.stdout
 
 
 def test_one_missing_place_leaves_no_branch_at_all(home, history):
@@ -120,6 +122,11 @@ def test_a_bad_name_of_a_branch_is_refused(home, history, name):
 def test_a_name_that_is_no_commit_is_refused(home, history):
     done = apply(home, history, "v9.9.9")
     assert done.returncode == 1 and "'v9.9.9' is neither a folder nor a commit" in done.stderr
+
+
+def test_a_folder_is_no_commit(home, history, tmp_path):
+    done = weave(home, "apply", history.folder, "--commit", folder=tmp_path)
+    assert done.returncode == 1 and f"weave.py apply HEAD --commit --repo {history.folder}" in done.stderr
 
 
 def test_who_commits_must_be_known(home, history):

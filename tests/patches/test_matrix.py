@@ -205,7 +205,7 @@ def test_the_page_is_what_upstreams_history_gives():
     done = run(sys.executable, *words, folder=ROOT)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     seconds = float(re.search(r"([\d.]+) s of computing", done.stdout)[1])
-    assert seconds <= 0.5
+    assert seconds <= 1  # about a third of one on an idle machine; a loaded one counts more
 
 
 @pytest.mark.upstream

@@ -18,7 +18,8 @@ import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
@@ -49,10 +50,12 @@ def run_tests(core: Path, places: list[str], options: argparse.Namespace) -> Out
     python = Path(options.python).absolute()
     environment = {
         **os.environ, "PATH": os.pathsep.join((str(python.parent), os.environ["PATH"])),
-        "PYTHONPATH": options.path, "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(HERE), options.path))), "OMP_NUM_THREADS": "1",
+        "UPSTREAM_TEST_PORT": str(options.port),
     }  # fmt: skip
     report = core.parent / f"{core.name}-{places[0].replace('/', '-')}.xml"
-    command = [str(python), "-m", "pytest", *places, "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    command = [str(python), "-m", "pytest", *places, "-q", "-p", "no:cacheprovider", "-p", "patient_sleep",
+               f"--junitxml={report}"]
     if places[0] != "tests-unit":
         command += ["--port", str(options.port)]
         if "--skip-timing-checks" in (core / "tests/conftest.py").read_text():
@@ -80,6 +83,7 @@ def main() -> int:
     parser.add_argument("--python", default=os.environ.get("COMFY_UPSTREAM_PYTHON") or sys.executable)
     parser.add_argument("--path", default=os.environ.get("COMFY_UPSTREAM_PYTHONPATH", ""))
     parser.add_argument("--port", type=int, default=8470)
+    parser.add_argument("--only", choices=[part for part, _ in PARTS], help="one of the two parts")
     parser.add_argument("--keep", type=Path, help="a folder for the copies, logs and reports")
     options = parser.parse_args()
     results: dict[tuple[str, str], Outcomes] = {}
@@ -88,11 +92,13 @@ def main() -> int:
         cores = {name: hosts.copy_of(options.checkout.resolve(), folder / name) for name in ("bare", "woven")}
         hosts.weave("apply", str(cores["woven"]))
         for part, known in PARTS:
+            if options.only not in (None, part):
+                continue
             for name, core in cores.items():
                 places = [place for place in known if (core / place).exists()]
                 results[part, name] = run_tests(core, places, options)
     differing = []
-    for part, _ in PARTS:
+    for part in {part: None for part, _ in results}:
         bare, woven = results[part, "bare"], results[part, "woven"]
         differing += [f"{test}: {bare.get(test, 'not there')}, woven {woven.get(test, 'not there')}"
                       for test in sorted(bare.keys() | woven.keys()) if bare.get(test) != woven.get(test)]

@@ -61,6 +61,7 @@ def shelf():
         made.put("checkpoints", "untouched.safetensors", safetensors(1 << 20))
         made.put("checkpoints", "wrong.safetensors", safetensors(1 << 20, seed=3), sha256=sha256(b"other"))
         made.put("loras", "style.safetensors", small_model.lora())
+        made.put("embeddings", "words.safetensors", small_model.embedding())
         yield made
 
 
@@ -80,10 +81,14 @@ def server(core, shelf, tmp_path_factory):
 def pinned(core, tmp_path_factory):
     """A server that keeps nothing in memory but what is pinned. Its models are on the disk."""
     base = tmp_path_factory.mktemp("pinned")
-    made = core.server(base, *OPTIONS, "--pin", "checkpoints/pinned*", "--resident-budget", "0")
-    (base / "models/checkpoints/pinned.safetensors").write_bytes(small_model.checkpoint(1))
-    (base / "models/checkpoints/other.safetensors").write_bytes(small_model.checkpoint(2))
-    (base / "models/loras/style.safetensors").write_bytes(small_model.lora())
-    (base / "models/loras/alien.safetensors").write_bytes(small_model.alien_lora())
+    pins = (f"--pin={folder}/pinned*" for folder in ("checkpoints", "diffusion_models", "vae"))
+    made = core.server(base, *OPTIONS, *pins, "--resident-budget", "0")
+    for name, body in {
+        "checkpoints/pinned": small_model.checkpoint(1), "checkpoints/other": small_model.checkpoint(2),
+        "diffusion_models/pinned_unet": small_model.diffusion_model(3),
+        "vae/pinned_vae": small_model.autoencoder(3), "loras/style": small_model.lora(),
+    }.items():  # fmt: skip
+        (base / f"models/{name}.safetensors").parent.mkdir(parents=True, exist_ok=True)
+        (base / f"models/{name}.safetensors").write_bytes(body)
     with made as started:
         yield started

@@ -111,11 +111,30 @@ def _file(tensors: dict[str, np.ndarray]) -> bytes:
 
 def checkpoint(seed: int = 1) -> bytes:
     """The file; another seed makes another model."""
+    return _random(seed, ("model.diffusion_model.", _unet()), ("first_stage_model.", _autoencoder()))
+
+
+def diffusion_model(seed: int = 1) -> bytes:
+    """Its UNet alone."""
+    return _random(seed, ("", _unet()))
+
+
+def autoencoder(seed: int = 1) -> bytes:
+    """Its autoencoder alone."""
+    return _random(seed, ("", _autoencoder()))
+
+
+def _random(seed: int, *parts: tuple[str, Shapes]) -> bytes:
     chance = np.random.default_rng(seed)
-    parts = (("model.diffusion_model.", _unet()), ("first_stage_model.", _autoencoder()))
     return _file({
         prefix + key: _values(chance, key, shape) for prefix, shapes in parts for key, shape in shapes
     })  # fmt: skip
+
+
+def embedding(seed: int = 1, count: int = 2) -> bytes:
+    """Vectors for a text encoder of 768 values."""
+    chance = np.random.default_rng(seed)
+    return _file({"emb_params": _values(chance, "emb_params", (count, 768))})
 
 
 def lora(seed: int = 1, rank: int = 4) -> bytes:

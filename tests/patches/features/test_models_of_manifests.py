@@ -9,6 +9,12 @@ from tests.fakes.waiting import wait_until
 from tests.patches.features.runs import node, picture, run, stamps
 
 FOLDER = "models/checkpoints"
+BYTES_PER_SECOND = 12e6
+"""So slow that the node has to wait, although the download begins when the prompt is queued."""
+BLANK = {
+    "1": node("EmptyImage", width=8, height=8, batch_size=1, color=0),
+    "2": node("PreviewImage", images=["1", 0]),
+}
 
 
 def choices(server):
@@ -45,13 +51,15 @@ def test_nobody_but_a_node_that_runs_has_it_fetched(server, shelf):
 @pytest.mark.slow
 async def test_a_prompt_fetches_it_and_draws(server, shelf):
     name = "first.safetensors"
+    assert (await run(server, BLANK)).is_success, "the library of tensors is loaded"
+    shelf.origin.assets[f"/{name}"].rate = BYTES_PER_SECOND
     made = await run(server, picture(name))
     pixels = made.pixels()
     assert pixels.shape == (64, 64, 3) and pixels.std() > 1
     body = shelf.origin.assets[f"/{name}"].body
     assert (server.base_directory / FOLDER / name).read_bytes() == body
     waited = [data for data in made.told("progress") if data["node"] == "1"]
-    assert waited and waited[-1]["max"] == len(body) and waited[-1]["value"] <= len(body)
+    assert waited and waited[-1]["max"] == len(body) and 0 < waited[-1]["value"] <= len(body)
     transfers = [data for data in made.told("depot") if data.get("name") == name]
     assert transfers and transfers[-1]["state"] == "done" and transfers[-1]["bytes_done"] == len(body)
     sent = shelf.origin.bytes_sent(f"/{name}")
@@ -70,6 +78,16 @@ async def test_a_file_with_another_sha256_is_an_error_that_names_it(server):
     assert not (server.base_directory / FOLDER / name).exists()
     assert failed.prompt_id in server.get_json("/history")
     assert (await run(server, stamps(9))).is_success, "the next prompt runs"
+
+
+async def test_an_embedding_is_fetched_for_a_text_that_names_it(server):
+    assert (await run(server, {"1": node("FeatureEmbedding", text="nothing")})).shown("1", "sizes") == []
+    made = await run(server, {"1": node("FeatureEmbedding", text="words")})
+    assert made.is_success and made.shown("1", "sizes") == [2, 768]
+    assert (server.base_directory / "models/embeddings/words.safetensors").exists()
+    uses = [one for one in server.get_json("/depot/log")["accesses"] if one["prompt"] == made.prompt_id]
+    assert [(one["folder"], one["name"], one["outcome"]) for one in uses] == [
+        ("embeddings", "words.safetensors", "fetched")]
 
 
 async def test_a_name_that_nobody_knows_is_refused(server):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.fakes.waiting import wait_until
-from tests.patches.features.runs import picture, run, weights
+from tests.patches.features.runs import node, picture, run, weights
 
 pytestmark = pytest.mark.slow
 PINNED, OTHER = "pinned.safetensors", "other.safetensors"
@@ -30,7 +30,8 @@ async def test_a_pinned_model_is_read_once_whatever_other_workflows_do(pinned):
         assert (await run(pinned, picture(model), force=True)).is_success
         assert await where(pinned) == (places, 1)
     found = resident(pinned)
-    assert found["loads"] == 1 and found["pinned"]["by"] == [f"--pin checkpoints/{PINNED[:-12]}*"]
+    assert found["loads"] == 1
+    assert found["pinned"]["by"] == [f"--pin checkpoints/{PINNED[:-12]}*"]
     assert resident(pinned, OTHER) is None or resident(pinned, OTHER)["pinned"] is None
 
 
@@ -53,6 +54,22 @@ async def test_the_picture_is_the_same_before_and_after_a_lora(pinned):
     assert np.array_equal(before, again)
     pinned.request("POST", "/free", {"unload_models": True, "free_memory": True})
     assert np.array_equal((await run(pinned, picture(PINNED), force=True)).pixels(), before)
+
+
+async def test_the_parts_of_a_model_are_kept_like_a_checkpoint(pinned):
+    graph = picture("")
+    graph["1"] = node("UNETLoader", unet_name="pinned_unet.safetensors", weight_dtype="default")
+    graph["8"] = node("VAELoader", vae_name="pinned_vae.safetensors")
+    graph["5"]["inputs"]["vae"] = ["8", 0]
+    graph["9"] = node("FeatureWeights", model=["1", 0], trouble="")
+    first = await run(pinned, graph, force=True)
+    assert (await run(pinned, picture(OTHER, lora="style.safetensors"), force=True)).is_success
+    pinned.request("POST", "/free", {"unload_models": True, "free_memory": True})
+    again = await run(pinned, graph, force=True)
+    assert np.array_equal(first.pixels(), again.pixels())
+    assert first.shown("9", "places") == again.shown("9", "places")
+    opened = again.shown("9", "opened")
+    assert [opened.count(f"pinned_{part}.safetensors") for part in ("unet", "vae")] == [1, 1]
 
 
 async def test_out_of_memory_leaves_the_pinned_one_where_it_is(pinned, core):

@@ -8,7 +8,7 @@ import pytest
 from tests.fakes.server_process import ROOT
 from tests.patches.features import hosts, small_model
 from tests.patches.features.conftest import OPTIONS
-from tests.patches.features.runs import picture, run, stamps, weights
+from tests.patches.features.runs import node, picture, run, stamps, weights
 
 LINE = re.compile(r"^\+@?depot\.(\w+)", re.MULTILINE)
 FOR = re.compile(r"^For: *(\w+)", re.MULTILINE)
@@ -35,6 +35,7 @@ async def test_each_hook_of_the_series_does_something(core, shelf, tmp_path):
         server.get_json("/experiment/models/checkpoints")
         assert (await run(server, picture("first.safetensors", lora="style.safetensors"))).is_success
         assert (await run(server, stamps(), force=True)).is_success
+        assert (await run(server, {"1": node("FeatureEmbedding", text="words")})).is_success
         await run(server, picture("first.safetensors", lora="alien.safetensors"))
         assert (await run(server, weights("ahead.safetensors"))).is_success
         await run(server, weights("first.safetensors", trouble="full"))

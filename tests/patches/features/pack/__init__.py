@@ -141,9 +141,20 @@ class FeatureWeights:
         return {"ui": {"places": [str(hash(tuple(places)))], "opened": list(opened)}}
 
 
+class FeatureEmbedding(FeatureSave):
+    """Shows the sizes of an embedding as a text encoder of 768 values reads it; nothing where it has none."""
+
+    def run(self, text):
+        from comfy.sd1_clip import load_embed
+
+        found = load_embed(text, folder_paths.get_folder_paths("embeddings"), 768, "clip_l")
+        return {"ui": {"sizes": [] if found is None else list(found.shape)}}
+
+
 NODE_CLASS_MAPPINGS = {
     made.__name__: made
     for made in (
-        FeatureNumber, FeatureStamp, FeatureSave, FeatureExpand, FeatureWait, FeatureText, FeatureWeights
+        FeatureNumber, FeatureStamp, FeatureSave, FeatureExpand, FeatureWait, FeatureText, FeatureWeights,
+        FeatureEmbedding,
     )
 }  # fmt: skip
