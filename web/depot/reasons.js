@@ -53,10 +53,11 @@ class Runs extends EventTarget {
     #listeners = 0;
     #isReading = false;
     #isOutdated = false;
+    #isSilent = false;
 
     /** Whether this server says why nodes ran; upstream's does not. */
     get areKnown() {
-        return this.list.length === 0 || this.list.some(({ hasReasons }) => hasReasons);
+        return !this.#isSilent && (this.list.length === 0 || this.list.some(({ hasReasons }) => hasReasons));
     }
 
     listen(show) {
@@ -91,7 +92,8 @@ class Runs extends EventTarget {
             this.list = runs.filter(Boolean);
             this.problem = null;
         } catch (error) {
-            this.problem = T.failed(error.message);
+            this.#isSilent = error.status === 404; // upstream's server of before 2026 lists no runs
+            this.problem = this.#isSilent ? null : T.failed(error.message);
         }
         this.dispatchEvent(new Event("change"));
     }
@@ -103,7 +105,10 @@ class Runs extends EventTarget {
 
     async #get(path) {
         const answer = await api.fetchApi(path);
-        if (!answer.ok) throw new Error(`${path.split("?")[0]}: ${answer.status} ${answer.statusText}`);
+        if (!answer.ok) {
+            const text = `${path.split("?")[0]}: ${answer.status} ${answer.statusText}`;
+            throw Object.assign(new Error(text), { status: answer.status });
+        }
         return answer.json();
     }
 }
