@@ -55,6 +55,12 @@ class ModelFileManager:
 def load_torch_file(ckpt, safe_load=False):
     return os.stat(ckpt)
 """,
+    "comfy/sd1_clip.py": """import os
+
+
+def load_embed(embedding_name, embedding_directory, embedding_size):
+    return os.stat(embedding_name)
+""",
     "comfy/clip_vision.py": "import os\n\n\ndef load(ckpt_path):\n    return os.stat(ckpt_path)\n",
     "comfy/model_management.py": '''import os
 

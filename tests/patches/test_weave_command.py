@@ -42,7 +42,7 @@ def test_apply_and_remove_leave_no_trace(core):
     before = content(core)
     done = weave("apply", core, "--lines-only")
     assert done.returncode == 0, done.stderr
-    assert "12 patches, 33 lines in 11 files" in done.stdout and "11 files changed" in done.stdout
+    assert "13 patches, 35 lines in 12 files" in done.stdout and "12 files changed" in done.stdout
     woven = content(core)
     assert {path for path in before if woven[path] != before[path]} == {
         path for path in FILES if path not in ("pyproject.toml", "comfyui_version.py", "comfy/__init__.py")
@@ -50,7 +50,7 @@ def test_apply_and_remove_leave_no_trace(core):
     again = weave("apply", core, "--lines-only")
     assert ": 0 files changed" in again.stdout and content(core) == woven
     assert weave("verify", core).returncode == 0
-    assert "11 files" in weave("remove", core).stdout
+    assert "12 files" in weave("remove", core).stdout
     assert content(core) == before
 
 
@@ -125,7 +125,7 @@ def test_check_is_good_once_the_bodies_are_accepted(core, tmp_path):
         json.dumps({"bodies": {}, "watches": {"server.py": ["PromptServer.send_sync"]}})
     )
     assert weave("check", core, script=script).returncode == 3
-    assert "21 bodies are new" in weave("accept", core, script=script).stdout
+    assert "22 bodies are new" in weave("accept", core, script=script).stdout
     assert weave("check", core, script=script).returncode == 0
     text = (core / "execution.py").read_text()
     (core / "execution.py").write_text(text.replace("return False", "# a comment\n        return  (False)"))
