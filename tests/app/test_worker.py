@@ -155,7 +155,9 @@ def test_flags_free_results_and_models(house, monkeypatch):
 
 def test_free_memory_lets_go_of_the_models_that_nobody_uses_and_unload_models_does_not(house, monkeypatch):
     calls = []
-    store = SimpleNamespace(residents=SimpleNamespace(free_idle=lambda: calls.append("idle")))
+    placing = SimpleNamespace(free=lambda function, *args: function(*args))
+    store = SimpleNamespace(residents=SimpleNamespace(
+        free_idle=lambda: calls.append("idle"), placing=placing, make_room=lambda *args: None))
     monkeypatch.setattr(comfy_depot.hooks, "_depot", store)
     house.queue.set_flag("unload_models", True)
     house.follow_flags()

@@ -61,7 +61,10 @@ def test_the_models_page_names_what_only_a_manifest_has(depot: Depot, is_async: 
              else Manager().get_model_file_list("checkpoints"))
     assert shown == [files[0], {"name": "cloud.safetensors", "pathIndex": 0}]
     hooks.disarm()
-    assert Manager().get_model_file_list("checkpoints") is files
+    try:
+        assert Manager().get_model_file_list("checkpoints") is files
+    finally:
+        hooks.arm(depot)  # only what is armed is stopped in the end
 
 
 def test_a_type_without_a_folder_shows_what_upstream_says(depot: Depot) -> None:
