@@ -164,8 +164,13 @@ class WarmMemory:
             following = self._next(self._survey())
             if following is None:
                 return
-            if self._wait_for_quiet() and self.state_of(following).state != "ready":
+            if self._wait_for_quiet() and self._is_still_wanted(following):
                 self._bring(following)
+
+    def _is_still_wanted(self, target: Target) -> bool:
+        """Whether it is to be loaded now as well: it may be there by now, or unpinned."""
+        is_held = not target.pins or self._depot.memory_pins.of([target.title])
+        return bool(is_held) and self.state_of(target).state != "ready"
 
     def _survey(self) -> list[Target]:
         """The pinned models as they are now; what is in memory already is taken up."""

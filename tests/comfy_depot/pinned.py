@@ -78,3 +78,7 @@ class Pinned:
     def pin(self, name: str, folder: str = "checkpoints") -> None:
         pinning = self.depot.pinning
         pinning.carry_out(lambda: pinning.plan_pin(folder, name, "me"), is_dry_run=False)
+
+    def unpin(self, name: str, folder: str = "checkpoints") -> None:
+        pinning = self.depot.pinning
+        pinning.carry_out(lambda: pinning.plan_unpin(folder, name), is_dry_run=False)

@@ -130,6 +130,21 @@ def test_prompts_go_first_but_not_for_ever(pinned: Pinned) -> None:
         pinned.wait_for(b="ready")
 
 
+def test_what_is_unpinned_while_it_waits_for_prompts_is_not_loaded(pinned: Pinned) -> None:
+    pinned.write("a", "b")
+    pinned.world.prompts = queue = Watched([queued("p")])
+    with pinned.start() as depot:
+        depot.warm_memory._patience = 1e9
+        pinned.pin("a.safetensors")
+        before = queue.looks
+        wait_until(lambda: queue.looks > before + 2)
+        pinned.unpin("a.safetensors")
+        pinned.pin("b.safetensors")
+        queue.clear()
+        pinned.wait_for(b="ready")
+        assert pinned.reads == ["b"]
+
+
 def test_one_model_is_loaded_at_a_time(pinned: Pinned) -> None:
     pinned.write("a", "b", "c")
     at_once, most = [0], [0]
