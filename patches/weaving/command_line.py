@@ -92,7 +92,8 @@ def _check(arguments: argparse.Namespace, home: Path, patches: tuple[Patch, ...]
 def _verify(arguments: argparse.Namespace, home: Path, patches: tuple[Patch, ...]) -> int:
     tree = open_tree(arguments.target, arguments.repo)
     is_ours = isinstance(tree, Folder) and core_of(tree) == "depot"
-    others = packages.python_files(Path(tree.name)) if is_ours else ()
+    named = [path for patch in read_series(home) for hunk in patch.hunks for path in hunk.files]
+    others = packages.python_files(Path(tree.name)) if is_ours else named
     plan = checks.verify(tree, patches, others)
     say(f"{tree.name}: {len(plan.patches)} patches, {plan.line_count} lines in {len(plan.after)} files are "
         "the series; without them the files are the core's own, and both compile.")
@@ -117,9 +118,11 @@ def _apply(arguments: argparse.Namespace, home: Path, patches: tuple[Patch, ...]
         return git_commands.commit(arguments, home, patches)
     tree = Folder(arguments.folder.resolve())
     plan = planning.plan_weaving(tree, patches)
-    tree.write(plan.changes)
+    of_others = planning.plan_removal(tree, read_series(home))
+    changes = {path: data for path, data in of_others.items() if path not in plan.after} | plan.changes
+    tree.write(changes)
     say(f"{len(plan.patches)} patches, {plan.line_count} lines in {len(plan.after)} files of {tree.name}: "
-        f"{len(plan.changes)} files changed.")
+        f"{len(changes)} files changed.")
     if missing := planning.left_out(tree, patches):
         say(f"Not for {version_text(core_version(tree))}: {', '.join(missing)}.")
     if not arguments.lines_only and core_of(tree) == "upstream":

@@ -42,16 +42,16 @@ class Made:
 
 
 def commit_series(
-    tree: Commit, patches: Sequence[Patch], *,
+    tree: Commit, patches: Sequence[Patch], *, series: Sequence[Patch],
     branch: str = "depot", is_replacing: bool = False, home: Path | None = None,
 ) -> Made:
-    """Put a branch with the series on top of a commit. With `home`, the project's folder, a first commit has
-    our packages.
+    """Put a branch with these patches on top of a commit; lines that it has of others of the series go. With
+    `home`, the project's folder, a first commit has our packages.
 
     Raises Refused when a place is missing, the branch is there already, or git does not know who commits; the
     branch is then as it was.
     """
-    repository, steps = tree.repository, list(plan_steps(tree, patches))
+    repository, steps = tree.repository, list(plan_steps(tree, patches, series))
     before = _free_branch(repository, branch, is_replacing)
     identity = _identity(repository)
     with _Index(repository, tree.id) as index:
@@ -69,13 +69,13 @@ def commit_series(
     return Made(branch, tuple(commits))
 
 
-def plan_steps(tree: Commit, patches: Sequence[Patch]) -> Iterator[Step]:
+def plan_steps(tree: Commit, patches: Sequence[Patch], series: Sequence[Patch]) -> Iterator[Step]:
     """A step for each patch that is for this version, after one that takes other lines of ours out, if there
     are any. No step for a tree that the series is woven into already.
     """
     files = Files(tree)
     plan = plan_weaving(tree, patches, files)
-    removal = plan_removal(tree, patches)
+    removal = plan_removal(tree, series)
     is_there = not plan.changes and set(removal) <= set(plan.after)
     if is_there:
         return

@@ -62,7 +62,7 @@ def commit(arguments: argparse.Namespace, home: Path, patches: tuple[Patch, ...]
     tree = _commit_of(Repository(arguments.repo), arguments.folder)
     with many_trees():
         made = commits.commit_series(
-            tree, patches, branch=arguments.branch, is_replacing=arguments.replace,
+            tree, patches, series=read_series(home), branch=arguments.branch, is_replacing=arguments.replace,
             home=home.parent if arguments.with_packages else None)
     for name, subject in made.commits:
         _say(f"  {name[:12]} {subject}")

@@ -75,6 +75,15 @@ def test_a_file_keeps_its_mode_and_its_line_ends(home, tmp_path):
     assert int(history.git("cat-file", "-s", "depot:folder_paths.py")) == len(wanted)
 
 
+def test_lines_of_a_patch_that_is_left_out_go(home, history):
+    assert apply(home, history, "master").returncode == 0
+    words = ("--without", "routes", "apply", "depot", "--commit", "--branch", "fewer")
+    done = weave(home, *words, folder=history.folder)
+    assert done.returncode == 0, done.stderr
+    assert history.read("fewer:server.py") == FILES["server.py"]
+    assert history.read("fewer:folder_paths.py") == WOVEN["folder_paths.py"]
+
+
 def test_a_patch_that_is_not_for_the_version_makes_no_commit(history, tmp_path):
     texts = {
         name: patch_text(name, places, versions="v0.9.." if name == "fetch" else "v0.3..")

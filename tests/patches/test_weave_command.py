@@ -78,6 +78,14 @@ def test_a_patch_can_be_left_out(core):
     assert weave("--without", "force", "apply", core, "--lines-only").returncode == 0
     assert "takes_force" not in (core / "server.py").read_text()
     assert "depot.queue_changed()" in (core / "server.py").read_text()
+    assert weave("apply", core, "--lines-only").returncode == 0
+    assert "takes_streamed" in (core / "comfy/utils.py").read_text()
+    left = weave("--without", "stream", "verify", core)
+    assert left.returncode == 1 and "comfy/utils.py:2:" in left.stderr and "in no patch" in left.stderr
+    assert weave("--without", "stream", "apply", core, "--lines-only").returncode == 0
+    assert weave("--without", "stream", "verify", core).returncode == 0
+    assert (core / "comfy/utils.py").read_text() == FILES["comfy/utils.py"], "no other patch has lines there"
+    assert "takes_force" in (core / "server.py").read_text()
     wrong = weave("--without", "colour", "apply", core)
     assert wrong.returncode == 1 and "There is no patch colour" in wrong.stderr
 
