@@ -29,7 +29,8 @@ def main(home: Path, words: Sequence[str]) -> int:
     """
     arguments = _parser().parse_args(words)
     try:
-        patches = choose(read_series(home), arguments.without)
+        arguments.series = read_series(home)
+        patches = choose(arguments.series, arguments.without)
         command: Command = arguments.act
         return command(arguments, home, patches)
     except Refused as refusal:
@@ -91,9 +92,10 @@ def _check(arguments: argparse.Namespace, home: Path, patches: tuple[Patch, ...]
 
 def _verify(arguments: argparse.Namespace, home: Path, patches: tuple[Patch, ...]) -> int:
     tree = open_tree(arguments.target, arguments.repo)
-    is_ours = isinstance(tree, Folder) and core_of(tree) == "depot"
-    named = [path for patch in read_series(home) for hunk in patch.hunks for path in hunk.files]
-    others = packages.python_files(Path(tree.name)) if is_ours else named
+    if isinstance(tree, Folder) and core_of(tree) == "depot":
+        others = packages.python_files(tree.folder)
+    else:
+        others = [path for patch in arguments.series for hunk in patch.hunks for path in hunk.files]
     plan = checks.verify(tree, patches, others)
     say(f"{tree.name}: {len(plan.patches)} patches, {plan.line_count} lines in {len(plan.after)} files are "
         "the series; without them the files are the core's own, and both compile.")
@@ -118,21 +120,21 @@ def _apply(arguments: argparse.Namespace, home: Path, patches: tuple[Patch, ...]
         return git_commands.commit(arguments, home, patches)
     tree = Folder(arguments.folder.resolve())
     plan = planning.plan_weaving(tree, patches)
-    of_others = planning.plan_removal(tree, read_series(home))
+    of_others = planning.plan_removal(tree, arguments.series)
     changes = {path: data for path, data in of_others.items() if path not in plan.after} | plan.changes
+    if not arguments.lines_only and core_of(tree) == "upstream":
+        packages.put_beside(home.parent, tree.folder, say)  # first: lines without them would stop the core
     tree.write(changes)
     say(f"{len(plan.patches)} patches, {plan.line_count} lines in {len(plan.after)} files of {tree.name}: "
         f"{len(changes)} files changed.")
     if missing := planning.left_out(tree, patches):
         say(f"Not for {version_text(core_version(tree))}: {', '.join(missing)}.")
-    if not arguments.lines_only and core_of(tree) == "upstream":
-        packages.put_beside(home.parent, tree.folder, say)
     return checks.OK
 
 
 def _remove(arguments: argparse.Namespace, home: Path, patches: tuple[Patch, ...]) -> int:
     tree = Folder(arguments.folder.resolve())
-    changes = planning.plan_removal(tree, read_series(home))
+    changes = planning.plan_removal(tree, arguments.series)
     tree.write(changes)
     say(f"{len(changes)} files of {tree.name} are the core's own again. Our packages stay where they are.")
     return checks.OK

@@ -14,7 +14,7 @@ from weaving import commits, compatibility, driver, history, merging
 from weaving.errors import Refused
 from weaving.fingerprints import read_tested
 from weaving.matrix import Matrix
-from weaving.patch_files import Patch, read_series
+from weaving.patch_files import Patch
 from weaving.planning import left_out
 from weaving.sources import many_trees
 from weaving.trees import Commit, Repository, core_version, version_text
@@ -62,7 +62,7 @@ def commit(arguments: argparse.Namespace, home: Path, patches: tuple[Patch, ...]
     tree = _commit_of(Repository(arguments.repo), arguments.folder)
     with many_trees():
         made = commits.commit_series(
-            tree, patches, series=read_series(home), branch=arguments.branch, is_replacing=arguments.replace,
+            tree, patches, series=arguments.series, branch=arguments.branch, is_replacing=arguments.replace,
             home=home.parent if arguments.with_packages else None)
     for name, subject in made.commits:
         _say(f"  {name[:12]} {subject}")
@@ -139,7 +139,7 @@ def _merge_driver(arguments: argparse.Namespace, home: Path, patches: tuple[Patc
     if len(names) == 3:
         sides = replace(sides, names=(names[0], names[1], names[2]))
     with many_trees():
-        done = merging.merge(sides, read_series(home))
+        done = merging.merge(sides, patches)
     for warning in done.warnings:
         sys.stderr.write(f"ComfyUI Depot: {warning}\n")
     if not done.is_clean:

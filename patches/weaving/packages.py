@@ -27,11 +27,11 @@ def put_beside(home: Path, core: Path, say: Callable[[str], None]) -> None:
             _mirror(home / name, core / name)
         for name in GIVEN_ONCE:
             if not (core / name).exists():
-                shutil.copytree(home / name, core / name, ignore=_no_caches)
+                shutil.copytree(home / name, core / name, ignore=shutil.ignore_patterns("__pycache__"))
     except OSError as error:
-        raise Refused(f"Our packages cannot be put into {core}: {error}. The lines are there; make room or "
-                      "correct the rights, then run the same command again.") from error
-    say(f"Beside them: {', '.join((*PACKAGES, *GIVEN_ONCE))}. What they need: "
+        raise Refused(f"Our packages cannot be put into {core}: {error}. Make room, correct the rights or "
+                      "move away what is in their place, then run the same command again.") from error
+    say(f"Beside the core's files: {', '.join((*PACKAGES, *GIVEN_ONCE))}. What they need: "
         f"pip install -r {home / REQUIREMENTS}")
 
 
@@ -51,10 +51,6 @@ def _files(folder: Path) -> Iterator[Path]:
         subfolders[:] = [name for name in subfolders if name != "__pycache__"]
         for name in files:
             yield (Path(path) / name).relative_to(folder)
-
-
-def _no_caches(folder: str, names: list[str]) -> list[str]:
-    return [name for name in names if name == "__pycache__"]
 
 
 def python_files(folder: Path) -> list[str]:

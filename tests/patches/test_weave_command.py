@@ -74,6 +74,15 @@ def test_our_packages_come_beside_and_stay_up_to_date(core):
     assert not (core / "comfy_depot/gone.py").exists() and own.read_text() == "{}"
 
 
+def test_where_our_packages_cannot_be_put_no_line_is_woven(core):
+    (core / "comfy_depot").write_text("a file in their place")
+    before = content(core)
+    done = weave("apply", core)
+    assert done.returncode == 1 and content(core) == before
+    assert "nothing was changed" in done.stderr and "Our packages cannot be put into" in done.stderr
+    assert "move away what is in their place" in done.stderr
+
+
 def test_a_patch_can_be_left_out(core):
     assert weave("--without", "force", "apply", core, "--lines-only").returncode == 0
     assert "takes_force" not in (core / "server.py").read_text()
